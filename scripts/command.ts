@@ -1,0 +1,71 @@
+// Runs the commands that the scripts here are made of; what they print goes straight to the terminal.
+import { spawnSync } from 'node:child_process'
+import { delimiter, join } from 'node:path'
+
+/** The top of the checkout. */
+export const root = join(import.meta.dirname, '..')
+
+/** What to install when one of these programs is missing. */
+const installHints: Record<string, string> = {
+  cargo: 'install Rust with rustup: https://rustup.rs',
+  cc: 'install a C compiler, on Debian with: apt-get install build-essential',
+  git: 'install git, on Debian with: apt-get install git',
+}
+
+/** Says what happens next, so that no step is long and silent. */
+export function announce(text: string): void {
+  console.log(`[rootfs] ${text}`)
+}
+
+/** Says what is wrong and ends the script. */
+export function fail(text: string): never {
+  console.error(`[rootfs] ${text}`)
+  process.exit(1)
+}
+
+function environment(extra: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv {
+  const localPrograms = join(root, 'node_modules', '.bin')
+  return { ...process.env, PATH: `${localPrograms}${delimiter}${process.env.PATH ?? ''}`, ...extra }
+}
+
+interface RunOptions {
+  /** Added to the environment. */
+  env?: NodeJS.ProcessEnv
+  cwd?: string
+}
+
+/** Runs a command at the top of the checkout and ends the script when it fails. */
+export function run(command: string, args: string[], options: RunOptions = {}): void {
+  const status = tryRun(command, args, options)
+  if (status !== 0) fail(`failed with status ${status}: ${command} ${args.join(' ')}`)
+}
+
+/** The same, returning the exit status. */
+export function tryRun(command: string, args: string[], options: RunOptions = {}): number {
+  const result = spawnSync(command, args, {
+    cwd: options.cwd ?? root,
+    env: environment(options.env),
+    stdio: 'inherit',
+  })
+  if (result.error) failToStart(command, result.error)
+  return result.status ?? 1
+}
+
+/** Runs a command and returns what it writes on standard output. */
+export function capture(command: string, args: string[], options: RunOptions = {}): string {
+  const result = spawnSync(command, args, {
+    cwd: options.cwd ?? root,
+    env: environment(options.env),
+    stdio: ['ignore', 'pipe', 'inherit'],
+    encoding: 'utf8',
+    maxBuffer: 256 * 1024 * 1024,
+  })
+  if (result.error) failToStart(command, result.error)
+  if (result.status !== 0) fail(`failed with status ${result.status}: ${command} ${args.join(' ')}`)
+  return result.stdout
+}
+
+function failToStart(command: string, error: Error): never {
+  const hint = installHints[command]
+  fail(`could not start ${command}: ${error.message}${hint ? `; ${hint}` : ''}`)
+}

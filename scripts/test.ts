@@ -1,0 +1,56 @@
+// Runs the tests, or the parts of them that are named: `npm test`, `npm run test:node -- __test__/cells.spec.ts`.
+import { spawn } from 'node:child_process'
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { announce, fail, root, run } from './command.ts'
+
+const parts = {
+  system: () => run(process.execPath, [...process.execArgv, join(import.meta.dirname, 'system-packages.ts')]),
+  rust: (args: string[]) => run('cargo', ['test', '--workspace', ...args]),
+  types: () => run('tsc', ['--noEmit']),
+  node: runSpecs,
+}
+
+const [only, ...rest] = process.argv.slice(2)
+if (only !== undefined && !Object.hasOwn(parts, only)) {
+  fail(`unknown part ${only}: ${Object.keys(parts).join(', ')} are known`)
+}
+for (const [name, part] of Object.entries(parts)) {
+  if (only !== undefined && only !== name) continue
+  announce(`tests: ${name}`)
+  const start = performance.now()
+  await part(rest)
+  announce(`tests: ${name} passed (${((performance.now() - start) / 1000).toFixed(1)} s)`)
+}
+
+/** ava, given name patterns or files. In CI a test may be skipped only if __test__/expected-skips.txt has its title. */
+async function runSpecs(args: string[]): Promise<void> {
+  const ava = join(root, 'node_modules', 'ava', 'entrypoints', 'cli.mjs')
+  const child = spawn(process.execPath, [ava, ...args], { cwd: root, stdio: ['inherit', 'pipe', 'inherit'] })
+  const exited = new Promise<number | null>((resolve, reject) => {
+    child.once('error', reject)
+    child.once('exit', resolve)
+  })
+  const skipped: string[] = []
+  for await (const line of createInterface({ input: child.stdout })) {
+    console.log(line)
+    const title = /^\s*- \[skip\] (.*)$/.exec(line)?.[1]
+    if (title !== undefined) skipped.push(title)
+  }
+  const status = await exited
+  if (status !== 0) fail(`ava failed with status ${status}`)
+  const expected = expectedSkips()
+  const surprising = skipped.filter((title) => !expected.some((part) => title.includes(part)))
+  if (process.env.CI && surprising.length > 0) {
+    fail(`CI does not expect these tests to be skipped (${surprising.length}):\n  ${surprising.join('\n  ')}`)
+  }
+}
+
+/** The titles, or parts of them, that the list has: one a line, `#` begins a comment. */
+function expectedSkips(): string[] {
+  const list = join(root, '__test__', 'expected-skips.txt')
+  if (!existsSync(list)) return []
+  const lines = readFileSync(list, 'utf8').split('\n')
+  return lines.map((line) => line.replace(/#.*/, '').trim()).filter((line) => line !== '')
+}
