@@ -1,0 +1,199 @@
+//! Errors as data: they cross process borders whole, and no layer flattens them to a string.
+
+use std::fmt;
+
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::path::PathBytes;
+
+/// The result of everything that can fail here. The error is boxed: it is large, and rare.
+pub type Result<T, E = Box<Error>> = std::result::Result<T, E>;
+
+macro_rules! error_codes {
+    ($($variant:ident $name:literal $meaning:literal;)*) => {
+        /// What kind of thing went wrong. The one table of codes: documentation and the TypeScript union are made from it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub enum ErrorCode { $(#[doc = $meaning] $variant,)* }
+
+        impl ErrorCode {
+            /// Every code, in the order of the documentation.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The name that JavaScript sees in `error.code`.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// One line that says what the code means.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => $meaning,)* }
+            }
+        }
+    };
+}
+
+error_codes! {
+    Spec "ERR_ROOTFS_SPEC" "The description is wrong or contradicts itself.";
+    Root "ERR_ROOTFS_ROOT" "The root directory is missing, a symbolic link, or not a directory.";
+    Source "ERR_ROOTFS_SOURCE" "A source is missing, can't be read, or changed while it was used.";
+    Escape "ERR_ROOTFS_ESCAPE" "A path or working directory would leave the root.";
+    Proc "ERR_ROOTFS_PROC" "A mount on or below /proc that is not allowed, or a /proc that was tampered with.";
+    Mount "ERR_ROOTFS_MOUNT" "The kernel refused a mount or one of its attributes.";
+    Locked "ERR_ROOTFS_LOCKED" "A mount flag that is locked by a more privileged mount namespace was to be cleared.";
+    Device "ERR_ROOTFS_DEVICE" "A device node could not be made, or one that exists is another device.";
+    Race "ERR_ROOTFS_RACE" "Something kept changing underneath; it may be tried again.";
+    Verify "ERR_ROOTFS_VERIFY" "The kernel's mount table is not what was asked for.";
+    Hook "ERR_ROOTFS_HOOK" "A hook failed or ran out of time.";
+    Exec "ERR_ROOTFS_EXEC" "The command could not be started.";
+    Denied "ERR_ROOTFS_DENIED" "The policy of the host forbids it.";
+    Unsupported "ERR_ROOTFS_UNSUPPORTED" "The kernel, the platform or this version lacks something.";
+    Supervisor "ERR_ROOTFS_SUPERVISOR" "The helper process is missing, can't be executed, is of another version, or died.";
+    Closed "ERR_ROOTFS_CLOSED" "The prepared root filesystem has been closed.";
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The name of an errno, such as `EPERM`.
+pub fn errno_name(errno: i32) -> String {
+    format!("{:?}", Errno::from_raw(errno))
+}
+
+/// The kernel's own sentence for an errno, such as `Operation not permitted`.
+pub fn errno_text(errno: i32) -> &'static str {
+    Errno::from_raw(errno).desc()
+}
+
+/// A system call that failed, printed the way strace prints it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SysError {
+    /// The name of the call.
+    pub syscall: &'static str,
+    /// Its positive errno.
+    pub errno: i32,
+    /// Its arguments, for people.
+    pub arguments: String,
+}
+
+/// The result of one call of the kernel trait.
+pub type SysResult<T> = std::result::Result<T, SysError>;
+
+impl SysError {
+    /// Whether the call failed with this errno.
+    pub fn is(&self, errno: Errno) -> bool {
+        self.errno == errno as i32
+    }
+}
+
+impl fmt::Display for SysError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}({}): {} ({})", self.syscall, self.arguments, errno_text(self.errno), errno_name(self.errno))
+    }
+}
+
+/// What went wrong, at which step, on what, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Error {
+    /// The kind of failure.
+    pub code: ErrorCode,
+    /// What was wanted and what happened.
+    pub message: String,
+    /// The index of the plan's step that failed.
+    pub step: Option<u32>,
+    /// The system call that failed.
+    pub syscall: Option<String>,
+    /// Its positive errno.
+    pub errno: Option<i32>,
+    /// The source of the mount.
+    pub source: Option<PathBytes>,
+    /// The destination inside the root.
+    pub destination: Option<PathBytes>,
+    /// What the destination was resolved to.
+    pub resolved: Option<PathBytes>,
+    /// The flags that were asked for.
+    pub flags: Vec<String>,
+    /// What the kernel said about a filesystem's options.
+    pub kernel_log: Vec<String>,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl Error {
+    /// An error with a code and a message and nothing else yet.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Box<Self> {
+        Box::new(Self {
+            code,
+            message: message.into(),
+            step: None,
+            syscall: None,
+            errno: None,
+            source: None,
+            destination: None,
+            resolved: None,
+            flags: Vec::new(),
+            kernel_log: Vec::new(),
+            hint: None,
+        })
+    }
+
+    /// An error made from a failed system call: `what` says what was wanted.
+    pub fn from_call(code: ErrorCode, what: impl fmt::Display, call: &SysError) -> Box<Self> {
+        let mut error = Self::new(code, format!("{what}: {call}"));
+        error.syscall = Some(call.syscall.to_owned());
+        error.errno = Some(call.errno);
+        error
+    }
+
+    /// Adds advice, unless there already is some.
+    pub fn with_hint(mut self: Box<Self>, hint: impl Into<String>) -> Box<Self> {
+        self.hint.get_or_insert_with(|| hint.into());
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        if !self.kernel_log.is_empty() {
+            write!(f, " (kernel: {})", self.kernel_log.join("; "))?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Turns a failed call into an [`Error`] in passing.
+pub trait CallContext<T> {
+    /// With a code, and a sentence that is only made on failure.
+    fn context<D: fmt::Display>(self, code: ErrorCode, what: impl FnOnce() -> D) -> Result<T>;
+}
+
+impl<T> CallContext<T> for SysResult<T> {
+    fn context<D: fmt::Display>(self, code: ErrorCode, what: impl FnOnce() -> D) -> Result<T> {
+        self.map_err(|call| Error::from_call(code, what(), &call))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_have_distinct_names() {
+        let mut names: Vec<_> = ErrorCode::ALL.iter().map(|code| code.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ErrorCode::ALL.len());
+    }
+
+    #[test]
+    fn a_failed_call_prints_like_strace() {
+        let call = SysError { syscall: "move_mount", errno: 1, arguments: "5, 6".into() };
+        assert_eq!(call.to_string(), "move_mount(5, 6): Operation not permitted (EPERM)");
+    }
+}

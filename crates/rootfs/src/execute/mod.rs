@@ -1,0 +1,613 @@
+//! Carrying out a plan, on the narrow [`Kernel`] trait.
+//!
+//! Host sources are opened, copied detached and given their attributes first ([`sources`]), before any target is
+//! touched. Then each step is carried out in order. Which namespaces this runs in is decided by who calls; see
+//! `docs/architecture.md`.
+
+mod cgroup;
+mod mounts;
+mod protect;
+pub mod sources;
+mod verify;
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Instant;
+
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{CallContext, Error, ErrorCode, Result};
+use crate::journal::{Identity, Record, State, Writer};
+use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow, Kernel};
+use crate::options::{Propagation, PropagationType};
+use crate::path::PathBytes;
+use crate::plan::{Action, Plan, Step, Warning};
+use crate::protocol::{ExecutedStep, Report};
+use crate::resolve::{self, Maker, Missing, Place, Resolved};
+use crate::spec::{Hook, IdMap, Root};
+use sources::Sources;
+use verify::Expectation;
+
+/// How mounts are made, chosen by probing and never by version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Level {
+    /// The whole tree is assembled detached, then attached once. Needs mounts that can be moved onto detached mounts
+    /// (Linux 6.15).
+    Detached,
+    /// Each mount is made detached and attached inside the new mount namespace. Needs the mount API of Linux 5.12.
+    Attached,
+}
+
+impl Level {
+    /// The name in reports and in tests.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Detached => "detached",
+            Self::Attached => "attached",
+        }
+    }
+
+    /// The level that a name names.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Detached, Self::Attached].into_iter().find(|level| level.name() == name)
+    }
+}
+
+/// The facts about where a plan is carried out.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// How mounts are made.
+    pub level: Level,
+    /// Whether this process already is in a mount namespace of its own; else it makes one when it needs it.
+    pub own_mount_namespace: bool,
+    /// The mapping of the new user namespace this process is in.
+    pub user: Option<IdMap>,
+    /// Whether there is a cgroup namespace of the container's own.
+    pub cgroup_namespace: bool,
+    /// Whether it is made by this process, in its cgroup, and not with the process.
+    pub new_cgroup_namespace: bool,
+    /// Whether the kernel's mount table is compared with the plan.
+    pub verify: bool,
+}
+
+/// What an execution asks of the processes around it.
+pub trait Surroundings {
+    /// Makes a mountpoint with the rights of the caller, where this process has none. `false` if the name exists.
+    fn make(&mut self, parent: BorrowedFd<'_>, name: &PathBytes, what: Missing) -> Result<bool>;
+    /// Opens a directory for locking with the rights of the caller.
+    fn open_directory(&mut self, directory: BorrowedFd<'_>) -> Result<OwnedFd>;
+    /// Attaches the root at its own path in this process's mount namespace, with the rights of the caller. `false` if this
+    /// process can do it itself.
+    fn attach_root(&mut self, root: BorrowedFd<'_>, path: &PathBytes, identity: Identity) -> Result<bool>;
+    /// Runs a hook where its point says.
+    fn run_hook(&mut self, hook: &Hook, root: BorrowedFd<'_>, root_path: &PathBytes) -> Result<()>;
+    /// Whether the host has a file.
+    fn host_has(&mut self, path: &PathBytes) -> bool;
+    /// A step is done.
+    fn step_done(&mut self, step: &ExecutedStep);
+}
+
+/// A mount whose place on the host is known, or which is known to be no host's.
+struct Tree {
+    mount: u64,
+    fd: Rc<OwnedFd>,
+    host: Option<HostPlace>,
+    locked: bool,
+}
+
+/// Which directory of the host a tree is.
+#[derive(Clone, Debug)]
+struct HostPlace {
+    path: PathBytes,
+    identity: Identity,
+}
+
+/// What making mountpoints needs.
+struct Ground<'a> {
+    kernel: &'a dyn Kernel,
+    surroundings: &'a mut dyn Surroundings,
+    trees: Vec<Tree>,
+    journal: Option<Writer>,
+    locks: Vec<OwnedFd>,
+}
+
+/// What is left in the hands of the caller when all steps are done.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What was done.
+    pub report: Report,
+    /// Locks on host trees, to be held as long as the container lives.
+    pub locks: Vec<OwnedFd>,
+    /// The root.
+    pub root: OwnedFd,
+}
+
+/// A plan being carried out.
+pub struct Execution<'a> {
+    kernel: &'a dyn Kernel,
+    plan: &'a Plan,
+    setting: Setting,
+    ground: Ground<'a>,
+    sources: Sources,
+    root: Option<Rc<OwnedFd>>,
+    root_path: PathBytes,
+    attached: bool,
+    entered: bool,
+    kept: BTreeMap<u32, Rc<OwnedFd>>,
+    null: Option<OwnedFd>,
+    empty: Option<OwnedFd>,
+    parent: Option<(PathBytes, OwnedFd)>,
+    expectations: Vec<Expectation>,
+    report: Report,
+}
+
+/// What a step has to tell about itself.
+#[derive(Debug, Default)]
+struct Done {
+    resolved: Option<PathBytes>,
+    strategy: Option<&'static str>,
+    skipped: bool,
+}
+
+impl Done {
+    fn by(strategy: &'static str) -> Self {
+        Self { strategy: Some(strategy), ..Self::default() }
+    }
+
+    fn skipped() -> Self {
+        Self { skipped: true, ..Self::default() }
+    }
+}
+
+/// Directories at which a tmpfs root can be attached while hooks run: any that exists will do, because the mount
+/// namespace is our own.
+const ATTACH_POINTS: [&str; 6] = ["/mnt", "/media", "/srv", "/opt", "/run", "/tmp"];
+
+impl<'a> Execution<'a> {
+    /// Prepares to carry out a plan with sources that were opened before.
+    pub fn new(
+        kernel: &'a dyn Kernel,
+        plan: &'a Plan,
+        setting: Setting,
+        sources: Sources,
+        surroundings: &'a mut dyn Surroundings,
+        journal: Option<Writer>,
+    ) -> Self {
+        Self {
+            kernel,
+            plan,
+            setting,
+            ground: Ground { kernel, surroundings, trees: Vec::new(), journal, locks: Vec::new() },
+            sources,
+            root: None,
+            root_path: PathBytes::from("/"),
+            attached: false,
+            entered: false,
+            kept: BTreeMap::new(),
+            null: None,
+            empty: None,
+            parent: None,
+            expectations: Vec::new(),
+            report: Report::default(),
+        }
+    }
+
+    /// Carries out the steps that come before the command.
+    pub fn run(mut self) -> Result<Outcome> {
+        for step in &self.plan.steps {
+            let begin = Instant::now();
+            let done = self.carry_out(step).map_err(|error| self.locate(error, step))?;
+            if done.skipped {
+                self.report.skipped.push(step.index);
+            }
+            let executed = ExecutedStep {
+                index: step.index,
+                resolved: done.resolved,
+                strategy: done.strategy.map(str::to_owned),
+                duration_ns: u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            };
+            self.ground.surroundings.step_done(&executed);
+            self.report.steps.push(executed);
+        }
+        let Some(root) = self.root else {
+            return Err(Error::new(ErrorCode::Spec, "the plan has no root"));
+        };
+        let root = Rc::try_unwrap(root)
+            .or_else(|shared| rustix::io::fcntl_dupfd_cloexec(&*shared, 0))
+            .map_err(|_| Error::new(ErrorCode::Mount, "the root's descriptor can't be duplicated"))?;
+        Ok(Outcome { report: self.report, locks: self.ground.locks, root })
+    }
+
+    /// Adds to an error where in the plan it happened.
+    fn locate(&self, mut error: Box<Error>, step: &Step) -> Box<Error> {
+        error.step = Some(step.index);
+        error.destination = error.destination.or_else(|| step.action.destination());
+        error.source = error.source.or_else(|| step.action.source());
+        if error.flags.is_empty() {
+            error.flags = step.action.flags();
+        }
+        let name = step.action.name();
+        error.message = match (&error.destination, &error.source) {
+            _ if matches!(step.action, Action::Root { .. }) => format!("root: {}", error.message),
+            (Some(destination), Some(source)) if name == "mount" => {
+                format!("step {} (mount {source} on {destination}): {}", step.index, error.message)
+            }
+            (Some(destination), _) => format!("step {} ({name} {destination}): {}", step.index, error.message),
+            _ => format!("step {} ({name}): {}", step.index, error.message),
+        };
+        error
+    }
+
+    fn warn(&mut self, code: &str, step: u32, message: String) {
+        self.report.warnings.push(Warning { code: code.to_owned(), message, step: Some(step) });
+    }
+
+    fn carry_out(&mut self, step: &'a Step) -> Result<Done> {
+        match &step.action {
+            Action::Namespaces(_) => {
+                if self.setting.new_cgroup_namespace {
+                    self.kernel
+                        .new_cgroup_namespace()
+                        .context(ErrorCode::Denied, || "a cgroup namespace can't be made")?;
+                }
+                Ok(Done::by(self.setting.level.name()))
+            }
+            Action::Root { root, propagation } => self.make_root(root, *propagation, step.index),
+            Action::Mount { mount, readonly_later } => self.mount(mount, *readonly_later, step.index),
+            Action::Device(device) => self.device(device, step.index),
+            Action::Symlink { target, path, replace, only_if_host_has } => {
+                self.symlink(target, path, *replace, only_if_host_has.as_ref())
+            }
+            Action::Hook(hook) => {
+                let root = self.root()?;
+                let path = if self.entered { PathBytes::from("/") } else { self.root_path.clone() };
+                self.ground.surroundings.run_hook(hook, root.as_fd(), &path)?;
+                Ok(Done::default())
+            }
+            Action::Pivot => self.pivot(),
+            Action::Propagation(propagation) => self.set_propagation(*propagation),
+            Action::ReadonlyMount { mount, superblock, recursive, .. } => {
+                self.readonly_mount(*mount, *superblock, *recursive)
+            }
+            Action::ReadonlyRoot { recursive } => self.readonly_root(*recursive),
+            Action::Hostname(name) => {
+                self.kernel.set_hostname(name).context(ErrorCode::Denied, || "the host name can't be set")?;
+                Ok(Done::default())
+            }
+            Action::ReadonlyPath(path) => self.readonly_path(path, step.index),
+            Action::Mask(mask) => self.mask(mask, step.index),
+            Action::Verify => {
+                if self.setting.verify {
+                    self.verify()?;
+                }
+                Ok(Done::default())
+            }
+        }
+    }
+
+    fn root(&self) -> Result<Rc<OwnedFd>> {
+        self.root.clone().ok_or_else(|| Error::new(ErrorCode::Spec, "the plan has a step before its root"))
+    }
+
+    fn early(&self) -> bool {
+        self.setting.level == Level::Attached || self.plan.needs_attached_tree()
+    }
+
+    fn make_root(&mut self, root: &Root, propagation: Propagation, step: u32) -> Result<Done> {
+        let (mount, host) = match root {
+            Root::Directory(path) => {
+                let opened = self.sources.take_root().ok_or_else(|| {
+                    Error::new(ErrorCode::Root, format!("{path} was not opened"))
+                })?;
+                self.root_path = path.clone();
+                (opened.mount, Some(HostPlace { path: path.clone(), identity: opened.identity }))
+            }
+            Root::Empty { size, mode } => (self.empty_root(*size, *mode)?, None),
+        };
+        let mount = Rc::new(mount);
+        self.root = Some(Rc::clone(&mount));
+        let id = self.ground.add_tree(&mount, host)?;
+        self.ground.lock(id)?;
+        self.expectations.push(Expectation { step, mount: id, set: 0, clear: 0 });
+        if self.early() {
+            self.attach_root(propagation)?;
+        }
+        Ok(Done::by(if self.attached { Level::Attached.name() } else { Level::Detached.name() }))
+    }
+
+    /// Enters a mount namespace of our own, from which nothing goes back to the host, and attaches the root there.
+    fn attach_root(&mut self, propagation: Propagation) -> Result<()> {
+        if !self.setting.own_mount_namespace {
+            self.kernel
+                .new_mount_namespace()
+                .context(ErrorCode::Denied, || "a mount namespace can't be made")?;
+            self.setting.own_mount_namespace = true;
+        }
+        let slave = Propagation {
+            kind: match propagation.kind {
+                // What the root shall be comes after it is entered; until then nothing may get out.
+                PropagationType::Shared | PropagationType::Slave => PropagationType::Slave,
+                PropagationType::Private | PropagationType::Unbindable => PropagationType::Private,
+            },
+            recursive: true,
+        };
+        self.kernel
+            .set_root_propagation(slave)
+            .context(ErrorCode::Mount, || "the propagation of / can't be changed")?;
+        let root = self.root()?;
+        if self.plan.needs_attached_tree() {
+            self.attach_root_for_hooks(&root)?;
+        } else {
+            let slash = self
+                .kernel
+                .open_host(&"/".into(), true, false)
+                .context(ErrorCode::Mount, || "/ can't be opened")?;
+            self.kernel
+                .attach(root.as_fd(), slash.as_fd())
+                .context(ErrorCode::Mount, || "the root can't be attached")?;
+        }
+        self.attached = true;
+        Ok(())
+    }
+
+    /// Attaches the root at its own path, where hooks look for it.
+    fn attach_root_for_hooks(&mut self, root: &OwnedFd) -> Result<()> {
+        let host = self.ground.trees.first().and_then(|tree| tree.host.clone());
+        let Some(host) = host else {
+            for candidate in ATTACH_POINTS {
+                if let Ok(directory) = self.kernel.open_host(&candidate.into(), true, false)
+                    && self.kernel.attach(root.as_fd(), directory.as_fd()).is_ok()
+                {
+                    self.root_path = candidate.into();
+                    return Ok(());
+                }
+            }
+            return Err(Error::new(
+                ErrorCode::Mount,
+                format!("a tmpfs root can't be attached for hooks: none of {} can be used", ATTACH_POINTS.join(", ")),
+            ));
+        };
+        if self.ground.surroundings.attach_root(root.as_fd(), &host.path, host.identity)? {
+            return Ok(());
+        }
+        attach_at(self.kernel, root.as_fd(), &host.path, host.identity)
+    }
+
+    fn pivot(&mut self) -> Result<Done> {
+        if !self.attached {
+            self.attach_root(self.root_propagation())?;
+        }
+        let root = self.root()?;
+        self.prepare_masks()?;
+        self.kernel.enter_root(root.as_fd()).context(ErrorCode::Mount, || "the root can't be entered")?;
+        self.entered = true;
+        self.parent = None;
+        Ok(Done::by("pivot_root"))
+    }
+
+    fn root_propagation(&self) -> Propagation {
+        self.plan
+            .steps
+            .iter()
+            .find_map(|step| match step.action {
+                Action::Root { propagation, .. } => Some(propagation),
+                _ => None,
+            })
+            .unwrap_or(Propagation::RSLAVE)
+    }
+
+    fn set_propagation(&self, propagation: Propagation) -> Result<Done> {
+        let change = AttributeChange {
+            propagation: Some(propagation),
+            recursive: propagation.recursive,
+            ..AttributeChange::default()
+        };
+        self.kernel
+            .set_attributes(self.root()?.as_fd(), change)
+            .context(ErrorCode::Mount, || format!("the root can't be made {}", propagation.name()))?;
+        Ok(Done::default())
+    }
+
+    /// Resolves a destination and makes it when it is missing; holds the lock of the host tree it is in.
+    fn destination(&mut self, path: &PathBytes, missing: Missing) -> Result<Resolved> {
+        let root = self.root()?;
+        loop {
+            let resolved =
+                resolve::resolve_or_make(self.kernel, root.as_fd(), path, missing, &mut self.ground)?;
+            let mount = self
+                .kernel
+                .mount_id(resolved.fd.as_fd())
+                .context(ErrorCode::Mount, || format!("{path}: its mount can't be found out"))?;
+            // Before the lock was held another container could have removed it: look again.
+            if !self.ground.lock(mount)? {
+                return Ok(resolved);
+            }
+        }
+    }
+
+    /// The directory that a name is to be made in, which is remembered for the next name.
+    fn parent_of(&mut self, path: &PathBytes) -> Result<(BorrowedFd<'_>, PathBytes)> {
+        let normalized = path.normalized();
+        let bytes = normalized.as_bytes();
+        let slash = bytes.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+        let directory = PathBytes::new(if slash == 0 { &b"/"[..] } else { &bytes[..slash] });
+        let name = PathBytes::new(&bytes[slash + 1..]);
+        if name.as_bytes().is_empty() {
+            return Err(Error::new(ErrorCode::Device, format!("{path} is a directory's name")));
+        }
+        if self.parent.as_ref().is_none_or(|(known, _)| *known != directory) {
+            let resolved = self.destination(&directory, Missing::Directory)?;
+            if resolved.status.kind != FileKind::Directory {
+                return Err(Error::new(ErrorCode::Device, format!("{directory} is no directory")));
+            }
+            self.parent = Some((directory, resolved.fd));
+        }
+        match &self.parent {
+            Some((_, fd)) => Ok((fd.as_fd(), name)),
+            None => Err(Error::new(ErrorCode::Device, format!("{path} has no parent"))),
+        }
+    }
+}
+
+/// Attaches a tree at a path of the host, in a mount namespace that is the container's: if the directory there is the
+/// one that was opened as the root.
+pub fn attach_at(
+    kernel: &dyn Kernel,
+    root: BorrowedFd<'_>,
+    path: &PathBytes,
+    identity: Identity,
+) -> Result<()> {
+    let directory =
+        kernel.open_host(path, true, false).context(ErrorCode::Root, || format!("{path} can't be opened"))?;
+    let status =
+        kernel.status(directory.as_fd()).context(ErrorCode::Root, || format!("{path} can't be looked at"))?;
+    if identity_of(&status) != identity {
+        return Err(Error::new(ErrorCode::Race, format!("{path} was replaced while it was prepared")));
+    }
+    kernel
+        .make_containing_mount_private(directory.as_fd(), true)
+        .context(ErrorCode::Mount, || format!("the mount that contains {path} can't be made a slave"))?;
+    kernel.attach(root, directory.as_fd()).context(ErrorCode::Mount, || format!("the root can't be attached at {path}"))
+}
+
+fn identity_of(status: &FileStatus) -> Identity {
+    Identity { device: status.device, inode: status.inode }
+}
+
+impl Ground<'_> {
+    /// Remembers a mount and returns its id.
+    fn add_tree(&mut self, fd: &Rc<OwnedFd>, host: Option<HostPlace>) -> Result<u64> {
+        let mount = self
+            .kernel
+            .mount_id(fd.as_fd().as_fd())
+            .context(ErrorCode::Mount, || "a mount's id can't be found out")?;
+        let locked = host.is_none();
+        self.trees.push(Tree { mount, fd: Rc::clone(fd), host, locked });
+        Ok(mount)
+    }
+
+    fn tree(&self, mount: u64) -> Option<&Tree> {
+        self.trees.iter().rev().find(|tree| tree.mount == mount)
+    }
+
+    /// Takes the shared lock on a host tree. `true` if it was not held before.
+    fn lock(&mut self, mount: u64) -> Result<bool> {
+        let Some(position) = self.trees.iter().rposition(|tree| tree.mount == mount && !tree.locked) else {
+            return Ok(false);
+        };
+        self.trees[position].locked = true;
+        let fd = Rc::clone(&self.trees[position].fd);
+        let directory = match self.kernel.open_directory(fd.as_fd()) {
+            Ok(directory) => directory,
+            // A file has nothing below it.
+            Err(call) if call.is(Errno::ENOTDIR) => return Ok(false),
+            Err(call) if call.is(Errno::EACCES) => match self.surroundings.open_directory(fd.as_fd()) {
+                Ok(directory) => directory,
+                // What can't be read can't be locked. Nothing is made in it then, see `make`.
+                Err(_) => {
+                    self.trees[position].locked = false;
+                    return Ok(false);
+                }
+            },
+            Err(call) => return Err(Error::from_call(ErrorCode::Mount, "a host tree can't be opened", &call)),
+        };
+        // Whoever removes mountpoints holds the exclusive lock for a moment. Waiting for it without end would let a
+        // container that shares the tree stop us for ever.
+        let mut tries = 0;
+        loop {
+            match self.kernel.lock_shared(directory.as_fd()) {
+                Ok(()) => break,
+                Err(call) if call.is(Errno::EWOULDBLOCK) && tries < 200 => {
+                    tries += 1;
+                    self.kernel.pause(10);
+                }
+                Err(call) => {
+                    let code = if call.is(Errno::EWOULDBLOCK) { ErrorCode::Race } else { ErrorCode::Mount };
+                    return Err(Error::from_call(code, "a host tree can't be locked", &call));
+                }
+            }
+        }
+        self.locks.push(directory);
+        Ok(true)
+    }
+
+    fn record(&mut self, place: &Place, name: &PathBytes, what: Missing, state: State) -> Result<()> {
+        let Some(host) = self.tree(place.mount).and_then(|tree| tree.host.clone()) else {
+            return Ok(());
+        };
+        let record = Record {
+            top: host.path,
+            top_identity: host.identity,
+            parent: place.relative.clone(),
+            name: name.clone(),
+            directory: what == Missing::Directory,
+            state,
+        };
+        match &mut self.journal {
+            Some(journal) => journal.write(&record).map_err(|errno| {
+                Error::new(ErrorCode::Mount, format!("the journal can't be written: {errno}"))
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Maker for Ground<'_> {
+    fn knows_mount(&self, mount: u64) -> bool {
+        self.tree(mount).is_some()
+    }
+
+    fn make(&mut self, parent: BorrowedFd<'_>, place: &Place, name: &PathBytes, what: Missing) -> Result<bool> {
+        self.lock(place.mount)?;
+        if self.tree(place.mount).is_some_and(|tree| !tree.locked) {
+            return Err(Error::new(
+                ErrorCode::Mount,
+                format!("the mountpoint {name} is missing in a directory that can't be read, so it can't be made safely"),
+            ));
+        }
+        self.record(place, name, what, State::Planned)?;
+        let made = match resolve::make_with_kernel(self.kernel, parent, name, what) {
+            Err(call)
+                if [Errno::EACCES, Errno::EPERM, Errno::EOVERFLOW].into_iter().any(|errno| call.is(errno)) =>
+            {
+                self.surroundings.make(parent, name, what).map_err(|error| {
+                    // Without anybody to ask, the kernel's own answer says more.
+                    if error.code == ErrorCode::Unsupported {
+                        Error::from_call(ErrorCode::Mount, format!("the mountpoint {name} can't be made"), &call)
+                    } else {
+                        error
+                    }
+                })
+            }
+            other => other.context(ErrorCode::Mount, || format!("the mountpoint {name} can't be made")),
+        };
+        if !matches!(made, Ok(true)) {
+            self.record(place, name, what, State::NotMade)?;
+        }
+        made
+    }
+
+    fn made(&mut self, place: &Place, name: &PathBytes, what: Missing, status: &FileStatus) -> Result<()> {
+        self.record(place, name, what, State::Made(identity_of(status)))
+    }
+}
+
+/// Resolves a path that exists, following links inside the root. `None` if it is missing.
+fn existing(
+    kernel: &dyn Kernel,
+    root: BorrowedFd<'_>,
+    path: &PathBytes,
+) -> Result<Option<(OwnedFd, FileStatus)>> {
+    match resolve::resolve(kernel, root, path, Follow::All) {
+        Ok(fd) => {
+            let status = kernel
+                .status(fd.as_fd())
+                .context(ErrorCode::Mount, || format!("{path} can't be looked at"))?;
+            Ok(Some((fd, status)))
+        }
+        Err(call) if call.is(Errno::ENOENT) => Ok(None),
+        Err(call) => Err(resolve::resolution_error(path, &call)),
+    }
+}

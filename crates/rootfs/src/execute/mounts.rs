@@ -1,0 +1,522 @@
+//! Mounts, device nodes and links.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+use nix::errno::Errno;
+
+use super::sources::{apply_attributes, node_kind};
+use super::{Done, Execution, Expectation, HostPlace, existing};
+use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
+use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow, Kernel};
+use crate::options::{Propagation, attr};
+use crate::path::PathBytes;
+use crate::plan::has_own_superblock;
+use crate::procfs::{self, Mounted};
+use crate::resolve::{self, Missing, Resolved};
+use crate::spec::{BindSource, Device, DeviceType, IdMap, Mount, MountKind};
+
+impl Execution<'_> {
+    pub(super) fn empty_root(&self, size: Option<u64>, mode: u32) -> Result<OwnedFd> {
+        let mut data = vec![("mode".to_owned(), Some(format!("{mode:o}")))];
+        data.extend(size.map(|size| ("size".to_owned(), Some(size.to_string()))));
+        make_filesystem(self.kernel, "tmpfs", Some(&"tmpfs".into()), &[], &data, 0)
+    }
+
+    pub(super) fn mount(&mut self, mount: &Mount, readonly_later: bool, step: u32) -> Result<Done> {
+        self.parent = None;
+        match &mount.kind {
+            MountKind::Bind { source, recursive, optional, .. } => {
+                self.bind(mount, source, *recursive, *optional, readonly_later, step)
+            }
+            MountKind::Filesystem { fstype, source, superblock, data } => {
+                self.filesystem(mount, fstype, source.as_ref(), superblock, data, readonly_later, step)
+            }
+            MountKind::Cgroup => self.cgroup(mount, step),
+        }
+    }
+
+    fn bind(
+        &mut self,
+        mount: &Mount,
+        source: &BindSource,
+        recursive: bool,
+        optional: bool,
+        readonly_later: bool,
+        step: u32,
+    ) -> Result<Done> {
+        let (copy, directory, proc_root, host) = if let BindSource::InRoot(path) = source {
+            match self.copy_in_root(mount, path, recursive, readonly_later)? {
+                Some((copy, status)) => {
+                    let proc_root = procfs::is_proc_root(self.kernel, copy.as_fd(), &status)?;
+                    (copy, status.kind == FileKind::Directory, proc_root, None)
+                }
+                None if optional => return Ok(Done::skipped()),
+                None => return Err(Error::new(ErrorCode::Source, format!("{path}: source does not exist in the root"))),
+            }
+        } else {
+            match self.sources.take(step) {
+                Some(opened) => {
+                    let host = HostPlace { path: opened.description.path, identity: opened.identity };
+                    (opened.mount, opened.description.directory, opened.description.proc_root, Some(host))
+                }
+                None if optional => return Ok(Done::skipped()),
+                None => return Err(Error::new(ErrorCode::Source, "source was not opened")),
+            }
+        };
+        let missing = if directory { Missing::Directory } else { Missing::File };
+        let destination = self.destination(&mount.destination, missing)?;
+        let mounted = if proc_root { Mounted::ProcRoot } else { Mounted::Other };
+        self.place(mount, copy, &destination, directory, mounted, host, step)
+    }
+
+    /// A copy of a part of the tree that is being built.
+    fn copy_in_root(
+        &self,
+        mount: &Mount,
+        path: &PathBytes,
+        recursive: bool,
+        readonly_later: bool,
+    ) -> Result<Option<(OwnedFd, FileStatus)>> {
+        let root = self.root()?;
+        let Some((file, status)) = existing(self.kernel, root.as_fd(), path)? else { return Ok(None) };
+        let copy = self
+            .kernel
+            .clone_mount(file.as_fd(), recursive)
+            .context(ErrorCode::Mount, || format!("{path}: the source can't be bound"))?;
+        apply_attributes(self.kernel, copy.as_fd(), mount, readonly_later, Some(Propagation::RSLAVE))?;
+        Ok(Some((copy, status)))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one mount, taken apart by the caller's match")]
+    fn filesystem(
+        &mut self,
+        mount: &Mount,
+        fstype: &str,
+        source: Option<&PathBytes>,
+        superblock: &[String],
+        data: &[(String, Option<String>)],
+        readonly_later: bool,
+        step: u32,
+    ) -> Result<Done> {
+        let destination = if matches!(fstype, "proc" | "sysfs") {
+            self.ordinary_directory(&mount.destination)?
+        } else {
+            self.destination(&mount.destination, Missing::Directory)?
+        };
+        let mut data = data.to_vec();
+        self.adapt_options(fstype, &mut data, &destination, step);
+        let now = if readonly_later { !attr::RDONLY } else { !0 };
+        let attributes = &mount.attributes;
+        let flags = (attributes.set | attributes.set_recursive) & now
+            | attributes.atime_recursive.or(attributes.atime).unwrap_or(attr::RELATIME);
+        let mut superblock = superblock.to_vec();
+        if flags & attr::RDONLY != 0 && has_own_superblock(fstype) {
+            superblock.push("ro".to_owned());
+        }
+        let made = make_filesystem(self.kernel, fstype, source, &superblock, &data, flags);
+        let (fd, strategy) = match made {
+            Err(error) if error.errno == Some(libc::EPERM) && self.setting.user.is_some() => {
+                self.without_permission(fstype, mount, error)?
+            }
+            other => (other?, None),
+        };
+        if !mount.propagation.is_empty() {
+            let only_propagation = Mount { attributes: crate::options::Attributes::default(), ..mount.clone() };
+            apply_attributes(self.kernel, fd.as_fd(), &only_propagation, false, None)?;
+        }
+        let mounted = if fstype == "proc" { Mounted::Proc } else { Mounted::Other };
+        let mut done = self.place(mount, fd, &destination, true, mounted, None, step)?;
+        done.strategy = strategy;
+        Ok(done)
+    }
+
+    /// proc and sysfs are only mounted on a directory whose path has no symbolic link: one could lead them to a place
+    /// where what is written "to /proc" goes to a file of the image (CVE-2019-19921).
+    fn ordinary_directory(&mut self, path: &PathBytes) -> Result<Resolved> {
+        let refuse = || {
+            let mut error =
+                Error::new(ErrorCode::Proc, format!("{path}: must be mounted on ordinary directory, not through a symbolic link"));
+            error.destination = Some(path.clone());
+            error
+        };
+        let root = self.root()?;
+        // What is missing is made, but only below directories that are no links either.
+        if let Err(call) = resolve::resolve(self.kernel, root.as_fd(), path, Follow::None) {
+            if call.is(Errno::ELOOP) {
+                return Err(refuse());
+            }
+            if !call.is(Errno::ENOENT) {
+                return Err(resolve::resolution_error(path, &call));
+            }
+            if self.passes_through_link(path)? {
+                return Err(refuse());
+            }
+            self.destination(path, Missing::Directory)?;
+        }
+        let fd = resolve::resolve(self.kernel, root.as_fd(), path, Follow::None).map_err(|call| {
+            if call.is(Errno::ELOOP) { refuse() } else { resolve::resolution_error(path, &call) }
+        })?;
+        let status =
+            self.kernel.status(fd.as_fd()).context(ErrorCode::Proc, || format!("{path} can't be looked at"))?;
+        if status.kind != FileKind::Directory {
+            return Err(refuse());
+        }
+        let mount = self.kernel.mount_id(fd.as_fd()).context(ErrorCode::Proc, || format!("{path}: its mount"))?;
+        self.ground.lock(mount)?;
+        Ok(Resolved { fd, status, path: None, created: false })
+    }
+
+    /// Whether a part of the path that exists is a symbolic link.
+    fn passes_through_link(&self, path: &PathBytes) -> Result<bool> {
+        let root = self.root()?;
+        let mut prefix = PathBytes::from("/");
+        for name in path.normalized().components() {
+            prefix = prefix.join(name);
+            match resolve::resolve(self.kernel, root.as_fd(), &prefix, Follow::AllButLast) {
+                Ok(fd) => {
+                    let status = self
+                        .kernel
+                        .status(fd.as_fd())
+                        .context(ErrorCode::Proc, || format!("{prefix} can't be looked at"))?;
+                    if status.kind == FileKind::Symlink {
+                        return Ok(true);
+                    }
+                }
+                Err(call) if call.is(Errno::ENOENT) => return Ok(false),
+                Err(call) => return Err(resolve::resolution_error(path, &call)),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Options that depend on where the filesystem is mounted and by whom.
+    fn adapt_options(
+        &mut self,
+        fstype: &str,
+        data: &mut Vec<(String, Option<String>)>,
+        destination: &Resolved,
+        step: u32,
+    ) {
+        if fstype == "tmpfs" && !data.iter().any(|(key, _)| key == "mode") {
+            // A tmpfs looks like the directory it covers.
+            let mode = if destination.created { 0o1777 } else { destination.status.mode };
+            data.push(("mode".to_owned(), Some(format!("{mode:o}"))));
+        }
+        if fstype == "devpts"
+            && let Some(user) = &self.setting.user
+        {
+            let unmapped = |value: &Option<String>| {
+                let id = value.as_deref().and_then(|value| value.parse::<u32>().ok());
+                id.is_none_or(|id| IdMap::to_host(&user.gids, id).is_none())
+            };
+            if data.iter().any(|(key, value)| key == "gid" && unmapped(value)) {
+                data.retain(|(key, _)| key != "gid");
+                self.warn(
+                    "unmapped-gid",
+                    step,
+                    "the group of terminals is not mapped in the user namespace and is left out".to_owned(),
+                );
+            }
+        }
+    }
+
+    /// What is done where a user namespace may not make the filesystem.
+    fn without_permission(
+        &mut self,
+        fstype: &str,
+        mount: &Mount,
+        error: Box<Error>,
+    ) -> Result<(OwnedFd, Option<&'static str>)> {
+        match fstype {
+            "sysfs" => {
+                let what = || "the host's /sys can't be bound in its place";
+                let source = self.kernel.open_host(&"/sys".into(), true, false).context(ErrorCode::Denied, what)?;
+                let copy = self.kernel.clone_mount(source.as_fd(), true).context(ErrorCode::Denied, what)?;
+                let change = AttributeChange {
+                    set: attr::RDONLY | mount.attributes.set & attr::PLAIN,
+                    clear: 0,
+                    propagation: Some(Propagation::RPRIVATE),
+                    recursive: true,
+                };
+                self.kernel.set_attributes(copy.as_fd(), change).context(ErrorCode::Denied, what)?;
+                Ok((copy, Some("bind-fallback")))
+            }
+            "proc" => {
+                let mut error = error;
+                error.code = ErrorCode::Denied;
+                Err(error.with_hint(
+                    "a user namespace may mount proc only where an unmasked one is visible: this looks like a container \
+                     whose /proc is partly hidden, and a new pid namespace is needed",
+                ))
+            }
+            "mqueue" => Err(error.with_hint("in a user namespace, mqueue needs an ipc namespace of the container's own")),
+            _ => Err(error),
+        }
+    }
+
+    /// Attaches a mount at its destination, after the last checks.
+    #[expect(clippy::too_many_arguments, reason = "each says another thing about one mount")]
+    pub(super) fn place(
+        &mut self,
+        mount: &Mount,
+        fd: OwnedFd,
+        destination: &Resolved,
+        directory: bool,
+        mounted: Mounted,
+        host: Option<HostPlace>,
+        step: u32,
+    ) -> Result<Done> {
+        let root = self.root()?;
+        check_types(&mount.destination, directory, &destination.status)?;
+        procfs::check_destination(
+            self.kernel,
+            root.as_fd(),
+            &mount.destination,
+            destination.fd.as_fd(),
+            &destination.status,
+            mounted,
+        )?;
+        self.kernel
+            .attach(fd.as_fd(), destination.fd.as_fd())
+            .context(ErrorCode::Mount, || "it can't be attached")?;
+        let fd = Rc::new(fd);
+        let id = self.ground.add_tree(&fd, host)?;
+        let attributes = &mount.attributes;
+        let implied = if attributes.exact && self.setting.user.is_none() { attr::PLAIN & !attributes.set } else { 0 };
+        let (mode, mask) =
+            attributes.atime_recursive.or(attributes.atime).map_or((0, 0), |mode| (mode, attr::ATIME));
+        let set = attributes.set | attributes.set_recursive;
+        self.expectations.push(Expectation {
+            step,
+            mount: id,
+            set: set | mode,
+            clear: (attributes.clear | attributes.clear_recursive | implied | mask & !mode) & !set,
+        });
+        if mount.destination.normalized().as_bytes() == b"/" {
+            self.root = Some(Rc::clone(&fd));
+        }
+        self.kept.insert(step, fd);
+        let resolved =
+            destination.path.clone().filter(|path| *path != mount.destination.normalized());
+        Ok(Done { resolved, ..Done::default() })
+    }
+
+    pub(super) fn readonly_mount(&mut self, step: u32, superblock: bool, recursive: bool) -> Result<Done> {
+        let Some(fd) = self.kept.get(&step).cloned() else { return Ok(Done::skipped()) };
+        let change = AttributeChange { set: attr::RDONLY, recursive, ..AttributeChange::default() };
+        self.kernel
+            .set_attributes(fd.as_fd(), change)
+            .context(ErrorCode::Mount, || "it can't be made read-only")?;
+        if superblock {
+            // Somebody may still have a file open for writing; that passes.
+            let mut tries = 0;
+            loop {
+                match self.kernel.make_superblock_readonly(fd.as_fd()) {
+                    Err(call) if call.is(Errno::EBUSY) && tries < 5 => {
+                        tries += 1;
+                        self.kernel.pause(100);
+                    }
+                    other => {
+                        other.context(ErrorCode::Mount, || "its superblock can't be made read-only")?;
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(Done::default())
+    }
+
+    pub(super) fn device(&mut self, device: &Device, step: u32) -> Result<Done> {
+        if let Some(opened) = self.sources.take(step) {
+            return self.bind_device(device, opened.mount, "bind-private-node");
+        }
+        let kernel = self.kernel;
+        let (parent, name) = self.parent_of(&device.path)?;
+        let made = kernel.make_node(parent, &name, node_kind(device), device.mode);
+        match made {
+            Ok(()) => {
+                if (device.uid, device.gid) != (0, 0) {
+                    kernel
+                        .change_owner(parent, &name, device.uid, device.gid)
+                        .context(ErrorCode::Device, || format!("{} can't be given to its owner", device.path))?;
+                }
+                let node = open_node(kernel, parent, &name, device)?;
+                self.remember_null(device, node);
+                Ok(Done::by("mknod"))
+            }
+            Err(call) if call.is(Errno::EEXIST) => {
+                let node = open_node(kernel, parent, &name, device)?;
+                self.remember_null(device, node);
+                Ok(Done::by("existing"))
+            }
+            Err(call) if call.is(Errno::EPERM) && device.kind != DeviceType::Fifo => {
+                let mount = copy_host_node(kernel, device, &call)?;
+                self.bind_device(device, mount, "bind-host-node")
+            }
+            Err(call) => Err(Error::from_call(ErrorCode::Device, format!("{} can't be made", device.path), &call)),
+        }
+    }
+
+    fn remember_null(&mut self, device: &Device, node: OwnedFd) {
+        if (device.kind, device.major, device.minor) == (DeviceType::Character, 1, 3) && self.null.is_none() {
+            self.null = Some(node);
+        }
+    }
+
+    /// Binds a node on a placeholder that nobody can open should the bind go away.
+    fn bind_device(&mut self, device: &Device, mount: OwnedFd, strategy: &'static str) -> Result<Done> {
+        let kernel = self.kernel;
+        let (parent, name) = self.parent_of(&device.path)?;
+        match kernel.make_node(parent, &name, crate::kernel::NodeKind::Regular, 0) {
+            Err(call) if !call.is(Errno::EEXIST) => {
+                return Err(Error::from_call(ErrorCode::Device, format!("{} can't be made", device.path), &call));
+            }
+            _ => {}
+        }
+        let what = || format!("{} can't be bound", device.path);
+        let placeholder = kernel.resolve(parent, &name, Follow::AllButLast).context(ErrorCode::Device, what)?;
+        let status = kernel.status(placeholder.as_fd()).context(ErrorCode::Device, what)?;
+        if matches!(status.kind, FileKind::Symlink | FileKind::Directory) {
+            return Err(Error::new(ErrorCode::Device, format!("{} is in the way of a device", device.path)));
+        }
+        kernel.attach(mount.as_fd(), placeholder.as_fd()).context(ErrorCode::Device, what)?;
+        self.remember_null(device, mount);
+        Ok(Done::by(strategy))
+    }
+
+    pub(super) fn symlink(
+        &mut self,
+        target: &PathBytes,
+        path: &PathBytes,
+        replace: bool,
+        only_if_host_has: Option<&PathBytes>,
+    ) -> Result<Done> {
+        if let Some(file) = only_if_host_has
+            && !self.ground.surroundings.host_has(file)
+        {
+            return Ok(Done::skipped());
+        }
+        let kernel = self.kernel;
+        let (parent, name) = self.parent_of(path)?;
+        let what = || format!("the link {path} can't be made");
+        match kernel.make_symlink(target, parent, &name) {
+            Err(call) if call.is(Errno::EEXIST) && replace => {
+                let existing = kernel.resolve(parent, &name, Follow::AllButLast).context(ErrorCode::Mount, what)?;
+                let status = kernel.status(existing.as_fd()).context(ErrorCode::Mount, what)?;
+                if status.kind == FileKind::Symlink
+                    && kernel.read_link(existing.as_fd()).context(ErrorCode::Mount, what)? == *target
+                {
+                    return Ok(Done::by("existing"));
+                }
+                kernel
+                    .remove_file(parent, &name)
+                    .and_then(|()| kernel.make_symlink(target, parent, &name))
+                    .context(ErrorCode::Mount, what)?;
+                Ok(Done::by("replaced"))
+            }
+            Err(call) if call.is(Errno::EEXIST) => Ok(Done::by("existing")),
+            other => other.context(ErrorCode::Mount, what).map(|()| Done::default()),
+        }
+    }
+}
+
+/// A file is mounted on a file and a directory on a directory; `move_mount` itself would only say `EINVAL`.
+fn check_types(path: &PathBytes, directory: bool, status: &FileStatus) -> Result<()> {
+    let (errno, what) = match (directory, status.kind == FileKind::Directory) {
+        (true, false) => (libc::ENOTDIR, "a directory can't be mounted on something that is none"),
+        (false, true) => (libc::EISDIR, "something that is no directory can't be mounted on a directory"),
+        _ => return Ok(()),
+    };
+    let call = SysError { syscall: "move_mount", errno, arguments: format!("{path:?}") };
+    Err(Error::from_call(ErrorCode::Mount, what, &call))
+}
+
+/// Opens a node and checks that it is the device that was wanted.
+fn open_node(
+    kernel: &dyn Kernel,
+    parent: std::os::fd::BorrowedFd<'_>,
+    name: &PathBytes,
+    device: &Device,
+) -> Result<OwnedFd> {
+    let what = || format!("{} can't be checked", device.path);
+    let node = kernel.resolve(parent, name, Follow::AllButLast).context(ErrorCode::Device, what)?;
+    check_device(device, &kernel.status(node.as_fd()).context(ErrorCode::Device, what)?)?;
+    Ok(node)
+}
+
+fn check_device(device: &Device, status: &FileStatus) -> Result<()> {
+    let same = match device.kind {
+        DeviceType::Character => status.kind == FileKind::CharacterDevice && status.rdev == (device.major, device.minor),
+        DeviceType::Block => status.kind == FileKind::BlockDevice && status.rdev == (device.major, device.minor),
+        DeviceType::Fifo => status.kind == FileKind::Fifo,
+    };
+    if same {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorCode::Device,
+        format!("{} exists and is another thing than the device that was asked for", device.path),
+    ))
+}
+
+/// A copy of the host's node of the same name, where no node can be made.
+fn copy_host_node(kernel: &dyn Kernel, device: &Device, denied: &SysError) -> Result<OwnedFd> {
+    let what = || format!("{} can't be made, and the host's can't be bound", device.path);
+    let path = device.path.normalized();
+    if !path.starts_with(&"/dev".into()) {
+        return Err(Error::from_call(ErrorCode::Device, format!("{} can't be made", device.path), denied));
+    }
+    let node = kernel.open_host(&path, false, false).context(ErrorCode::Device, what)?;
+    check_device(device, &kernel.status(node.as_fd()).context(ErrorCode::Device, what)?)?;
+    let mount = kernel.clone_mount(node.as_fd(), false).context(ErrorCode::Device, what)?;
+    let change = AttributeChange {
+        set: attr::NOSUID | attr::NOEXEC,
+        propagation: Some(Propagation::RPRIVATE),
+        ..AttributeChange::default()
+    };
+    kernel.set_attributes(mount.as_fd(), change).context(ErrorCode::Device, what)?;
+    Ok(mount)
+}
+
+/// Makes a new filesystem, mounted detached.
+pub(super) fn make_filesystem(
+    kernel: &dyn Kernel,
+    fstype: &str,
+    source: Option<&PathBytes>,
+    superblock: &[String],
+    data: &[(String, Option<String>)],
+    flags: u64,
+) -> Result<OwnedFd> {
+    let context = kernel.open_filesystem(fstype).map_err(|call| {
+        if call.is(Errno::ENODEV) {
+            Error::from_call(ErrorCode::Unsupported, format!("the kernel has no filesystem \"{fstype}\""), &call)
+        } else {
+            Error::from_call(ErrorCode::Mount, format!("a {fstype} can't be made"), &call)
+        }
+    })?;
+    let fail = |what: String, call: &SysError| {
+        let mut error = Error::from_call(ErrorCode::Mount, what, call);
+        error.kernel_log = kernel.filesystem_log(context.as_fd());
+        error
+    };
+    let set = |key: &str, value: Option<&PathBytes>| match value {
+        Some(value) => kernel.set_filesystem_option(context.as_fd(), key, value),
+        None => kernel.set_filesystem_flag(context.as_fd(), key),
+    };
+    let named: PathBytes = source.cloned().unwrap_or_else(|| fstype.into());
+    set("source", Some(&named)).map_err(|call| fail(format!("a {fstype} can't be made"), &call))?;
+    for key in superblock {
+        set(key, None).map_err(|call| fail(format!("the option \"{key}\" is refused"), &call))?;
+    }
+    for (key, value) in data {
+        let bytes = value.as_deref().map(PathBytes::from);
+        set(key, bytes.as_ref()).map_err(|call| {
+            let value = value.as_deref().map(|value| format!("={value}")).unwrap_or_default();
+            fail(format!("the option \"{key}{value}\" is refused"), &call)
+        })?;
+    }
+    kernel
+        .mount_filesystem(context.as_fd(), flags)
+        .map_err(|call| fail(format!("a {fstype} can't be mounted"), &call))
+}

@@ -1,0 +1,167 @@
+//! Read-only root, read-only paths and masked paths.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+
+use super::mounts::make_filesystem;
+use super::{Done, Execution, Expectation, existing};
+use crate::error::{CallContext, Error, ErrorCode, Result};
+use crate::kernel::{AttributeChange, FileKind, Kernel};
+use crate::options::{Propagation, attr};
+use crate::path::PathBytes;
+use crate::plan::Action;
+use crate::spec::{Mask, MissingMask};
+
+impl Execution<'_> {
+    pub(super) fn readonly_root(&mut self, recursive: bool) -> Result<Done> {
+        let root = self.root()?;
+        let change = AttributeChange { set: attr::RDONLY, ..AttributeChange::default() };
+        self.kernel
+            .set_attributes(root.as_fd(), change)
+            .context(ErrorCode::Mount, || "the root can't be made read-only")?;
+        if recursive {
+            // What the root directory brought along, and not what was mounted since: that has its own flags.
+            self.readonly_submounts()?;
+        }
+        for expectation in &mut self.expectations {
+            if expectation.step == 1 {
+                expectation.set |= attr::RDONLY;
+            }
+        }
+        Ok(Done::default())
+    }
+
+    /// Makes every mount below the root read-only, then gives our own mounts back what they were asked to be.
+    fn readonly_submounts(&mut self) -> Result<()> {
+        let what = || "the mounts below the root can't be made read-only";
+        let root = self.root()?;
+        let ids: Vec<u64> = self.expectations.iter().map(|expectation| expectation.mount).collect();
+        let before = self.kernel.mount_states(&ids).context(ErrorCode::Mount, what)?;
+        let change = AttributeChange { set: attr::RDONLY, recursive: true, ..AttributeChange::default() };
+        self.kernel.set_attributes(root.as_fd(), change).context(ErrorCode::Mount, what)?;
+        let undo = AttributeChange { clear: attr::RDONLY, ..AttributeChange::default() };
+        for (state, tree) in before.iter().zip(&ids).filter_map(|(state, id)| {
+            let tree = self.ground.tree(*id)?;
+            Some((state.as_ref()?, tree))
+        }) {
+            let is_root = self.kernel.mount_id(root.as_fd()).is_ok_and(|id| id == tree.mount);
+            if state.attributes & attr::RDONLY == 0 && !is_root {
+                self.kernel.set_attributes(tree.fd.as_fd(), undo).context(ErrorCode::Mount, what)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn readonly_path(&mut self, path: &PathBytes, step: u32) -> Result<Done> {
+        let root = self.root()?;
+        let Some((file, _)) = existing(self.kernel, root.as_fd(), path)? else { return Ok(Done::skipped()) };
+        let what = || format!("{path} can't be made read-only");
+        let copy = self.kernel.clone_mount(file.as_fd(), true).context(ErrorCode::Mount, what)?;
+        let change = AttributeChange {
+            set: attr::RDONLY,
+            clear: 0,
+            propagation: Some(Propagation::RPRIVATE),
+            recursive: true,
+        };
+        self.kernel.set_attributes(copy.as_fd(), change).context(ErrorCode::Mount, what)?;
+        self.kernel.attach(copy.as_fd(), file.as_fd()).context(ErrorCode::Mount, what)?;
+        self.expect_readonly(&copy, step)?;
+        Ok(Done::default())
+    }
+
+    fn expect_readonly(&mut self, mount: &OwnedFd, step: u32) -> Result<()> {
+        let id = self
+            .kernel
+            .mount_id(mount.as_fd())
+            .context(ErrorCode::Mount, || "a mount's id can't be found out")?;
+        self.expectations.push(Expectation { step, mount: id, set: attr::RDONLY, clear: 0 });
+        Ok(())
+    }
+
+    /// What masks are made from, opened in the mount namespace they will be used in: a detached copy can be copied again
+    /// only there.
+    pub(super) fn prepare_masks(&mut self) -> Result<()> {
+        let masks = self.plan.steps.iter().any(|step| matches!(step.action, Action::Mask(_)));
+        if !masks || self.null.is_some() {
+            return Ok(());
+        }
+        let what = || "/dev/null of the host can't be used for masks";
+        let null = self.kernel.open_host(&"/dev/null".into(), false, false).context(ErrorCode::Device, what)?;
+        check_null(self.kernel, &null)?;
+        self.null = Some(self.kernel.clone_mount(null.as_fd(), false).context(ErrorCode::Device, what)?);
+        Ok(())
+    }
+
+    pub(super) fn mask(&mut self, mask: &Mask, step: u32) -> Result<Done> {
+        let root = self.root()?;
+        let Some((file, status)) = existing(self.kernel, root.as_fd(), &mask.path)? else {
+            return match mask.missing {
+                MissingMask::Skip => Ok(Done::skipped()),
+                MissingMask::Error => {
+                    let mut error = Error::new(ErrorCode::Mount, format!("{}: nothing is there to mask", mask.path));
+                    error.errno = Some(libc::ENOENT);
+                    Err(error)
+                }
+            };
+        };
+        let what = || format!("{} can't be masked", mask.path);
+        let directory = status.kind == FileKind::Directory;
+        let cover = if directory { self.empty_directory()? } else { self.null_device()? };
+        self.kernel.attach(cover.as_fd(), file.as_fd()).context(ErrorCode::Mount, what)?;
+        let id = self.kernel.mount_id(cover.as_fd()).context(ErrorCode::Mount, what)?;
+        let set = if directory { attr::RDONLY } else { 0 };
+        self.expectations.push(Expectation { step, mount: id, set, clear: 0 });
+        Ok(Done::by(if directory { "empty-directory" } else { "null-device" }))
+    }
+
+    /// A mount of one empty tmpfs that is read-only down to its superblock.
+    fn empty_directory(&mut self) -> Result<OwnedFd> {
+        if self.empty.is_none() {
+            let data = |inodes: &str| [("nr_inodes".to_owned(), Some(inodes.to_owned()))];
+            let make = |inodes: &str| {
+                make_filesystem(
+                    self.kernel,
+                    "tmpfs",
+                    Some(&"tmpfs".into()),
+                    &["ro".to_owned()],
+                    &data(inodes),
+                    attr::RDONLY,
+                )
+            };
+            // One inode is the root directory; some kernels want one more.
+            self.empty = Some(make("1").or_else(|_| make("2"))?);
+        }
+        self.copy_cover(self.empty.as_ref())
+    }
+
+    fn null_device(&self) -> Result<OwnedFd> {
+        if let Some(null) = &self.null {
+            check_null(self.kernel, null)?;
+        }
+        self.copy_cover(self.null.as_ref())
+    }
+
+    fn copy_cover(&self, cover: Option<&OwnedFd>) -> Result<OwnedFd> {
+        let what = || "what covers a masked path can't be copied";
+        let Some(cover) = cover else {
+            return Err(Error::new(ErrorCode::Mount, what()));
+        };
+        let copy = self.kernel.clone_mount(cover.as_fd(), false).context(ErrorCode::Mount, what)?;
+        let change = AttributeChange { propagation: Some(Propagation::RPRIVATE), ..AttributeChange::default() };
+        self.kernel.set_attributes(copy.as_fd(), change).context(ErrorCode::Mount, what)?;
+        Ok(copy)
+    }
+}
+
+/// A mask that were not /dev/null would show, or take, what is written to it (CVE-2025-31133).
+fn check_null(kernel: &dyn Kernel, null: &OwnedFd) -> Result<()> {
+    let status =
+        kernel.status(null.as_fd()).context(ErrorCode::Device, || "/dev/null can't be looked at")?;
+    if status.kind == FileKind::CharacterDevice && status.rdev == (1, 3) {
+        return Ok(());
+    }
+    let mut error = Error::new(ErrorCode::Device, "/dev/null is not the null device");
+    error.errno = Some(Errno::ENODEV as i32);
+    Err(error)
+}

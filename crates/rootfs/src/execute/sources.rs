@@ -1,0 +1,410 @@
+//! Host sources: opened before any target is touched, checked, copied detached, given their attributes, and held.
+//!
+//! This runs in the mount namespace that the sources are in: in the first process, or in the opener, a child of the
+//! supervisor with the caller's rights, which hands the results over.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
+use crate::journal::Identity;
+use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow, Kernel, NodeKind};
+use crate::options::{Propagation, attr};
+use crate::path::PathBytes;
+use crate::plan::{Action, Plan};
+use crate::resolve;
+use crate::spec::{BindSource, Device, DeviceType, IdMap, Mount, MountKind, Root};
+
+/// What an opened source is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    /// The step it belongs to.
+    pub step: u32,
+    /// The path on the host.
+    pub path: PathBytes,
+    /// Which file it is.
+    pub identity: Identity,
+    /// Whether it is a directory.
+    pub directory: bool,
+    /// Whether it is the root of a procfs.
+    pub proc_root: bool,
+}
+
+/// A source, opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// What it is.
+    pub description: Description,
+    /// A detached copy.
+    pub mount: OwnedFd,
+    /// The same as `description.identity`.
+    pub identity: Identity,
+}
+
+/// All sources of a plan.
+#[derive(Debug, Default)]
+pub struct Sources {
+    opened: BTreeMap<u32, Opened>,
+    root: Option<u32>,
+}
+
+impl Sources {
+    /// Adds a source.
+    pub fn add(&mut self, opened: Opened, is_root: bool) {
+        if is_root {
+            self.root = Some(opened.description.step);
+        }
+        self.opened.insert(opened.description.step, opened);
+    }
+
+    /// The source of a step; `None` if it was missing and optional.
+    pub fn take(&mut self, step: u32) -> Option<Opened> {
+        self.opened.remove(&step)
+    }
+
+    /// The root directory.
+    pub fn take_root(&mut self) -> Option<Opened> {
+        self.root.and_then(|step| self.take(step))
+    }
+
+    /// All of them, in the order of their steps.
+    pub fn into_list(self) -> Vec<Opened> {
+        self.opened.into_values().collect()
+    }
+}
+
+/// How sources are opened.
+#[derive(Debug, Default)]
+pub struct Request<'a> {
+    /// Descriptors that came with the request.
+    pub fds: &'a [OwnedFd],
+    /// Device nodes are made here, for a user namespace with this mapping in which they can't be.
+    pub devices_for: Option<&'a IdMap>,
+}
+
+/// Opens all host sources of a plan.
+pub fn open(kernel: &dyn Kernel, plan: &Plan, request: &Request<'_>) -> Result<Sources> {
+    let mut sources = Sources::default();
+    let mut root_propagation = Propagation::RSLAVE;
+    let mut devices = None;
+    for step in &plan.steps {
+        let at = |mut error: Box<Error>| {
+            error.step = Some(step.index);
+            error.source = error.source.or_else(|| step.action.source());
+            error.destination = error.destination.or_else(|| step.action.destination());
+            if error.flags.is_empty() {
+                error.flags = step.action.flags();
+            }
+            if !matches!(step.action, Action::Root { .. }) {
+                let place = step.action.destination().map(|path| path.to_string()).unwrap_or_default();
+                error.message = format!("step {} ({} {place}): {}", step.index, step.action.name(), error.message);
+            }
+            error
+        };
+        match &step.action {
+            Action::Root { root, propagation } => {
+                root_propagation = *propagation;
+                if let Root::Directory(path) = root {
+                    sources.add(open_root(kernel, path, *propagation, step.index).map_err(at)?, true);
+                }
+            }
+            Action::Mount { mount, readonly_later } => {
+                let opened = open_bind(kernel, mount, *readonly_later, step.index, root_propagation, request);
+                if let Some(opened) = opened.map_err(at)? {
+                    sources.add(opened, false);
+                }
+            }
+            Action::Device(device) => {
+                if let Some(map) = request.devices_for {
+                    let opened = make_device(kernel, &mut devices, device, map, step.index);
+                    sources.add(opened.map_err(at)?, false);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(sources)
+}
+
+fn open_root(kernel: &dyn Kernel, path: &PathBytes, propagation: Propagation, step: u32) -> Result<Opened> {
+    let fail = |call: &SysError| {
+        let what = match Errno::from_raw(call.errno) {
+            Errno::ENOENT => "the root directory doesn't exist",
+            // With O_NOFOLLOW a symbolic link is opened itself, and that is no directory.
+            Errno::ENOTDIR | Errno::ELOOP => match kernel.open_host(path, false, false) {
+                Ok(fd) if kernel.status(fd.as_fd()).is_ok_and(|status| status.kind == FileKind::Symlink) => {
+                    "the root directory is a symbolic link"
+                }
+                _ => "the root directory is no directory",
+            },
+            _ => "the root directory can't be opened",
+        };
+        Error::from_call(ErrorCode::Root, format!("{path}: {what}"), call)
+    };
+    let directory = kernel.open_host(path, true, false).map_err(|call| fail(&call))?;
+    let status = kernel.status(directory.as_fd()).map_err(|call| fail(&call))?;
+    let mount = kernel.clone_mount(directory.as_fd(), true).map_err(|call| {
+        Error::from_call(ErrorCode::Root, format!("{path}: the root directory can't be copied"), &call)
+    })?;
+    let change = AttributeChange {
+        propagation: Some(match propagation.kind {
+            crate::options::PropagationType::Shared => Propagation::RSLAVE,
+            _ => Propagation { recursive: true, ..propagation },
+        }),
+        recursive: true,
+        ..AttributeChange::default()
+    };
+    kernel
+        .set_attributes(mount.as_fd(), change)
+        .context(ErrorCode::Root, || format!("{path}: its propagation can't be changed"))?;
+    let identity = Identity { device: status.device, inode: status.inode };
+    let description = Description { step, path: path.clone(), identity, directory: true, proc_root: false };
+    Ok(Opened { description, mount, identity })
+}
+
+fn open_bind(
+    kernel: &dyn Kernel,
+    mount: &Mount,
+    readonly_later: bool,
+    step: u32,
+    root_propagation: Propagation,
+    request: &Request<'_>,
+) -> Result<Option<Opened>> {
+    let MountKind::Bind { source, recursive, optional, within } = &mount.kind else { return Ok(None) };
+    let (path, copy, status) = match source {
+        BindSource::InRoot(_) => return Ok(None),
+        BindSource::Host(path) => {
+            let file = match open_source(kernel, path, within.as_ref()) {
+                Err(error) if *optional && error.errno == Some(libc::ENOENT) => return Ok(None),
+                other => other?,
+            };
+            let status = status_of(kernel, file.as_fd(), path)?;
+            (path, copy(kernel, file.as_fd(), *recursive, path)?, status)
+        }
+        BindSource::Fd { index, path } => {
+            let file = request.fds.get(*index as usize).ok_or_else(|| {
+                Error::new(ErrorCode::Source, format!("{path}: its file descriptor didn't come with the request"))
+            })?;
+            let status = status_of(kernel, file.as_fd(), path)?;
+            (path, copy_descriptor(kernel, file.as_fd(), &status, *recursive, path)?, status)
+        }
+    };
+    apply_attributes(kernel, copy.as_fd(), mount, readonly_later, Some(root_propagation))?;
+    let identity = Identity { device: status.device, inode: status.inode };
+    let description = Description {
+        step,
+        path: path.clone(),
+        identity,
+        directory: status.kind == FileKind::Directory,
+        proc_root: crate::procfs::is_proc_root(kernel, copy.as_fd(), &status)?,
+    };
+    Ok(Some(Opened { description, mount: copy, identity }))
+}
+
+fn source_error(path: &PathBytes, call: &SysError) -> Box<Error> {
+    let what = match Errno::from_raw(call.errno) {
+        Errno::ENOENT => "source does not exist",
+        Errno::EACCES => "source can't be reached",
+        _ => "source can't be opened",
+    };
+    let mut error = Error::from_call(ErrorCode::Source, format!("{path}: {what}"), call);
+    error.source = Some(path.clone());
+    error
+}
+
+fn status_of(kernel: &dyn Kernel, file: BorrowedFd<'_>, path: &PathBytes) -> Result<FileStatus> {
+    kernel.status(file).map_err(|call| source_error(path, &call))
+}
+
+fn open_source(kernel: &dyn Kernel, path: &PathBytes, within: Option<&PathBytes>) -> Result<OwnedFd> {
+    let Some(within) = within else {
+        return kernel.open_host(path, false, true).map_err(|call| source_error(path, &call));
+    };
+    let (inside, outside) = (path.normalized(), within.normalized());
+    let Ok(relative) = inside.as_path().strip_prefix(outside.as_path()) else {
+        return Err(Error::new(ErrorCode::Source, format!("{path}: source is not inside {within}")));
+    };
+    let top = kernel.open_host(within, true, true).map_err(|call| source_error(within, &call))?;
+    let relative = PathBytes::from("/").join(PathBytes::from(relative));
+    resolve::resolve(kernel, top.as_fd(), &relative, Follow::All).map_err(|call| source_error(path, &call))
+}
+
+fn copy(kernel: &dyn Kernel, file: BorrowedFd<'_>, recursive: bool, path: &PathBytes) -> Result<OwnedFd> {
+    kernel.clone_mount(file, recursive).map_err(|call| {
+        let locked = !recursive && call.is(Errno::EINVAL);
+        let error = Error::from_call(ErrorCode::Mount, format!("{path}: the source can't be bound"), &call);
+        if locked {
+            error.with_hint(
+                "in a user namespace, mounts below the source are locked in place: bind it recursively",
+            )
+        } else {
+            error
+        }
+    })
+}
+
+/// Copies the mount of a descriptor; one from another mount namespace is found again by its path and must be the same.
+fn copy_descriptor(
+    kernel: &dyn Kernel,
+    file: BorrowedFd<'_>,
+    status: &FileStatus,
+    recursive: bool,
+    path: &PathBytes,
+) -> Result<OwnedFd> {
+    match kernel.clone_mount(file, recursive) {
+        Err(call) if call.is(Errno::EINVAL) => {}
+        Err(call) => {
+            return Err(Error::from_call(ErrorCode::Mount, format!("{path}: the source can't be bound"), &call));
+        }
+        Ok(mount) => return Ok(mount),
+    }
+    let again = kernel.open_host(path, false, true).map_err(|call| source_error(path, &call))?;
+    let found = status_of(kernel, again.as_fd(), path)?;
+    if (found.device, found.inode) != (status.device, status.inode) {
+        return Err(Error::new(ErrorCode::Source, format!("{path}: source is not the file of the given descriptor")));
+    }
+    copy(kernel, again.as_fd(), recursive, path)
+}
+
+/// Gives a mount its flags and propagation, with as few calls as the kernel allows.
+pub(super) fn apply_attributes(
+    kernel: &dyn Kernel,
+    mount: BorrowedFd<'_>,
+    wanted: &Mount,
+    readonly_later: bool,
+    root_propagation: Option<Propagation>,
+) -> Result<()> {
+    let attributes = &wanted.attributes;
+    let now = if readonly_later { !attr::RDONLY } else { !0 };
+    let atime = |mode: Option<u64>| mode.map_or((0, 0), |mode| (mode, attr::ATIME));
+    let (atime_set, atime_clear) = atime(attributes.atime);
+    let (recursive_atime_set, recursive_atime_clear) = atime(attributes.atime_recursive);
+    let implied = if attributes.exact { attr::PLAIN & !attributes.set } else { 0 };
+    let top = AttributeChange {
+        set: attributes.set & now | atime_set,
+        clear: attributes.clear | atime_clear,
+        propagation: None,
+        recursive: false,
+    };
+    let mut below = AttributeChange {
+        set: attributes.set_recursive & now | recursive_atime_set,
+        clear: attributes.clear_recursive | recursive_atime_clear,
+        propagation: None,
+        recursive: true,
+    };
+    let mut propagation: Vec<Propagation> = wanted.propagation.clone();
+    // A copy keeps its peer group: without a word about it, mounts made inside would appear on the host.
+    if propagation.is_empty()
+        && let Some(root) = root_propagation
+    {
+        let kind = match root.kind {
+            crate::options::PropagationType::Shared => crate::options::PropagationType::Slave,
+            kind => kind,
+        };
+        propagation.push(Propagation { kind, recursive: true });
+    }
+    if let [only] = propagation[..]
+        && only.recursive
+    {
+        below.propagation = Some(only);
+        propagation.clear();
+    }
+    let fail = |call: &SysError, explicit: bool| {
+        let locked = explicit && call.is(Errno::EPERM);
+        let code = if locked { ErrorCode::Locked } else { ErrorCode::Mount };
+        let what = if locked { "a flag that is locked can't be cleared" } else { "its flags can't be set" };
+        Error::from_call(code, what, call)
+    };
+    if top.set | top.clear | implied != 0 {
+        let change = AttributeChange { clear: top.clear | implied, ..top };
+        match kernel.set_attributes(mount, change) {
+            // In a user namespace flags of the host are locked. Those that are not asked to go may stay.
+            Err(call) if call.is(Errno::EPERM) && implied != 0 => {
+                if top.set | top.clear != 0 {
+                    kernel.set_attributes(mount, top).map_err(|call| fail(&call, top.clear != 0))?;
+                }
+                for bit in (0..64).map(|bit| 1_u64 << bit).filter(|bit| implied & bit != 0) {
+                    let change = AttributeChange { clear: bit, ..AttributeChange::default() };
+                    match kernel.set_attributes(mount, change) {
+                        Err(call) if call.is(Errno::EPERM) => {}
+                        other => other.map_err(|call| fail(&call, false))?,
+                    }
+                }
+            }
+            other => other.map_err(|call| fail(&call, top.clear != 0))?,
+        }
+    }
+    if below.set | below.clear != 0 || below.propagation.is_some() {
+        kernel.set_attributes(mount, below).map_err(|call| fail(&call, below.clear != 0))?;
+    }
+    for propagation in propagation {
+        let change = AttributeChange {
+            propagation: Some(propagation),
+            recursive: propagation.recursive,
+            ..AttributeChange::default()
+        };
+        kernel
+            .set_attributes(mount, change)
+            .context(ErrorCode::Mount, || format!("it can't be made {}", propagation.name()))?;
+    }
+    Ok(())
+}
+
+/// Makes a device node in a tmpfs nobody else sees, and a bind of it for the container.
+fn make_device(
+    kernel: &dyn Kernel,
+    directory: &mut Option<OwnedFd>,
+    device: &Device,
+    map: &IdMap,
+    step: u32,
+) -> Result<Opened> {
+    let tmpfs = match directory {
+        Some(tmpfs) => tmpfs,
+        None => {
+            let context =
+                kernel.open_filesystem("tmpfs").context(ErrorCode::Device, || "a tmpfs can't be made")?;
+            kernel
+                .set_filesystem_option(context.as_fd(), "mode", &"755".into())
+                .context(ErrorCode::Device, || "a tmpfs can't be made")?;
+            let tmpfs = kernel
+                .mount_filesystem(context.as_fd(), 0)
+                .context(ErrorCode::Device, || "a tmpfs can't be made")?;
+            directory.insert(tmpfs)
+        }
+    };
+    let (uid, gid) = match (IdMap::to_host(&map.uids, device.uid), IdMap::to_host(&map.gids, device.gid)) {
+        (Some(uid), Some(gid)) => (uid, gid),
+        _ => {
+            return Err(Error::new(
+                ErrorCode::Device,
+                format!("owner {}:{} is not mapped in the user namespace", device.uid, device.gid),
+            ));
+        }
+    };
+    let name = PathBytes::from(step.to_string());
+    let what = || format!("{} can't be made", device.path);
+    kernel
+        .make_node(tmpfs.as_fd(), &name, node_kind(device), device.mode)
+        .and_then(|()| kernel.change_owner(tmpfs.as_fd(), &name, uid, gid))
+        .context(ErrorCode::Device, what)?;
+    let node = kernel.resolve(tmpfs.as_fd(), &name, Follow::AllButLast).context(ErrorCode::Device, what)?;
+    let status = kernel.status(node.as_fd()).context(ErrorCode::Device, what)?;
+    let mount = kernel.clone_mount(node.as_fd(), false).context(ErrorCode::Device, what)?;
+    let change = AttributeChange { set: attr::NOSUID | attr::NOEXEC, ..AttributeChange::default() };
+    kernel.set_attributes(mount.as_fd(), change).context(ErrorCode::Device, what)?;
+    let identity = Identity { device: status.device, inode: status.inode };
+    let description =
+        Description { step, path: device.path.clone(), identity, directory: false, proc_root: false };
+    Ok(Opened { description, mount, identity })
+}
+
+pub(super) fn node_kind(device: &Device) -> NodeKind {
+    match device.kind {
+        DeviceType::Character => NodeKind::Character(device.major, device.minor),
+        DeviceType::Block => NodeKind::Block(device.major, device.minor),
+        DeviceType::Fifo => NodeKind::Fifo,
+    }
+}

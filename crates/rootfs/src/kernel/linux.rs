@@ -1,0 +1,542 @@
+//! The real kernel.
+
+use std::cell::{Cell, OnceCell};
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+use pathrs::error::ErrorKind;
+use pathrs::flags::ResolverFlags;
+use pathrs::procfs::{ProcfsBase, ProcfsHandle};
+use pathrs::{Root, RootRef};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, StatxFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags,
+};
+
+use super::{AttributeChange, FileKind, FileStatus, Follow, Kernel, MountState, NodeKind};
+use crate::error::{SysError, SysResult};
+use crate::mountinfo;
+use crate::options::{Propagation, PropagationType};
+use crate::path::PathBytes;
+
+/// The kernel this process runs on.
+#[derive(Default)]
+pub struct Linux {
+    procfs: OnceCell<ProcfsHandle>,
+    unique_ids: Cell<Option<bool>>,
+}
+
+const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
+const AT_RECURSIVE: u32 = 0x8000;
+const AT_EMPTY_PATH: u32 = 0x1000;
+
+#[repr(C)]
+#[derive(Default)]
+struct MountAttr {
+    attr_set: u64,
+    attr_clr: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+/// The fixed head of `struct statmount`, up to the fields used here; `statmount(2)`.
+#[repr(C)]
+struct StatMount {
+    size: u32,
+    mnt_opts: u32,
+    mask: u64,
+    sb_dev_major: u32,
+    sb_dev_minor: u32,
+    sb_magic: u64,
+    sb_flags: u32,
+    fs_type: u32,
+    mnt_id: u64,
+    mnt_parent_id: u64,
+    mnt_id_old: u32,
+    mnt_parent_id_old: u32,
+    mnt_attr: u64,
+    mnt_propagation: u64,
+    rest: [u8; 512 - 88],
+}
+
+#[repr(C)]
+struct MountIdRequest {
+    size: u32,
+    spare: u32,
+    mnt_id: u64,
+    param: u64,
+}
+
+const STATMOUNT_MNT_BASIC: u64 = 0x2;
+const SYS_STATMOUNT: libc::c_long = 457;
+
+pub(super) fn failed(syscall: &'static str, arguments: impl FnOnce() -> String) -> impl FnOnce(Errno) -> SysError {
+    move |errno| SysError { syscall, errno: errno.raw_os_error(), arguments: arguments() }
+}
+
+fn last_error(syscall: &'static str, arguments: impl FnOnce() -> String) -> SysError {
+    let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
+    SysError { syscall, errno, arguments: arguments() }
+}
+
+fn number(fd: BorrowedFd<'_>) -> String {
+    fd.as_raw_fd().to_string()
+}
+
+fn from_pathrs(error: &pathrs::error::Error, path: &PathBytes) -> SysError {
+    let errno = match error.kind() {
+        ErrorKind::OsError(Some(errno)) => errno,
+        ErrorKind::NotImplemented | ErrorKind::NotSupported => libc::ENOSYS,
+        ErrorKind::InvalidArgument => libc::EINVAL,
+        // What is left is a path that was moved while it was walked, or a tampered /proc.
+        _ => libc::EXDEV,
+    };
+    SysError { syscall: "openat2", errno, arguments: format!("{path:?}, RESOLVE_IN_ROOT: {error}") }
+}
+
+fn propagation_flag(kind: PropagationType) -> MountPropagationFlags {
+    match kind {
+        PropagationType::Private => MountPropagationFlags::PRIVATE,
+        PropagationType::Shared => MountPropagationFlags::SHARED,
+        PropagationType::Slave => MountPropagationFlags::DOWNSTREAM,
+        PropagationType::Unbindable => MountPropagationFlags::UNBINDABLE,
+    }
+}
+
+impl Linux {
+    /// The procfs handle of `pathrs`: a proc of our own where the kernel allows it, checked for tampering where not.
+    /// It must be made while the host's /proc can still be reached.
+    pub fn procfs(&self) -> SysResult<&ProcfsHandle> {
+        if let Some(handle) = self.procfs.get() {
+            return Ok(handle);
+        }
+        let handle = ProcfsHandle::new().map_err(|error| from_pathrs(&error, &"/proc".into()))?;
+        Ok(self.procfs.get_or_init(|| handle))
+    }
+
+    /// Opens a file of this process below /proc.
+    pub fn open_proc_self(&self, name: &str, flags: OFlags) -> SysResult<OwnedFd> {
+        let flags = pathrs::flags::OpenFlags::from_bits_retain(u64::from(flags.bits()));
+        self.procfs()?
+            .open(ProcfsBase::ProcSelf, name, flags)
+            .map(OwnedFd::from)
+            .map_err(|error| from_pathrs(&error, &PathBytes::from(format!("/proc/self/{name}"))))
+    }
+
+    /// Forgets the procfs handle: nothing of the host's may be held when a command runs.
+    pub fn drop_procfs(&mut self) {
+        self.procfs.take();
+    }
+
+    /// Gets ready what [`Kernel::mount_states`] needs after the root has been entered.
+    pub fn prepare_verification(&self) -> SysResult<()> {
+        let slash = self.open_host(&"/".into(), true, false)?;
+        self.mount_id(slash.as_fd())?;
+        if self.unique_ids.get() != Some(true) {
+            self.procfs()?;
+        }
+        Ok(())
+    }
+
+    /// Writes a file of a process below /proc, in one call as id maps demand.
+    pub fn write_proc(&self, pid: i32, name: &str, content: &[u8]) -> SysResult<()> {
+        let flags = pathrs::flags::OpenFlags::O_WRONLY | pathrs::flags::OpenFlags::O_CLOEXEC;
+        let path = PathBytes::from(format!("/proc/{pid}/{name}"));
+        let base = ProcfsBase::ProcPid(u32::try_from(pid).unwrap_or(0));
+        let file = self.procfs()?.open(base, name, flags).map_err(|error| from_pathrs(&error, &path))?;
+        rustix::io::write(&file, content)
+            .map(drop)
+            .map_err(failed("write", || format!("{path:?}, {:?}", String::from_utf8_lossy(content))))
+    }
+
+    fn statmount(id: u64) -> SysResult<Option<MountState>> {
+        let request = MountIdRequest { size: 24, spare: 0, mnt_id: id, param: STATMOUNT_MNT_BASIC };
+        // SAFETY: an all-zero StatMount is valid: it has only integers.
+        let mut state: StatMount = unsafe { std::mem::zeroed() };
+        // SAFETY: both structs outlive the call and the kernel is told their sizes.
+        let result = unsafe {
+            libc::syscall(SYS_STATMOUNT, &raw const request, &raw mut state, size_of::<StatMount>(), 0_u32)
+        };
+        if result == 0 {
+            return Ok(Some(MountState { attributes: state.mnt_attr }));
+        }
+        let error = last_error("statmount", || id.to_string());
+        if error.errno == libc::ENOENT { Ok(None) } else { Err(error) }
+    }
+
+    fn mount_states_from_mountinfo(&self, ids: &[u64]) -> SysResult<Vec<Option<MountState>>> {
+        let fd = self.open_proc_self("mountinfo", OFlags::RDONLY | OFlags::CLOEXEC)?;
+        let text = read_to_end(fd.as_fd())?;
+        let entries = mountinfo::parse(&text);
+        Ok(ids
+            .iter()
+            .map(|id| {
+                entries
+                    .iter()
+                    .find(|entry| entry.id == *id)
+                    .map(|entry| MountState { attributes: entry.attributes() })
+            })
+            .collect())
+    }
+}
+
+/// Everything a descriptor has to say, from where it stands.
+pub fn read_to_end(fd: BorrowedFd<'_>) -> SysResult<Vec<u8>> {
+    let mut text = Vec::new();
+    let mut chunk = vec![0; 32 << 10];
+    loop {
+        match rustix::io::read(fd, &mut chunk[..]) {
+            Ok(0) => return Ok(text),
+            Ok(count) => text.extend_from_slice(&chunk[..count]),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(failed("read", || number(fd))(errno)),
+        }
+    }
+}
+
+impl Kernel for Linux {
+    fn open_host(&self, path: &PathBytes, directory: bool, follow: bool) -> SysResult<OwnedFd> {
+        let mut flags = OFlags::PATH | OFlags::CLOEXEC;
+        flags.set(OFlags::DIRECTORY, directory);
+        flags.set(OFlags::NOFOLLOW, !follow);
+        rustix::fs::openat(rustix::fs::CWD, path.as_path(), flags, Mode::empty())
+            .map_err(failed("openat", || format!("{path:?}, {flags:?}")))
+    }
+
+    fn resolve(&self, root: BorrowedFd<'_>, path: &PathBytes, follow: Follow) -> SysResult<OwnedFd> {
+        let root = RootRef::from_fd(root).with_resolver_flags(if follow == Follow::None {
+            ResolverFlags::NO_SYMLINKS
+        } else {
+            ResolverFlags::empty()
+        });
+        let resolved = match follow {
+            Follow::All | Follow::None => root.resolve(path.as_path()),
+            Follow::AllButLast => root.resolve_nofollow(path.as_path()),
+        };
+        resolved.map(OwnedFd::from).map_err(|error| from_pathrs(&error, path))
+    }
+
+    fn open_directory(&self, directory: BorrowedFd<'_>) -> SysResult<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(directory, c".", flags, Mode::empty())
+            .map_err(failed("openat", || format!("{}, \".\", {flags:?}", number(directory))))
+    }
+
+    fn lock_shared(&self, file: BorrowedFd<'_>) -> SysResult<()> {
+        rustix::fs::flock(file, FlockOperation::NonBlockingLockShared)
+            .map_err(failed("flock", || format!("{}, LOCK_SH|LOCK_NB", number(file))))
+    }
+
+    fn status(&self, file: BorrowedFd<'_>) -> SysResult<FileStatus> {
+        let stat = rustix::fs::fstat(file).map_err(failed("fstat", || number(file)))?;
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => FileKind::Directory,
+            FileType::Symlink => FileKind::Symlink,
+            FileType::CharacterDevice => FileKind::CharacterDevice,
+            FileType::BlockDevice => FileKind::BlockDevice,
+            FileType::Fifo => FileKind::Fifo,
+            FileType::Socket => FileKind::Socket,
+            FileType::RegularFile | FileType::Unknown => FileKind::Regular,
+        };
+        Ok(FileStatus {
+            kind,
+            mode: stat.st_mode & 0o7777,
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            rdev: (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)),
+        })
+    }
+
+    fn mount_id(&self, file: BorrowedFd<'_>) -> SysResult<u64> {
+        let query = |mask| {
+            rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::from_bits_retain(mask))
+                .map_err(failed("statx", || number(file)))
+        };
+        if self.unique_ids.get() != Some(false) {
+            let stat = query(STATX_MNT_ID_UNIQUE)?;
+            let unique = stat.stx_mask & STATX_MNT_ID_UNIQUE != 0;
+            // An id is only of use with statmount, which may be missing or refused on its own.
+            if unique && (self.unique_ids.get().is_some() || Self::statmount(stat.stx_mnt_id).is_ok()) {
+                self.unique_ids.set(Some(true));
+                return Ok(stat.stx_mnt_id);
+            }
+            self.unique_ids.set(Some(false));
+        }
+        query(StatxFlags::MNT_ID.bits()).map(|stat| stat.stx_mnt_id)
+    }
+
+    fn filesystem_magic(&self, file: BorrowedFd<'_>) -> SysResult<u64> {
+        rustix::fs::fstatfs(file)
+            .map(|stat| stat.f_type.cast_unsigned())
+            .map_err(failed("fstatfs", || number(file)))
+    }
+
+    fn read_link(&self, link: BorrowedFd<'_>) -> SysResult<PathBytes> {
+        rustix::fs::readlinkat(link, c"", Vec::new())
+            .map(|target| PathBytes::new(target.into_bytes()))
+            .map_err(failed("readlinkat", || number(link)))
+    }
+
+    fn clone_mount(&self, file: BorrowedFd<'_>, recursive: bool) -> SysResult<OwnedFd> {
+        let mut flags =
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+        flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
+        rustix::mount::open_tree(file, c"", flags).map_err(failed("open_tree", || {
+            format!("{}, OPEN_TREE_CLONE{}", number(file), if recursive { "|AT_RECURSIVE" } else { "" })
+        }))
+    }
+
+    fn set_attributes(&self, mount: BorrowedFd<'_>, change: AttributeChange) -> SysResult<()> {
+        let attr = MountAttr {
+            attr_set: change.set,
+            attr_clr: change.clear,
+            propagation: change
+                .propagation
+                .map_or(0, |propagation| u64::from(propagation_flag(propagation.kind).bits())),
+            userns_fd: 0,
+        };
+        let flags = AT_EMPTY_PATH | if change.recursive { AT_RECURSIVE } else { 0 };
+        // SAFETY: the empty path is a constant, and the struct outlives the call, which is told its size.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_mount_setattr,
+                mount.as_raw_fd(),
+                c"".as_ptr(),
+                flags,
+                &raw const attr,
+                size_of::<MountAttr>(),
+            )
+        };
+        if result == 0 {
+            return Ok(());
+        }
+        Err(last_error("mount_setattr", || {
+            format!(
+                "{}, {{attr_set={:#x}, attr_clr={:#x}, propagation={}}}{}",
+                number(mount),
+                change.set,
+                change.clear,
+                change.propagation.map_or("none", Propagation::name),
+                if change.recursive { ", AT_RECURSIVE" } else { "" }
+            )
+        }))
+    }
+
+    fn attach(&self, mount: BorrowedFd<'_>, destination: BorrowedFd<'_>) -> SysResult<()> {
+        rustix::mount::move_mount(
+            mount,
+            c"",
+            destination,
+            c"",
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH,
+        )
+        .map_err(failed("move_mount", || format!("{}, {}", number(mount), number(destination))))
+    }
+
+    fn open_filesystem(&self, fstype: &str) -> SysResult<OwnedFd> {
+        rustix::mount::fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC)
+            .map_err(failed("fsopen", || format!("\"{fstype}\"")))
+    }
+
+    fn set_filesystem_flag(&self, context: BorrowedFd<'_>, key: &str) -> SysResult<()> {
+        rustix::mount::fsconfig_set_flag(context, key)
+            .map_err(failed("fsconfig", || format!("{}, FSCONFIG_SET_FLAG, \"{key}\"", number(context))))
+    }
+
+    fn set_filesystem_option(&self, context: BorrowedFd<'_>, key: &str, value: &PathBytes) -> SysResult<()> {
+        rustix::mount::fsconfig_set_string(context, key, value.as_path()).map_err(failed("fsconfig", || {
+            format!("{}, FSCONFIG_SET_STRING, \"{key}\", {value:?}", number(context))
+        }))
+    }
+
+    fn mount_filesystem(&self, context: BorrowedFd<'_>, attributes: u64) -> SysResult<OwnedFd> {
+        rustix::mount::fsconfig_create(context)
+            .map_err(failed("fsconfig", || format!("{}, FSCONFIG_CMD_CREATE", number(context))))?;
+        let attributes = MountAttrFlags::from_bits_retain(u32::try_from(attributes).unwrap_or(u32::MAX));
+        rustix::mount::fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+            .map_err(failed("fsmount", || format!("{}, {attributes:?}", number(context))))
+    }
+
+    fn make_superblock_readonly(&self, mount: BorrowedFd<'_>) -> SysResult<()> {
+        let context =
+            rustix::mount::fspick(mount, c"", FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH)
+                .map_err(failed("fspick", || number(mount)))?;
+        self.set_filesystem_flag(context.as_fd(), "ro")?;
+        rustix::mount::fsconfig_reconfigure(&context)
+            .map_err(failed("fsconfig", || format!("{}, FSCONFIG_CMD_RECONFIGURE", number(context.as_fd()))))
+    }
+
+    fn filesystem_log(&self, context: BorrowedFd<'_>) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut line = [0_u8; 1024];
+        // The log is read a message at a time and ends with ENODATA.
+        while let Ok(count) = rustix::io::read(context, &mut line) {
+            if count == 0 || lines.len() >= 32 {
+                break;
+            }
+            lines.push(String::from_utf8_lossy(&line[..count]).trim_end().to_owned());
+        }
+        lines
+    }
+
+    fn mount_states(&self, ids: &[u64]) -> SysResult<Vec<Option<MountState>>> {
+        if self.unique_ids.get() != Some(true) {
+            return self.mount_states_from_mountinfo(ids);
+        }
+        ids.iter().map(|id| Self::statmount(*id)).collect()
+    }
+
+    fn make_directory(&self, parent: BorrowedFd<'_>, name: &PathBytes, mode: u32) -> SysResult<()> {
+        rustix::fs::mkdirat(parent, name.as_path(), Mode::from_bits_retain(mode))
+            .map_err(failed("mkdirat", || format!("{}, {name:?}, {mode:#o}", number(parent))))
+    }
+
+    fn make_node(&self, parent: BorrowedFd<'_>, name: &PathBytes, kind: NodeKind, mode: u32) -> SysResult<()> {
+        let (kind, device) = match kind {
+            NodeKind::Regular => (FileType::RegularFile, 0),
+            NodeKind::Fifo => (FileType::Fifo, 0),
+            NodeKind::Character(major, minor) => (FileType::CharacterDevice, rustix::fs::makedev(major, minor)),
+            NodeKind::Block(major, minor) => (FileType::BlockDevice, rustix::fs::makedev(major, minor)),
+        };
+        rustix::fs::mknodat(parent, name.as_path(), kind, Mode::from_bits_retain(mode), device)
+            .map_err(failed("mknodat", || format!("{}, {name:?}, {kind:?}, {mode:#o}", number(parent))))
+    }
+
+    fn change_owner(&self, parent: BorrowedFd<'_>, name: &PathBytes, uid: u32, gid: u32) -> SysResult<()> {
+        rustix::fs::chownat(
+            parent,
+            name.as_path(),
+            Some(rustix::fs::Uid::from_raw(uid)),
+            Some(rustix::fs::Gid::from_raw(gid)),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )
+        .map_err(failed("fchownat", || format!("{}, {name:?}, {uid}, {gid}", number(parent))))
+    }
+
+    fn make_symlink(&self, target: &PathBytes, parent: BorrowedFd<'_>, name: &PathBytes) -> SysResult<()> {
+        rustix::fs::symlinkat(target.as_path(), parent, name.as_path())
+            .map_err(failed("symlinkat", || format!("{target:?}, {}, {name:?}", number(parent))))
+    }
+
+    fn remove_file(&self, parent: BorrowedFd<'_>, name: &PathBytes) -> SysResult<()> {
+        rustix::fs::unlinkat(parent, name.as_path(), AtFlags::empty())
+            .map_err(failed("unlinkat", || format!("{}, {name:?}", number(parent))))
+    }
+
+    fn new_mount_namespace(&self) -> SysResult<()> {
+        super::process::unshare(libc::CLONE_NEWNS)
+    }
+
+    fn new_cgroup_namespace(&self) -> SysResult<()> {
+        super::process::unshare(libc::CLONE_NEWCGROUP)
+    }
+
+    fn set_root_propagation(&self, propagation: Propagation) -> SysResult<()> {
+        let mut flags = propagation_flag(propagation.kind);
+        flags.set(MountPropagationFlags::REC, propagation.recursive);
+        rustix::mount::mount_change(c"/", flags).map_err(failed("mount", || format!("\"/\", {}", propagation.name())))
+    }
+
+    fn make_containing_mount_private(&self, file: BorrowedFd<'_>, slave: bool) -> SysResult<()> {
+        let flag = if slave { MountPropagationFlags::DOWNSTREAM } else { MountPropagationFlags::PRIVATE };
+        let attr = MountAttr { propagation: u64::from(flag.bits()), ..MountAttr::default() };
+        let mut current: OwnedFd = rustix::io::fcntl_dupfd_cloexec(file, 0).map_err(failed("fcntl", || number(file)))?;
+        // A mount's attributes can only be changed at its root: walk up until that is found.
+        for _ in 0..4096 {
+            // SAFETY: as in set_attributes.
+            let result = unsafe {
+                libc::syscall(
+                    libc::SYS_mount_setattr,
+                    current.as_raw_fd(),
+                    c"".as_ptr(),
+                    AT_EMPTY_PATH,
+                    &raw const attr,
+                    size_of::<MountAttr>(),
+                )
+            };
+            if result == 0 {
+                return Ok(());
+            }
+            let error = last_error("mount_setattr", || number(current.as_fd()));
+            if error.errno != libc::EINVAL {
+                return Err(error);
+            }
+            let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+            current = rustix::fs::openat(&current, c"..", flags, Mode::empty())
+                .map_err(failed("openat", || "\"..\"".into()))?;
+        }
+        Err(SysError { syscall: "mount_setattr", errno: libc::ELOOP, arguments: number(file) })
+    }
+
+    fn enter_root(&self, root: BorrowedFd<'_>) -> SysResult<()> {
+        // pivot_root(".", ".") puts the old root on top of the new one, without needing a directory for it.
+        let old = rustix::fs::openat(
+            rustix::fs::CWD,
+            c"/",
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(failed("openat", || "\"/\"".into()))?;
+        rustix::process::fchdir(root).map_err(failed("fchdir", || number(root)))?;
+        rustix::process::pivot_root(c".", c".").map_err(failed("pivot_root", || "\".\", \".\"".into()))?;
+        rustix::process::fchdir(&old).map_err(failed("fchdir", || number(old.as_fd())))?;
+        // A slave and not private: a private one would keep mounts of the host busy that are unmounted there.
+        rustix::mount::mount_change(c".", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+            .map_err(failed("mount", || "\".\", rslave".into()))?;
+        rustix::mount::unmount(c".", UnmountFlags::DETACH).map_err(failed("umount2", || "\".\", MNT_DETACH".into()))?;
+        rustix::process::chdir(c"/").map_err(failed("chdir", || "\"/\"".into()))
+    }
+
+    fn own_cgroups(&self) -> SysResult<Vec<(String, PathBytes)>> {
+        let fd = self.open_proc_self("cgroup", OFlags::RDONLY | OFlags::CLOEXEC)?;
+        let text = read_to_end(fd.as_fd())?;
+        Ok(text
+            .split(|byte| *byte == b'\n')
+            .filter_map(|line| {
+                let mut fields = line.splitn(3, |byte| *byte == b':');
+                let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
+                Some((String::from_utf8_lossy(controllers).into_owned(), PathBytes::new(path)))
+            })
+            .collect())
+    }
+
+    fn set_hostname(&self, name: &str) -> SysResult<()> {
+        rustix::system::sethostname(name.as_bytes()).map_err(failed("sethostname", || format!("\"{name}\"")))
+    }
+
+    fn pause(&self, milliseconds: u64) {
+        std::thread::sleep(Duration::from_millis(milliseconds));
+    }
+}
+
+/// Whether mounts can be moved onto detached mounts: tried with two tmpfs that nobody else sees.
+///
+/// Fails only where the mount API itself is missing or forbidden.
+pub fn can_assemble_detached() -> SysResult<bool> {
+    let kernel = Linux::default();
+    let tmpfs = || -> SysResult<OwnedFd> {
+        let context = kernel.open_filesystem("tmpfs")?;
+        kernel.mount_filesystem(context.as_fd(), 0)
+    };
+    let (lower, upper) = (tmpfs()?, tmpfs()?);
+    Ok(kernel.attach(upper.as_fd(), lower.as_fd()).is_ok())
+}
+
+/// Takes a descriptor that the kernel has just returned.
+pub(super) fn owned(fd: libc::c_long) -> OwnedFd {
+    // SAFETY: only called with a fresh descriptor that nobody else owns.
+    unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).unwrap_or(-1)) }
+}
+
+/// A path for a call that takes a C string.
+pub fn c_path(path: &PathBytes) -> CString {
+    CString::from(path)
+}
+
+/// A root handle of `pathrs`, for callers outside an execution.
+pub fn root_handle(fd: OwnedFd) -> Root {
+    Root::from_fd(fd)
+}

@@ -1,0 +1,168 @@
+//! The narrow interface to the kernel, and everything behind it.
+//!
+//! [`Kernel`] is what an execution needs. [`linux::Linux`] is the real one: this module and those below are the only
+//! place with system calls and the only one with `unsafe`. [`recording::Recording`] serves unit tests.
+#![allow(unsafe_code)]
+
+pub mod linux;
+pub mod memfd;
+pub mod process;
+#[cfg(test)]
+pub mod recording;
+pub mod supervisor_process;
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use crate::error::SysResult;
+use crate::options::Propagation;
+use crate::path::PathBytes;
+
+/// What kind of file it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    Regular,
+    /// A symbolic link.
+    Symlink,
+    /// A character device.
+    CharacterDevice,
+    /// A block device.
+    BlockDevice,
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+}
+
+/// What `fstat(2)` and `statx(2)` say about a descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileStatus {
+    /// The type.
+    pub kind: FileKind,
+    /// Permission bits.
+    pub mode: u32,
+    /// The filesystem's device number.
+    pub device: u64,
+    /// The inode number.
+    pub inode: u64,
+    /// Major and minor number of a device node.
+    pub rdev: (u32, u32),
+}
+
+/// A mount, as the kernel lists it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MountState {
+    /// `MOUNT_ATTR_*` bits.
+    pub attributes: u64,
+}
+
+/// A change of a mount's attributes; `mount_setattr(2)`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AttributeChange {
+    /// Bits to set.
+    pub set: u64,
+    /// Bits to clear.
+    pub clear: u64,
+    /// The new propagation type; its own `recursive` is not looked at.
+    pub propagation: Option<Propagation>,
+    /// Whether mounts below change too.
+    pub recursive: bool,
+}
+
+/// How a path inside a root is resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Follow {
+    /// Every symbolic link, inside the root.
+    All,
+    /// All but a link that is the last component: that is opened itself.
+    AllButLast,
+    /// None: a link on the way is `ELOOP`.
+    None,
+}
+
+/// The type of a node made by [`Kernel::make_node`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeKind {
+    /// A regular file.
+    Regular,
+    /// A character device.
+    Character(u32, u32),
+    /// A block device.
+    Block(u32, u32),
+    /// A named pipe.
+    Fifo,
+}
+
+/// The calls an execution needs. Descriptors returned are close-on-exec; all but those of filesystem contexts and locks are `O_PATH`
+/// descriptors or mounts.
+pub trait Kernel {
+    /// Opens a path of the host, in the caller's mount namespace. `directory` demands one; a last component that is a
+    /// symbolic link is followed only with `follow`.
+    fn open_host(&self, path: &PathBytes, directory: bool, follow: bool) -> SysResult<OwnedFd>;
+    /// Resolves a path inside a root; `openat2(2)` with `RESOLVE_IN_ROOT`, or its emulation.
+    fn resolve(&self, root: BorrowedFd<'_>, path: &PathBytes, follow: Follow) -> SysResult<OwnedFd>;
+    /// Opens a directory again so that it can be locked and listed.
+    fn open_directory(&self, directory: BorrowedFd<'_>) -> SysResult<OwnedFd>;
+    /// Takes a shared lock without waiting; `flock(2)`.
+    fn lock_shared(&self, file: BorrowedFd<'_>) -> SysResult<()>;
+
+    /// What the descriptor refers to.
+    fn status(&self, file: BorrowedFd<'_>) -> SysResult<FileStatus>;
+    /// The id of the mount that the descriptor is on; the unique one where the kernel has it.
+    fn mount_id(&self, file: BorrowedFd<'_>) -> SysResult<u64>;
+    /// The magic number of the filesystem; `fstatfs(2)`.
+    fn filesystem_magic(&self, file: BorrowedFd<'_>) -> SysResult<u64>;
+    /// What a symbolic link opened itself says.
+    fn read_link(&self, link: BorrowedFd<'_>) -> SysResult<PathBytes>;
+
+    /// A detached copy of the mount at the descriptor; `open_tree(2)`.
+    fn clone_mount(&self, file: BorrowedFd<'_>, recursive: bool) -> SysResult<OwnedFd>;
+    /// Changes attributes and propagation of a mount; `mount_setattr(2)`.
+    fn set_attributes(&self, mount: BorrowedFd<'_>, change: AttributeChange) -> SysResult<()>;
+    /// Attaches a mount; `move_mount(2)`.
+    fn attach(&self, mount: BorrowedFd<'_>, destination: BorrowedFd<'_>) -> SysResult<()>;
+    /// A context to make a filesystem in; `fsopen(2)`.
+    fn open_filesystem(&self, fstype: &str) -> SysResult<OwnedFd>;
+    /// Sets a flag of the filesystem; `fsconfig(2)`.
+    fn set_filesystem_flag(&self, context: BorrowedFd<'_>, key: &str) -> SysResult<()>;
+    /// Sets an option of the filesystem; `fsconfig(2)`.
+    fn set_filesystem_option(&self, context: BorrowedFd<'_>, key: &str, value: &PathBytes) -> SysResult<()>;
+    /// Makes the filesystem and mounts it detached; `fsconfig(2)`, `fsmount(2)`.
+    fn mount_filesystem(&self, context: BorrowedFd<'_>, attributes: u64) -> SysResult<OwnedFd>;
+    /// Makes the superblock of a mount read-only; `fspick(2)`.
+    fn make_superblock_readonly(&self, mount: BorrowedFd<'_>) -> SysResult<()>;
+    /// What the kernel said about the options of a context.
+    fn filesystem_log(&self, context: BorrowedFd<'_>) -> Vec<String>;
+    /// The state of mounts of this namespace, by id; `None` for one that isn't there.
+    fn mount_states(&self, ids: &[u64]) -> SysResult<Vec<Option<MountState>>>;
+
+    /// Makes a directory whose mode is exact.
+    fn make_directory(&self, parent: BorrowedFd<'_>, name: &PathBytes, mode: u32) -> SysResult<()>;
+    /// Makes a node; a regular file too. An existing name is `EEXIST`.
+    fn make_node(&self, parent: BorrowedFd<'_>, name: &PathBytes, kind: NodeKind, mode: u32) -> SysResult<()>;
+    /// Changes the owner of a node that has just been made.
+    fn change_owner(&self, parent: BorrowedFd<'_>, name: &PathBytes, uid: u32, gid: u32) -> SysResult<()>;
+    /// Makes a symbolic link.
+    fn make_symlink(&self, target: &PathBytes, parent: BorrowedFd<'_>, name: &PathBytes) -> SysResult<()>;
+    /// Removes a name that is no directory.
+    fn remove_file(&self, parent: BorrowedFd<'_>, name: &PathBytes) -> SysResult<()>;
+
+    /// Moves this process into a new mount namespace, which is a copy of its own; `unshare(2)`.
+    fn new_mount_namespace(&self) -> SysResult<()>;
+    /// Moves this process into a new cgroup namespace.
+    fn new_cgroup_namespace(&self) -> SysResult<()>;
+    /// Sets the propagation of `/` of this process.
+    fn set_root_propagation(&self, propagation: Propagation) -> SysResult<()>;
+    /// Makes the mount that contains the descriptor private, or a slave.
+    fn make_containing_mount_private(&self, file: BorrowedFd<'_>, slave: bool) -> SysResult<()>;
+    /// Makes the mount the root of this mount namespace and detaches what was there; `pivot_root(2)`.
+    fn enter_root(&self, root: BorrowedFd<'_>) -> SysResult<()>;
+    /// The cgroups of this process: controllers and path of each hierarchy; `cgroups(7)`.
+    fn own_cgroups(&self) -> SysResult<Vec<(String, PathBytes)>>;
+    /// Sets the host name of this uts namespace.
+    fn set_hostname(&self, name: &str) -> SysResult<()>;
+    /// Waits this many milliseconds: for the few things that may be tried again.
+    fn pause(&self, milliseconds: u64);
+}

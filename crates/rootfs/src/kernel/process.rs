@@ -1,0 +1,525 @@
+//! Processes: making the first one of a container, what it is allowed to be, and executing its command.
+
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use super::linux::owned;
+use crate::error::{SysError, SysResult};
+use crate::process::{Capabilities, Rlimit};
+
+fn last_error(syscall: &'static str, arguments: impl Into<String>) -> SysError {
+    let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
+    SysError { syscall, errno, arguments: arguments.into() }
+}
+
+fn check(result: libc::c_long, syscall: &'static str, arguments: impl FnOnce() -> String) -> SysResult<libc::c_long> {
+    if result < 0 { Err(last_error(syscall, arguments())) } else { Ok(result) }
+}
+
+fn word(value: u64) -> libc::c_ulong {
+    value
+}
+
+/// Which side of a fork this is.
+#[derive(Debug)]
+pub enum Fork {
+    /// The new process.
+    Child,
+    /// The old one.
+    Parent {
+        /// The new process's pid.
+        pid: i32,
+        /// The new process's pidfd.
+        pidfd: OwnedFd,
+    },
+}
+
+/// The namespaces a new process gets, as `CLONE_NEW*` flags, and its cgroup.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CloneRequest<'fd> {
+    /// `CLONE_NEW*` flags.
+    pub namespaces: u64,
+    /// The directory of a cgroup v2 group in which it begins.
+    pub cgroup: Option<BorrowedFd<'fd>>,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// `clone3(2)` as a fork: the child goes on here with a copy of the memory.
+///
+/// Refused with `EINVAL` in a process that has more than one thread, because the child could then find a lock that
+/// nobody will ever release.
+pub fn fork(request: CloneRequest<'_>) -> SysResult<Fork> {
+    // CLONE_THREAD asks the kernel for nothing, but it answers EINVAL when there are other threads.
+    unshare(libc::CLONE_THREAD)?;
+    let mut pidfd: libc::c_int = -1;
+    let mut args = CloneArgs {
+        flags: request.namespaces | libc::CLONE_PIDFD.cast_unsigned() as u64,
+        pidfd: (&raw mut pidfd).addr() as u64,
+        exit_signal: libc::SIGCHLD.cast_unsigned().into(),
+        ..CloneArgs::default()
+    };
+    if let Some(cgroup) = request.cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = u64::from(cgroup.as_raw_fd().cast_unsigned());
+    }
+    // SAFETY: no stack and no CLONE_VM: the child has its own copy of this one's memory, like after fork(2). There is
+    // only one thread, checked above, so no lock of the C library is held by another. The struct outlives the call.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
+    match check(pid, "clone3", || format!("flags={:#x}", args.flags))? {
+        0 => Ok(Fork::Child),
+        pid => Ok(Fork::Parent { pid: i32::try_from(pid).unwrap_or(-1), pidfd: owned(pidfd.into()) }),
+    }
+}
+
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// `unshare(2)`.
+pub fn unshare(flags: libc::c_int) -> SysResult<()> {
+    // SAFETY: takes no memory.
+    check(unsafe { libc::unshare(flags) }.into(), "unshare", || format!("{flags:#x}")).map(drop)
+}
+
+/// Joins the namespace of a descriptor, or those of a pidfd's process; `setns(2)`.
+pub fn set_namespace(fd: BorrowedFd<'_>, kind: libc::c_int) -> SysResult<()> {
+    // SAFETY: takes no memory.
+    check(unsafe { libc::setns(fd.as_raw_fd(), kind) }.into(), "setns", || format!("{}, {kind:#x}", fd.as_raw_fd()))
+        .map(drop)
+}
+
+fn prctl(option: libc::c_int, argument: u64, name: &'static str) -> SysResult<libc::c_long> {
+    // SAFETY: only options whose arguments are numbers are used with this.
+    let result = unsafe { libc::prctl(option, word(argument), 0_u64, 0_u64, 0_u64) };
+    check(result.into(), "prctl", || format!("{name}, {argument}"))
+}
+
+/// Whether others may look into this process; `PR_SET_DUMPABLE(2const)`.
+pub fn set_dumpable(dumpable: bool) -> SysResult<()> {
+    prctl(libc::PR_SET_DUMPABLE, dumpable.into(), "PR_SET_DUMPABLE").map(drop)
+}
+
+/// Has the kernel kill this process when its parent ends; `PR_SET_PDEATHSIG(2const)`.
+pub fn die_with_parent() -> SysResult<()> {
+    prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL.cast_unsigned().into(), "PR_SET_PDEATHSIG").map(drop)
+}
+
+/// Makes orphans of descendants children of this process; `PR_SET_CHILD_SUBREAPER(2const)`.
+pub fn become_subreaper() -> SysResult<()> {
+    prctl(libc::PR_SET_CHILD_SUBREAPER, 1, "PR_SET_CHILD_SUBREAPER").map(drop)
+}
+
+/// `PR_SET_NO_NEW_PRIVS(2const)`.
+pub fn set_no_new_privileges() -> SysResult<()> {
+    prctl(libc::PR_SET_NO_NEW_PRIVS, 1, "PR_SET_NO_NEW_PRIVS").map(drop)
+}
+
+/// The name in /proc/PID/comm.
+pub fn set_name(name: &std::ffi::CStr) {
+    // SAFETY: the name is NUL-terminated; the kernel takes at most 16 bytes.
+    unsafe {
+        libc::prctl(libc::PR_SET_NAME, name.as_ptr());
+    }
+}
+
+/// Keeps capabilities when the user id changes from root; undone by `execve`.
+fn keep_capabilities() -> SysResult<()> {
+    prctl(libc::PR_SET_KEEPCAPS, 1, "PR_SET_KEEPCAPS").map(drop)
+}
+
+/// A new session, so that nobody can type into the caller's terminal; `setsid(2)`.
+pub fn new_session() -> SysResult<()> {
+    // SAFETY: takes no memory.
+    check(unsafe { libc::setsid() }.into(), "setsid", String::new).map(drop)
+}
+
+/// Signal handlers and the signal mask as a new program expects them.
+pub fn reset_signals() {
+    // SAFETY: the sets and actions are initialized before they are read.
+    unsafe {
+        for signal in 1..65 {
+            if signal != libc::SIGKILL && signal != libc::SIGSTOP {
+                let mut action: libc::sigaction = std::mem::zeroed();
+                action.sa_sigaction = libc::SIG_DFL;
+                libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+            }
+        }
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
+
+/// Has a signal do nothing; a supervisor must not end because a peer does.
+pub fn ignore_signal(signal: i32) {
+    // SAFETY: SIG_IGN takes no memory.
+    unsafe {
+        libc::signal(signal, libc::SIG_IGN);
+    }
+}
+
+/// A descriptor that is readable when a child has ended; `signalfd(2)`.
+pub fn child_signals() -> SysResult<OwnedFd> {
+    // SAFETY: the set is initialized before it is read.
+    let fd = unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+        libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+    };
+    check(fd.into(), "signalfd", String::new).map(owned)
+}
+
+/// Closes every descriptor from `first` on but the ones to keep, which must be sorted; `close_range(2)`.
+pub fn close_all_but(first: i32, keep: &[i32]) {
+    let mut from = first;
+    for fd in keep.iter().copied().filter(|fd| *fd >= first) {
+        if fd > from {
+            close_range(from, fd - 1);
+        }
+        from = fd + 1;
+    }
+    close_range(from, i32::MAX);
+}
+
+fn close_range(from: i32, to: i32) {
+    // SAFETY: the descriptors in this range belong to nobody: the caller has named all that are still used.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) };
+    if result < 0 {
+        // Before Linux 5.9, or where it is refused: one after the other, as far as the limit lets there be any.
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: as above; the struct outlives the call.
+        unsafe {
+            libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
+            let end = i32::try_from(limit.rlim_cur.min(1 << 20)).unwrap_or(1 << 20);
+            for fd in from..=to.min(end) {
+                libc::close(fd);
+            }
+        }
+    }
+}
+
+/// Makes a descriptor available as another number, which stays open across `execve`.
+pub fn duplicate_to(fd: BorrowedFd<'_>, number: i32) -> SysResult<()> {
+    let result = if fd.as_raw_fd() == number {
+        // SAFETY: takes no memory.
+        unsafe { libc::fcntl(number, libc::F_SETFD, 0) }
+    } else {
+        // SAFETY: the target number is one of the standard three, which nothing here owns.
+        unsafe { libc::dup2(fd.as_raw_fd(), number) }
+    };
+    check(result.into(), "dup2", || format!("{}, {number}", fd.as_raw_fd())).map(drop)
+}
+
+/// Drops all supplementary groups and sets others.
+pub fn set_groups(groups: &[u32]) -> SysResult<()> {
+    // SAFETY: the slice outlives the call, which is told its length. The raw call changes this one thread, and there
+    // is only one.
+    let result = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
+    check(result, "setgroups", || format!("{groups:?}")).map(drop)
+}
+
+/// Sets all group ids.
+pub fn set_gid(gid: u32) -> SysResult<()> {
+    // SAFETY: takes no memory.
+    check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) }, "setresgid", || gid.to_string()).map(drop)
+}
+
+/// Sets all user ids.
+pub fn set_uid(uid: u32) -> SysResult<()> {
+    // SAFETY: takes no memory.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }, "setresuid", || uid.to_string()).map(drop)
+}
+
+/// Sets the file mode creation mask.
+pub fn set_umask(mask: u32) {
+    // SAFETY: takes no memory and can't fail.
+    unsafe {
+        libc::umask(mask);
+    }
+}
+
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CapabilityData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+const CAPABILITY_VERSION: u32 = 0x2008_0522;
+
+fn low(bits: u64) -> u32 {
+    u32::try_from(bits & u64::from(u32::MAX)).unwrap_or(0)
+}
+
+fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> SysResult<()> {
+    let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
+    let half = |shift: u32| CapabilityData {
+        effective: low(effective >> shift),
+        permitted: low(permitted >> shift),
+        inheritable: low(inheritable >> shift),
+    };
+    let data = [half(0), half(32)];
+    // SAFETY: both outlive the call; version 3 takes two elements.
+    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
+    check(result, "capset", || format!("effective={effective:#x}, permitted={permitted:#x}")).map(drop)
+}
+
+/// The capabilities in force and permitted.
+pub fn own_capabilities() -> SysResult<(u64, u64)> {
+    let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
+    let mut data = [CapabilityData::default(); 2];
+    // SAFETY: both outlive the call; version 3 writes two elements.
+    let result = unsafe { libc::syscall(libc::SYS_capget, &raw const header, data.as_mut_ptr()) };
+    check(result, "capget", String::new)?;
+    let join = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
+    Ok((join(data[0].effective, data[1].effective), join(data[0].permitted, data[1].permitted)))
+}
+
+/// Whether this process has a capability in force.
+pub fn has_capability(number: u32) -> bool {
+    own_capabilities().is_ok_and(|(effective, _)| effective & 1 << number != 0)
+}
+
+/// The number of `CAP_SYS_ADMIN`.
+pub const CAP_SYS_ADMIN: u32 = 21;
+const CAP_SETPCAP: u32 = 8;
+
+/// Gives up what is not in the bounding set. Stops at the first number the kernel doesn't know.
+fn limit_bounding_set(keep: u64) -> SysResult<()> {
+    for number in 0..64_u32 {
+        if keep & 1 << number != 0 {
+            continue;
+        }
+        match prctl(libc::PR_CAPBSET_DROP, number.into(), "PR_CAPBSET_DROP") {
+            Err(call) if call.errno == libc::EINVAL => return Ok(()),
+            other => other?,
+        };
+    }
+    Ok(())
+}
+
+/// Becomes a user with these capabilities and no others, in the order the kernel demands.
+///
+/// `groups` is `None` where the user namespace forbids `setgroups`.
+pub fn become_user(uid: u32, gid: u32, groups: Option<&[u32]>, capabilities: Capabilities) -> SysResult<()> {
+    let (_, permitted) = own_capabilities()?;
+    if permitted & 1 << CAP_SETPCAP != 0 {
+        limit_bounding_set(capabilities.bounding)?;
+    }
+    if let Some(groups) = groups {
+        set_groups(groups)?;
+    }
+    set_gid(gid)?;
+    if uid != 0 {
+        keep_capabilities()?;
+    }
+    set_uid(uid)?;
+    set_capabilities(capabilities.effective, capabilities.permitted, capabilities.inheritable)?;
+    // SAFETY: the arguments are numbers.
+    unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0_u64, 0_u64, 0_u64) };
+    for number in (0..64_u64).filter(|number| capabilities.ambient & 1 << number != 0) {
+        // SAFETY: the arguments are numbers.
+        let result =
+            unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, word(number), 0_u64, 0_u64) };
+        check(result.into(), "prctl", || format!("PR_CAP_AMBIENT_RAISE, {number}"))?;
+    }
+    Ok(())
+}
+
+/// Sets a resource limit.
+pub fn set_rlimit(limit: Rlimit) -> SysResult<()> {
+    let value = libc::rlimit { rlim_cur: limit.soft, rlim_max: limit.hard };
+    // SAFETY: the struct outlives the call.
+    let result = unsafe { libc::setrlimit(limit.resource, &raw const value) };
+    check(result.into(), "setrlimit", || format!("{}, {}, {}", limit.resource, limit.soft, limit.hard)).map(drop)
+}
+
+/// The soft and hard limit of a resource.
+pub fn rlimit(resource: u32) -> SysResult<Rlimit> {
+    let mut value = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the struct outlives the call.
+    let result = unsafe { libc::getrlimit(resource, &raw mut value) };
+    check(result.into(), "getrlimit", || resource.to_string())?;
+    Ok(Rlimit { resource, soft: value.rlim_cur, hard: value.rlim_max })
+}
+
+/// Installs a compiled classic-BPF seccomp filter; `seccomp(2)`.
+pub fn set_seccomp_filter(filter: &[u8]) -> SysResult<()> {
+    if filter.is_empty() || !filter.len().is_multiple_of(8) || filter.len() / 8 > usize::from(u16::MAX) {
+        return Err(SysError { syscall: "seccomp", errno: libc::EINVAL, arguments: "length of the filter".into() });
+    }
+    let instructions: Vec<libc::sock_filter> = filter
+        .chunks_exact(8)
+        .map(|bytes| libc::sock_filter {
+            code: u16::from_ne_bytes([bytes[0], bytes[1]]),
+            jt: bytes[2],
+            jf: bytes[3],
+            k: u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
+        })
+        .collect();
+    let program = libc::sock_fprog {
+        len: u16::try_from(instructions.len()).unwrap_or(u16::MAX),
+        filter: instructions.as_ptr().cast_mut(),
+    };
+    // SAFETY: the program and its instructions outlive the call.
+    let result =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0_u32, &raw const program) };
+    check(result, "seccomp", || "SECCOMP_SET_MODE_FILTER".into()).map(drop)
+}
+
+/// Replaces this program. Returns only when that failed.
+pub fn execute(path: &CString, args: &[CString], env: &[CString]) -> SysError {
+    let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
+        list.iter().map(|item| item.as_ptr()).chain([std::ptr::null()]).collect()
+    };
+    let (argv, envp) = (pointers(args), pointers(env));
+    // SAFETY: both arrays end with a null pointer and outlive the call, and so do the strings they point to.
+    unsafe {
+        libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr());
+    }
+    last_error("execve", format!("{path:?}"))
+}
+
+/// Ends this process at once: no destructor, no buffer, nothing that a fork has copied is touched.
+pub fn exit(status: i32) -> ! {
+    // SAFETY: takes no memory and never returns.
+    unsafe { libc::_exit(status) }
+}
+
+/// Brings up the loopback device of this network namespace.
+pub fn loopback_up() -> SysResult<()> {
+    // SAFETY: takes no memory.
+    let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    let socket = owned(check(socket.into(), "socket", || "AF_INET".into())?);
+    // SAFETY: an all-zero ifreq is valid; its name is NUL-terminated; it outlives the calls.
+    let result = unsafe {
+        let mut request: libc::ifreq = std::mem::zeroed();
+        for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+            *to = (*from).cast_signed();
+        }
+        request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or(libc::IFF_UP as i16);
+        libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request)
+    };
+    check(result.into(), "ioctl", || "SIOCSIFFLAGS, lo".into()).map(drop)
+}
+
+/// Takes over a descriptor that this program was started with; `None` if it isn't open.
+pub fn inherited(number: i32) -> Option<OwnedFd> {
+    // SAFETY: takes no memory.
+    if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return None;
+    }
+    let fd = owned(number.into());
+    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC).ok()?;
+    Some(fd)
+}
+
+/// Unblocks all signals: what a new program expects.
+pub fn unblock_signals() {
+    // SAFETY: the set is initialized before it is read.
+    unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
+
+/// Joins an existing namespace by its path.
+pub fn join_namespace(path: &crate::path::PathBytes, kind: libc::c_int) -> SysResult<()> {
+    use rustix::fs::{Mode, OFlags};
+    let fd = rustix::fs::openat(rustix::fs::CWD, path.as_path(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(super::linux::failed("openat", || format!("{path:?}")))?;
+    set_namespace(std::os::fd::AsFd::as_fd(&fd), kind)
+}
+
+/// `CLONE_NEW*` flags, for callers without the C library's names.
+pub mod namespaces {
+    /// Users.
+    pub const USER: i32 = libc::CLONE_NEWUSER;
+    /// Mounts.
+    pub const MOUNT: i32 = libc::CLONE_NEWNS;
+    /// Processes.
+    pub const PID: i32 = libc::CLONE_NEWPID;
+    /// System V IPC and message queues.
+    pub const IPC: i32 = libc::CLONE_NEWIPC;
+    /// Host names.
+    pub const UTS: i32 = libc::CLONE_NEWUTS;
+    /// cgroups.
+    pub const CGROUP: i32 = libc::CLONE_NEWCGROUP;
+    /// Network.
+    pub const NETWORK: i32 = libc::CLONE_NEWNET;
+}
+
+/// How a child has ended.
+pub fn wait_for(pidfd: BorrowedFd<'_>) -> SysResult<crate::protocol::Exit> {
+    use rustix::process::{WaitId, WaitIdOptions};
+    loop {
+        match rustix::process::waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED) {
+            Ok(status) => return Ok(exit_of(status.as_ref())),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(super::linux::failed("waitid", || "P_PIDFD".into())(errno)),
+        }
+    }
+}
+
+fn exit_of(status: Option<&rustix::process::WaitIdStatus>) -> crate::protocol::Exit {
+    use crate::protocol::Exit;
+    match status {
+        Some(status) => match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Exit::Code(code),
+            (None, Some(signal)) => Exit::Signal(signal),
+            (None, None) => Exit::Code(255),
+        },
+        None => Exit::Code(255),
+    }
+}
+
+/// Takes the status of any child that has ended, without waiting: its pid, and how it ended.
+pub fn reap_any() -> Option<(i32, crate::protocol::Exit)> {
+    let mut status = 0;
+    // SAFETY: the status outlives the call.
+    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+    if pid <= 0 {
+        return None;
+    }
+    let exit = if libc::WIFSIGNALED(status) {
+        crate::protocol::Exit::Signal(libc::WTERMSIG(status))
+    } else {
+        crate::protocol::Exit::Code(libc::WEXITSTATUS(status))
+    };
+    Some((pid, exit))
+}
+
+/// Kills the process of a pidfd.
+pub fn kill(pidfd: BorrowedFd<'_>) {
+    let _ = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
+}
+
+/// Kills a process group; one that is gone is no error.
+pub fn kill_group(leader: i32) {
+    if let Some(pid) = rustix::process::Pid::from_raw(leader) {
+        let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+    }
+}

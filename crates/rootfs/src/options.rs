@@ -1,0 +1,410 @@
+//! Mount option words: one table, read by the parser, the documentation and the tests.
+//!
+//! Words are taken from left to right and the last one wins. A word that is not in the table is an option of the
+//! filesystem itself. Sources: OCI runtime-spec `config.md` (mounts), mount(8), `mount_setattr(2)`, `fsopen(2)`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, ErrorCode, Result};
+
+/// `MOUNT_ATTR_*` of `mount_setattr(2)`.
+pub mod attr {
+    /// The mount can't be written through.
+    pub const RDONLY: u64 = 0x1;
+    /// Set-user-id and file capabilities have no effect.
+    pub const NOSUID: u64 = 0x2;
+    /// Device nodes can't be opened.
+    pub const NODEV: u64 = 0x4;
+    /// Programs can't be executed.
+    pub const NOEXEC: u64 = 0x8;
+    /// The mask of the access-time modes, of which exactly one is set.
+    pub const ATIME: u64 = 0x70;
+    /// Access times follow modification times.
+    pub const RELATIME: u64 = 0x0;
+    /// Access times are never written.
+    pub const NOATIME: u64 = 0x10;
+    /// Access times are always written.
+    pub const STRICTATIME: u64 = 0x20;
+    /// Access times of directories are never written.
+    pub const NODIRATIME: u64 = 0x80;
+    /// An idmapped mount.
+    pub const IDMAP: u64 = 0x0010_0000;
+    /// Symbolic links are not followed.
+    pub const NOSYMFOLLOW: u64 = 0x0020_0000;
+    /// The flags that a bind with flag words sets or clears exactly as asked, as `mount --bind -o` does.
+    pub const PLAIN: u64 = RDONLY | NOSUID | NODEV | NOEXEC;
+}
+
+/// How mount and unmount events pass between a mount and its peers; `mount_namespaces(7)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PropagationType {
+    /// Events neither arrive nor leave.
+    Private,
+    /// Events pass in both directions.
+    Shared,
+    /// Events arrive and don't leave.
+    Slave,
+    /// As private, and it can't be bound.
+    Unbindable,
+}
+
+/// A propagation type, of one mount or of all below it too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Propagation {
+    /// The type.
+    pub kind: PropagationType,
+    /// Whether mounts below get it too.
+    pub recursive: bool,
+}
+
+impl Propagation {
+    /// `rslave`: what the root gets when nothing is said.
+    pub const RSLAVE: Self = Self { kind: PropagationType::Slave, recursive: true };
+    /// `rprivate`: what a bind of the builder gets when nothing is said.
+    pub const RPRIVATE: Self = Self { kind: PropagationType::Private, recursive: true };
+
+    /// The OCI word, such as `rslave`.
+    pub const fn name(self) -> &'static str {
+        match (self.recursive, self.kind) {
+            (false, PropagationType::Private) => "private",
+            (false, PropagationType::Shared) => "shared",
+            (false, PropagationType::Slave) => "slave",
+            (false, PropagationType::Unbindable) => "unbindable",
+            (true, PropagationType::Private) => "rprivate",
+            (true, PropagationType::Shared) => "rshared",
+            (true, PropagationType::Slave) => "rslave",
+            (true, PropagationType::Unbindable) => "runbindable",
+        }
+    }
+
+    /// The propagation that an OCI word names.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match find(name).map(|word| word.effect) {
+            Some(Effect::Propagation(kind, recursive)) => Some(Self { kind, recursive }),
+            _ => None,
+        }
+    }
+}
+
+/// What one word does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing, but it is a word that must be accepted.
+    Nothing,
+    /// Sets an attribute of the mount.
+    Set(u64),
+    /// Clears an attribute of the mount.
+    Clear(u64),
+    /// Chooses the access-time mode of the mount.
+    Atime(u64),
+    /// Sets an attribute of the mount and of all below it.
+    SetRecursive(u64),
+    /// Clears an attribute of the mount and of all below it.
+    ClearRecursive(u64),
+    /// Chooses the access-time mode of the mount and of all below it.
+    AtimeRecursive(u64),
+    /// A flag of the superblock, with its `fsconfig` key.
+    Superblock(&'static str),
+    /// A flag of the superblock that only mount(2) takes.
+    Iversion(bool),
+    /// Changes the mount that is there already.
+    Remount,
+    /// A bind; whether it brings mounts below the source along.
+    Bind(bool),
+    /// Propagation; whether of all below too.
+    Propagation(PropagationType, bool),
+    /// Fills a tmpfs with what the root has at that place.
+    CopyUp,
+    /// An idmapped mount; whether mounts below are mapped too.
+    IdMap(bool),
+    /// The destination may not pass through a symbolic link, and the like: words of crun.
+    Nofollow(Nofollow),
+}
+
+/// crun's words about symbolic links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nofollow {
+    /// A source that is a symbolic link is recreated as one.
+    CopySymlink,
+    /// A source that is a symbolic link is bound itself.
+    Source,
+    /// A destination that is a symbolic link is not followed.
+    Destination,
+}
+
+/// A word and what it does.
+#[derive(Clone, Copy, Debug)]
+pub struct Word {
+    /// As it is written in `options`.
+    pub name: &'static str,
+    /// What it does.
+    pub effect: Effect,
+}
+
+const fn word(name: &'static str, effect: Effect) -> Word {
+    Word { name, effect }
+}
+
+/// Every word that has a meaning of its own.
+pub const WORDS: &[Word] = {
+    use Effect::{
+        Atime, AtimeRecursive, Bind, Clear, ClearRecursive, CopyUp, IdMap, Iversion, Nothing, Set, SetRecursive,
+        Superblock,
+    };
+    use PropagationType::{Private, Shared, Slave, Unbindable};
+    &[
+        word("defaults", Nothing),
+        word("silent", Nothing),
+        word("loud", Nothing),
+        word("ro", Set(attr::RDONLY)),
+        word("rw", Clear(attr::RDONLY)),
+        word("nosuid", Set(attr::NOSUID)),
+        word("suid", Clear(attr::NOSUID)),
+        word("nodev", Set(attr::NODEV)),
+        word("dev", Clear(attr::NODEV)),
+        word("noexec", Set(attr::NOEXEC)),
+        word("exec", Clear(attr::NOEXEC)),
+        word("nosymfollow", Set(attr::NOSYMFOLLOW)),
+        word("symfollow", Clear(attr::NOSYMFOLLOW)),
+        word("nodiratime", Set(attr::NODIRATIME)),
+        word("diratime", Clear(attr::NODIRATIME)),
+        word("relatime", Atime(attr::RELATIME)),
+        word("norelatime", Atime(attr::RELATIME)),
+        word("noatime", Atime(attr::NOATIME)),
+        word("atime", Atime(attr::RELATIME)),
+        word("strictatime", Atime(attr::STRICTATIME)),
+        word("nostrictatime", Atime(attr::RELATIME)),
+        word("rro", SetRecursive(attr::RDONLY)),
+        word("rrw", ClearRecursive(attr::RDONLY)),
+        word("rnosuid", SetRecursive(attr::NOSUID)),
+        word("rsuid", ClearRecursive(attr::NOSUID)),
+        word("rnodev", SetRecursive(attr::NODEV)),
+        word("rdev", ClearRecursive(attr::NODEV)),
+        word("rnoexec", SetRecursive(attr::NOEXEC)),
+        word("rexec", ClearRecursive(attr::NOEXEC)),
+        word("rnosymfollow", SetRecursive(attr::NOSYMFOLLOW)),
+        word("rsymfollow", ClearRecursive(attr::NOSYMFOLLOW)),
+        word("rnodiratime", SetRecursive(attr::NODIRATIME)),
+        word("rdiratime", ClearRecursive(attr::NODIRATIME)),
+        word("rrelatime", AtimeRecursive(attr::RELATIME)),
+        word("rnorelatime", AtimeRecursive(attr::RELATIME)),
+        word("rnoatime", AtimeRecursive(attr::NOATIME)),
+        word("ratime", AtimeRecursive(attr::RELATIME)),
+        word("rstrictatime", AtimeRecursive(attr::STRICTATIME)),
+        word("rnostrictatime", AtimeRecursive(attr::RELATIME)),
+        word("sync", Superblock("sync")),
+        word("async", Superblock("async")),
+        word("dirsync", Superblock("dirsync")),
+        word("lazytime", Superblock("lazytime")),
+        word("nolazytime", Superblock("nolazytime")),
+        word("mand", Superblock("mand")),
+        word("nomand", Superblock("nomand")),
+        word("iversion", Iversion(true)),
+        word("noiversion", Iversion(false)),
+        word("remount", Effect::Remount),
+        word("bind", Bind(false)),
+        word("rbind", Bind(true)),
+        word("private", Effect::Propagation(Private, false)),
+        word("rprivate", Effect::Propagation(Private, true)),
+        word("shared", Effect::Propagation(Shared, false)),
+        word("rshared", Effect::Propagation(Shared, true)),
+        word("slave", Effect::Propagation(Slave, false)),
+        word("rslave", Effect::Propagation(Slave, true)),
+        word("unbindable", Effect::Propagation(Unbindable, false)),
+        word("runbindable", Effect::Propagation(Unbindable, true)),
+        word("tmpcopyup", CopyUp),
+        word("idmap", IdMap(false)),
+        word("ridmap", IdMap(true)),
+        word("copy-symlink", Effect::Nofollow(Nofollow::CopySymlink)),
+        word("src-nofollow", Effect::Nofollow(Nofollow::Source)),
+        word("dest-nofollow", Effect::Nofollow(Nofollow::Destination)),
+    ]
+};
+
+/// The table's entry for a word.
+pub fn find(name: &str) -> Option<Word> {
+    WORDS.iter().find(|word| word.name == name).copied()
+}
+
+/// What the attributes of a mount shall be. Bits are in [`attr`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attributes {
+    /// Set on the mount.
+    pub set: u64,
+    /// Cleared on the mount because a word says so.
+    pub clear: u64,
+    /// The access-time mode of the mount.
+    pub atime: Option<u64>,
+    /// Set on the mount and all below it.
+    pub set_recursive: u64,
+    /// Cleared on the mount and all below it.
+    pub clear_recursive: u64,
+    /// The access-time mode of the mount and all below it.
+    pub atime_recursive: Option<u64>,
+    /// Of a bind: the result has exactly the flags of [`attr::PLAIN`] that are in `set`; the source's others go.
+    pub exact: bool,
+}
+
+impl Attributes {
+    /// The words for what is set, for plans and errors.
+    pub fn words(&self) -> Vec<&'static str> {
+        let mut words = Vec::new();
+        for word in WORDS {
+            let shown = match word.effect {
+                Effect::Set(bit) => self.set & bit != 0,
+                Effect::Clear(bit) => self.clear & bit != 0,
+                Effect::SetRecursive(bit) => self.set_recursive & bit != 0,
+                Effect::ClearRecursive(bit) => self.clear_recursive & bit != 0,
+                Effect::Atime(mode) => {
+                    self.atime == Some(mode) && matches!(word.name, "relatime" | "noatime" | "strictatime")
+                }
+                Effect::AtimeRecursive(mode) => {
+                    self.atime_recursive == Some(mode)
+                        && matches!(word.name, "rrelatime" | "rnoatime" | "rstrictatime")
+                }
+                _ => false,
+            };
+            if shown {
+                words.push(word.name);
+            }
+        }
+        words
+    }
+
+    /// Whether the top of the mount is to be read-only.
+    pub fn readonly(&self) -> bool {
+        (self.set | self.set_recursive) & attr::RDONLY != 0
+    }
+}
+
+/// The words of one mount, understood.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ParsedOptions {
+    /// Flags of the mount.
+    pub attributes: Attributes,
+    /// A bind, and whether a recursive one.
+    pub bind: Option<bool>,
+    /// Propagation types, each applied in this order.
+    pub propagation: Vec<Propagation>,
+    /// `fsconfig` flags of the superblock.
+    pub superblock: Vec<&'static str>,
+    /// What is left for the filesystem: key and, after a `=`, value.
+    pub data: Vec<(String, Option<String>)>,
+}
+
+/// Parses the words of one mount.
+///
+/// Words whose meaning is known and can't be given yet are refused with [`ErrorCode::Unsupported`]: an option that is
+/// accepted and ignored would be a protection that isn't there.
+pub fn parse<S: AsRef<str>>(words: &[S]) -> Result<ParsedOptions> {
+    let mut parsed = ParsedOptions::default();
+    let mut flag_word = false;
+    for text in words {
+        let text = text.as_ref();
+        if text.is_empty() {
+            return Err(Error::new(ErrorCode::Spec, "a mount option is an empty string"));
+        }
+        if text.contains('\0') {
+            return Err(Error::new(ErrorCode::Spec, "a mount option contains a NUL byte"));
+        }
+        let Some(word) = find(text) else {
+            let (key, value) = match text.split_once('=') {
+                Some((key, value)) => (key, Some(value.to_owned())),
+                None => (text, None),
+            };
+            parsed.data.push((key.to_owned(), value));
+            continue;
+        };
+        let attributes = &mut parsed.attributes;
+        match word.effect {
+            Effect::Nothing => {}
+            Effect::Set(bit) => {
+                flag_word = true;
+                attributes.set |= bit;
+                attributes.clear &= !bit;
+            }
+            Effect::Clear(bit) => {
+                flag_word = true;
+                attributes.clear |= bit;
+                attributes.set &= !bit;
+            }
+            Effect::Atime(mode) => {
+                flag_word = true;
+                attributes.atime = Some(mode);
+            }
+            Effect::SetRecursive(bit) => {
+                attributes.set_recursive |= bit;
+                attributes.clear_recursive &= !bit;
+            }
+            Effect::ClearRecursive(bit) => {
+                attributes.clear_recursive |= bit;
+                attributes.set_recursive &= !bit;
+            }
+            Effect::AtimeRecursive(mode) => attributes.atime_recursive = Some(mode),
+            Effect::Superblock(key) => parsed.superblock.push(key),
+            Effect::Bind(recursive) => parsed.bind = Some(recursive),
+            Effect::Propagation(kind, recursive) => parsed.propagation.push(Propagation { kind, recursive }),
+            Effect::Iversion(_) | Effect::Remount | Effect::CopyUp | Effect::IdMap(_) | Effect::Nofollow(_) => {
+                return Err(Error::new(
+                    ErrorCode::Unsupported,
+                    format!("the mount option \"{text}\" is not supported by this version"),
+                ));
+            }
+        }
+    }
+    parsed.attributes.exact = parsed.bind.is_some() && flag_word;
+    Ok(parsed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_word_is_in_the_table_twice() {
+        let mut names: Vec<_> = WORDS.iter().map(|word| word.name).collect();
+        names.sort_unstable();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn the_last_word_wins() {
+        let parsed = parse(&["ro", "rw"]).unwrap();
+        assert_eq!((parsed.attributes.set, parsed.attributes.clear), (0, attr::RDONLY));
+        let parsed = parse(&["rw", "ro"]).unwrap();
+        assert_eq!((parsed.attributes.set, parsed.attributes.clear), (attr::RDONLY, 0));
+        let parsed = parse(&["noatime", "strictatime", "relatime"]).unwrap();
+        assert_eq!(parsed.attributes.atime, Some(attr::RELATIME));
+    }
+
+    #[test]
+    fn a_bind_with_a_flag_word_has_exactly_the_asked_flags() {
+        assert!(parse(&["rbind", "nosuid"]).unwrap().attributes.exact);
+        assert!(!parse(&["rbind", "rprivate"]).unwrap().attributes.exact);
+        assert!(!parse(&["nosuid"]).unwrap().attributes.exact);
+        assert!(!parse(&["rbind", "rro"]).unwrap().attributes.exact);
+    }
+
+    #[test]
+    fn unknown_words_go_to_the_filesystem() {
+        let parsed = parse(&["mode=755", "nosuid", "newinstance"]).unwrap();
+        assert_eq!(parsed.data, [("mode".into(), Some("755".into())), ("newinstance".into(), None)]);
+    }
+
+    #[test]
+    fn words_that_cannot_be_given_are_refused_and_never_ignored() {
+        for word in ["remount", "iversion", "tmpcopyup", "idmap", "ridmap", "src-nofollow"] {
+            assert_eq!(parse(&[word]).unwrap_err().code, ErrorCode::Unsupported, "{word}");
+        }
+    }
+
+    #[test]
+    fn propagation_words_are_kept_in_order() {
+        let parsed = parse(&["shared", "rslave"]).unwrap();
+        assert_eq!(parsed.propagation.iter().map(|p| p.name()).collect::<Vec<_>>(), ["shared", "rslave"]);
+        assert_eq!(Propagation::from_name("rslave"), Some(Propagation::RSLAVE));
+        assert_eq!(Propagation::from_name("ro"), None);
+    }
+}

@@ -1,0 +1,657 @@
+//! The mount state machine: a pure function from a specification to an ordered list of typed steps.
+//!
+//! Every step belongs to a [`Stage`], and stages only go forward. How a step is carried out (which kernel calls, which
+//! strategy) is decided at execution and reported there.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::defaults;
+use crate::error::Result;
+use crate::options::{Propagation, PropagationType, attr};
+use crate::path::PathBytes;
+use crate::spec::{
+    BindSource, Device, DeviceType, Hook, HookPoint, Mask, Mount, MountKind, Namespace, Namespaces, Root, RootfsSpec,
+    UserNamespace,
+};
+
+/// How far the root filesystem has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Stage {
+    /// Namespaces are made or joined.
+    Namespaces,
+    /// The root's tree is opened, or made.
+    Root,
+    /// Mounts, in the order given.
+    Mounts,
+    /// Device nodes and the links of /dev.
+    Devices,
+    /// Hooks that see both the host's tree and the container's.
+    Hooks,
+    /// The root becomes `/`, and the host's tree goes.
+    Pivot,
+    /// Read-only mounts, host name, read-only and masked paths.
+    Finalize,
+    /// The kernel's mount table is compared with the plan.
+    Verify,
+    /// All is done but the command; `startContainer` hooks.
+    Ready,
+}
+
+impl Stage {
+    /// The name in plans.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Namespaces => "namespaces",
+            Self::Root => "root",
+            Self::Mounts => "mounts",
+            Self::Devices => "devices",
+            Self::Hooks => "hooks",
+            Self::Pivot => "pivot",
+            Self::Finalize => "finalize",
+            Self::Verify => "verify",
+            Self::Ready => "ready",
+        }
+    }
+}
+
+/// What a step does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Action {
+    /// Make or join namespaces.
+    Namespaces(Namespaces),
+    /// Open or make the root.
+    Root {
+        /// What.
+        root: Root,
+        /// How events pass between it and the host.
+        propagation: Propagation,
+    },
+    /// Mount something.
+    Mount {
+        /// What, where and how.
+        mount: Mount,
+        /// Whether read-only comes in a later step, because something is still to be made below.
+        readonly_later: bool,
+    },
+    /// Make a device node.
+    Device(Device),
+    /// Make a symbolic link.
+    Symlink {
+        /// What it says.
+        target: PathBytes,
+        /// Its own name.
+        path: PathBytes,
+        /// An existing name is removed first; else it is left.
+        replace: bool,
+        /// Only where the host has this file.
+        only_if_host_has: Option<PathBytes>,
+    },
+    /// Run a program.
+    Hook(Hook),
+    /// Enter the root.
+    Pivot,
+    /// Set the propagation of the new root.
+    Propagation(Propagation),
+    /// Make a mount of an earlier step read-only.
+    ReadonlyMount {
+        /// The index of that step.
+        mount: u32,
+        /// Its destination.
+        destination: PathBytes,
+        /// Whether its superblock too.
+        superblock: bool,
+        /// Whether mounts below too.
+        recursive: bool,
+    },
+    /// Make the root read-only.
+    ReadonlyRoot {
+        /// Whether what the root directory brought along too.
+        recursive: bool,
+    },
+    /// Set the host name.
+    Hostname(String),
+    /// Make a path read-only.
+    ReadonlyPath(PathBytes),
+    /// Hide a path.
+    Mask(Mask),
+    /// Compare the kernel's mount table with the plan.
+    Verify,
+}
+
+impl Action {
+    /// The `type` of the step in JavaScript.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Namespaces(_) => "namespaces",
+            Self::Root { .. } => "root",
+            Self::Mount { .. } => "mount",
+            Self::Device(_) => "device",
+            Self::Symlink { .. } => "symlink",
+            Self::Hook(_) => "hook",
+            Self::Pivot => "pivot",
+            Self::Propagation(_) => "propagation",
+            Self::ReadonlyMount { .. } | Self::ReadonlyRoot { .. } | Self::ReadonlyPath(_) => "readonly",
+            Self::Hostname(_) => "hostname",
+            Self::Mask(_) => "mask",
+            Self::Verify => "verify",
+        }
+    }
+
+    /// The stage it belongs to.
+    pub const fn stage(&self) -> Stage {
+        match self {
+            Self::Namespaces(_) => Stage::Namespaces,
+            Self::Root { .. } => Stage::Root,
+            Self::Mount { .. } => Stage::Mounts,
+            Self::Device(_) | Self::Symlink { .. } => Stage::Devices,
+            Self::Hook(hook) => {
+                if hook.point.needs_attached_tree() {
+                    Stage::Hooks
+                } else {
+                    Stage::Ready
+                }
+            }
+            Self::Pivot => Stage::Pivot,
+            Self::Propagation(_)
+            | Self::ReadonlyMount { .. }
+            | Self::ReadonlyRoot { .. }
+            | Self::Hostname(_)
+            | Self::ReadonlyPath(_)
+            | Self::Mask(_) => Stage::Finalize,
+            Self::Verify => Stage::Verify,
+        }
+    }
+
+    /// Where in the root it takes effect.
+    pub fn destination(&self) -> Option<PathBytes> {
+        match self {
+            Self::Mount { mount, .. } => Some(mount.destination.clone()),
+            Self::Device(device) => Some(device.path.clone()),
+            Self::Symlink { path, .. } | Self::ReadonlyPath(path) => Some(path.clone()),
+            Self::ReadonlyMount { destination, .. } => Some(destination.clone()),
+            Self::ReadonlyRoot { .. } | Self::Propagation(_) | Self::Root { .. } => Some(PathBytes::from("/")),
+            Self::Mask(mask) => Some(mask.path.clone()),
+            Self::Namespaces(_) | Self::Hook(_) | Self::Pivot | Self::Hostname(_) | Self::Verify => None,
+        }
+    }
+
+    /// What it is made from.
+    pub fn source(&self) -> Option<PathBytes> {
+        match self {
+            Self::Root { root: Root::Directory(path), .. } => Some(path.clone()),
+            Self::Root { root: Root::Empty { .. }, .. } => Some("tmpfs".into()),
+            Self::Mount { mount, .. } => Some(match &mount.kind {
+                MountKind::Bind { source, .. } => match source {
+                    BindSource::Host(path) | BindSource::Fd { path, .. } | BindSource::InRoot(path) => path.clone(),
+                },
+                MountKind::Filesystem { fstype, source, .. } => {
+                    source.clone().unwrap_or_else(|| fstype.as_str().into())
+                }
+                MountKind::Cgroup => "cgroup".into(),
+            }),
+            Self::Symlink { target, .. } => Some(target.clone()),
+            Self::Hook(hook) => Some(hook.path.clone()),
+            Self::Hostname(name) => Some(name.as_str().into()),
+            _ => None,
+        }
+    }
+
+    /// Flags and options, as words.
+    pub fn flags(&self) -> Vec<String> {
+        match self {
+            Self::Namespaces(namespaces) => namespace_words(namespaces),
+            Self::Root { root, propagation } => {
+                let mut words = match root {
+                    Root::Directory(_) => vec!["rbind".to_owned()],
+                    Root::Empty { size, mode } => {
+                        let mut words = vec![format!("mode={mode:o}")];
+                        words.extend(size.map(|size| format!("size={size}")));
+                        words
+                    }
+                };
+                words.push(propagation.name().to_owned());
+                words
+            }
+            Self::Mount { mount, .. } => mount_words(mount),
+            Self::Device(device) => vec![
+                match device.kind {
+                    DeviceType::Character => format!("c {}:{}", device.major, device.minor),
+                    DeviceType::Block => format!("b {}:{}", device.major, device.minor),
+                    DeviceType::Fifo => "p".to_owned(),
+                },
+                format!("mode={:o}", device.mode),
+            ],
+            Self::Hook(hook) => vec![hook.point.name().to_owned()],
+            Self::Propagation(propagation) => vec![propagation.name().to_owned()],
+            Self::ReadonlyMount { recursive, .. } | Self::ReadonlyRoot { recursive } => {
+                vec![if *recursive { "rro" } else { "ro" }.to_owned()]
+            }
+            Self::ReadonlyPath(_) => vec!["rro".to_owned()],
+            Self::Symlink { .. } | Self::Pivot | Self::Hostname(_) | Self::Mask(_) | Self::Verify => Vec::new(),
+        }
+    }
+}
+
+/// The words of a mount: what it is, its flags, its propagation, its own options.
+fn mount_words(mount: &Mount) -> Vec<String> {
+    let mut words = Vec::new();
+    match &mount.kind {
+        MountKind::Bind { recursive, optional, .. } => {
+            words.push(if *recursive { "rbind" } else { "bind" }.to_owned());
+            if *optional {
+                words.push("optional".to_owned());
+            }
+        }
+        MountKind::Filesystem { fstype, .. } => words.push(fstype.clone()),
+        MountKind::Cgroup => {}
+    }
+    words.extend(mount.attributes.words().into_iter().map(str::to_owned));
+    words.extend(mount.propagation.iter().map(|propagation| propagation.name().to_owned()));
+    if let MountKind::Filesystem { superblock, data, .. } = &mount.kind {
+        words.extend(superblock.iter().cloned());
+        words.extend(data.iter().map(|(key, value)| match value {
+            Some(value) => format!("{key}={value}"),
+            None => key.clone(),
+        }));
+    }
+    words
+}
+
+fn namespace_words(namespaces: &Namespaces) -> Vec<String> {
+    let mut words = Vec::new();
+    match &namespaces.user {
+        UserNamespace::UnlessPrivileged => words.push("user?".to_owned()),
+        UserNamespace::None => {}
+        UserNamespace::Caller | UserNamespace::Mapped(_) => words.push("user".to_owned()),
+    }
+    words.push("mount".to_owned());
+    for (name, namespace) in [
+        ("pid", &namespaces.pid),
+        ("ipc", &namespaces.ipc),
+        ("uts", &namespaces.uts),
+        ("cgroup", &namespaces.cgroup),
+        ("network", &namespaces.network),
+    ] {
+        match namespace {
+            Namespace::Inherit => {}
+            Namespace::New => words.push(name.to_owned()),
+            Namespace::Path(path) => words.push(format!("{name}={path}")),
+        }
+    }
+    words
+}
+
+/// One step of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Its place in the plan.
+    pub index: u32,
+    /// What it does.
+    pub action: Action,
+}
+
+/// Something the caller should know before anything happens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warning {
+    /// A short name, such as `hidden-mount`.
+    pub code: String,
+    /// What it means here.
+    pub message: String,
+    /// The step it is about.
+    pub step: Option<u32>,
+}
+
+/// The ordered steps that make a root filesystem.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// In the order they are carried out.
+    pub steps: Vec<Step>,
+    /// What the caller should know.
+    pub warnings: Vec<Warning>,
+}
+
+impl Plan {
+    /// Plans a specification, which is validated first. Reads nothing but its argument.
+    pub fn new(spec: &RootfsSpec) -> Result<Self> {
+        spec.validate()?;
+        let mut builder = Builder { steps: Vec::new(), warnings: Vec::new() };
+        builder.plan(spec);
+        Ok(Self { steps: builder.steps, warnings: builder.warnings })
+    }
+
+    /// Whether a step needs the tree attached while the host's tree is still there.
+    pub fn needs_attached_tree(&self) -> bool {
+        self.hooks().any(|hook| hook.point.needs_attached_tree())
+    }
+
+    /// The hooks, in order.
+    pub fn hooks(&self) -> impl Iterator<Item = &Hook> {
+        self.steps.iter().filter_map(|step| match &step.action {
+            Action::Hook(hook) => Some(hook),
+            _ => None,
+        })
+    }
+
+    /// The namespaces step.
+    pub fn namespaces(&self) -> Option<&Namespaces> {
+        self.steps.iter().find_map(|step| match &step.action {
+            Action::Namespaces(namespaces) => Some(namespaces),
+            _ => None,
+        })
+    }
+
+    /// The root step.
+    pub fn root(&self) -> Option<&Root> {
+        self.steps.iter().find_map(|step| match &step.action {
+            Action::Root { root, .. } => Some(root),
+            _ => None,
+        })
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lossy = |path: Option<PathBytes>| path.map(|path| path.to_string()).unwrap_or_default();
+        let rows: Vec<[String; 5]> = self
+            .steps
+            .iter()
+            .map(|step| {
+                [
+                    step.index.to_string(),
+                    step.action.name().to_owned(),
+                    lossy(step.action.destination()),
+                    lossy(step.action.source()),
+                    step.action.flags().join(","),
+                ]
+            })
+            .collect();
+        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let widths = [width(0), width(1), width(2), width(3)];
+        for row in &rows {
+            let mut line = format!("{:>1$}", row[0], widths[0]);
+            for column in 1..4 {
+                line.push_str("  ");
+                line.push_str(&format!("{:<1$}", row[column], widths[column]));
+            }
+            line.push_str("  ");
+            line.push_str(&row[4]);
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        for warning in &self.warnings {
+            writeln!(f, "warning: {}", warning.message)?;
+        }
+        Ok(())
+    }
+}
+
+/// Filesystems whose superblock other mounts share: there only the mount is made read-only.
+const SHARED_SUPERBLOCKS: [&str; 6] = ["proc", "sysfs", "mqueue", "cgroup", "cgroup2", "devpts"];
+
+/// Whether a filesystem of this type has a superblock that belongs to the one mount.
+pub fn has_own_superblock(fstype: &str) -> bool {
+    !SHARED_SUPERBLOCKS.contains(&fstype)
+}
+
+struct Builder {
+    steps: Vec<Step>,
+    warnings: Vec<Warning>,
+}
+
+impl Builder {
+    fn push(&mut self, action: Action) -> u32 {
+        debug_assert!(
+            self.steps.last().is_none_or(|last| last.action.stage() <= action.stage()),
+            "stages only go forward"
+        );
+        let index = u32::try_from(self.steps.len()).unwrap_or(u32::MAX);
+        self.steps.push(Step { index, action });
+        index
+    }
+
+    fn warn(&mut self, code: &str, step: Option<u32>, message: String) {
+        self.warnings.push(Warning { code: code.to_owned(), message, step });
+    }
+
+    fn plan(&mut self, spec: &RootfsSpec) {
+        let propagation = spec.propagation.unwrap_or(Propagation::RSLAVE);
+        self.push(Action::Namespaces(spec.namespaces.clone()));
+        self.push(Action::Root { root: spec.root.clone(), propagation });
+        let readonly_later = self.plan_mounts(spec);
+        self.plan_devices(spec);
+        self.plan_hooks(spec, |point| point.needs_attached_tree());
+        self.push(Action::Pivot);
+        if matches!(propagation.kind, PropagationType::Shared | PropagationType::Unbindable) {
+            self.push(Action::Propagation(propagation));
+        }
+        for action in readonly_later {
+            self.push(action);
+        }
+        if let Some(readonly) = spec.readonly {
+            self.push(Action::ReadonlyRoot { recursive: readonly.recursive });
+        }
+        if let Some(hostname) = &spec.hostname {
+            self.push(Action::Hostname(hostname.clone()));
+        }
+        for path in unique(&spec.readonly_paths, |path| path) {
+            self.push(Action::ReadonlyPath(path.clone()));
+        }
+        for mask in unique(&spec.masks, |mask| &mask.path) {
+            self.push(Action::Mask(mask.clone()));
+        }
+        self.push(Action::Verify);
+        self.plan_hooks(spec, |point| !point.needs_attached_tree());
+    }
+
+    /// Plans the mounts and returns the steps that make some of them read-only at the end.
+    fn plan_mounts(&mut self, spec: &RootfsSpec) -> Vec<Action> {
+        let destinations: Vec<PathBytes> = spec.mounts.iter().map(|mount| mount.destination.normalized()).collect();
+        let devices: Vec<PathBytes> = planned_devices(spec).iter().map(|device| device.path.normalized()).collect();
+        let mut later = Vec::new();
+        for (position, mount) in spec.mounts.iter().enumerate() {
+            let destination = &destinations[position];
+            let below = destinations[position + 1..].iter().chain(&devices).any(|path| path.starts_with(destination));
+            let (deferrable, superblock) = match &mount.kind {
+                MountKind::Filesystem { fstype, .. } => {
+                    (fstype == "tmpfs" || (below && has_own_superblock(fstype)), has_own_superblock(fstype))
+                }
+                MountKind::Bind { .. } => (below, false),
+                MountKind::Cgroup => (false, false),
+            };
+            let readonly_later = mount.attributes.readonly() && deferrable;
+            let index = self.push(Action::Mount { mount: mount.clone(), readonly_later });
+            if readonly_later {
+                later.push(Action::ReadonlyMount {
+                    mount: index,
+                    destination: mount.destination.clone(),
+                    superblock,
+                    recursive: mount.attributes.set_recursive & attr::RDONLY != 0
+                        && matches!(mount.kind, MountKind::Bind { .. }),
+                });
+            }
+            self.warn_about_mount(mount, index, destination, &destinations[..position]);
+        }
+        later
+    }
+
+    fn warn_about_mount(&mut self, mount: &Mount, index: u32, destination: &PathBytes, earlier: &[PathBytes]) {
+        if !mount.destination.is_absolute() {
+            self.warn(
+                "relative-destination",
+                Some(index),
+                format!("{} is not absolute and is taken from /", mount.destination),
+            );
+        }
+        for other in earlier {
+            if other == destination {
+                self.warn("same-destination", Some(index), format!("{destination} is mounted more than once"));
+            } else if other.starts_with(destination) {
+                self.warn("hidden-mount", Some(index), format!("{destination} hides the earlier mount on {other}"));
+            }
+        }
+        for word in &mount.ineffective {
+            self.warn(
+                "unknown-bind-option",
+                Some(index),
+                format!("\"{word}\" has no effect on the mount on {destination}"),
+            );
+        }
+        if let MountKind::Bind { source: BindSource::Host(source), .. } = &mount.kind {
+            let flags = mount.attributes.set | mount.attributes.set_recursive;
+            if flags & attr::NODEV != 0 && source.normalized().starts_with(&"/dev".into()) {
+                self.warn(
+                    "nodev-device",
+                    Some(index),
+                    format!("{source} is bound with nodev: device nodes in it can't be opened"),
+                );
+            }
+        }
+    }
+
+    fn plan_devices(&mut self, spec: &RootfsSpec) {
+        for device in planned_devices(spec) {
+            self.push(Action::Device(device));
+        }
+        if !spec.dev {
+            return;
+        }
+        let link = |path: &str, target: &str, replace| Action::Symlink {
+            target: target.into(),
+            path: path.into(),
+            replace,
+            only_if_host_has: None,
+        };
+        for (path, target) in defaults::DEV_LINKS {
+            self.push(link(path, target, false));
+        }
+        let (path, target) = defaults::CORE_LINK;
+        self.push(Action::Symlink {
+            target: target.into(),
+            path: path.into(),
+            replace: false,
+            only_if_host_has: Some(target.into()),
+        });
+        self.push(link("/dev/ptmx", "pts/ptmx", true));
+    }
+
+    fn plan_hooks(&mut self, spec: &RootfsSpec, wanted: impl Fn(HookPoint) -> bool) {
+        for point in HookPoint::ALL.into_iter().filter(|point| wanted(*point)) {
+            for hook in spec.hooks.iter().filter(|hook| hook.point == point) {
+                self.push(Action::Hook(hook.clone()));
+            }
+        }
+    }
+}
+
+/// The usual nodes, then the others. `/dev/ptmx` is always the link to the container's own terminals.
+fn planned_devices(spec: &RootfsSpec) -> Vec<Device> {
+    let mut devices = if spec.dev { defaults::devices() } else { Vec::new() };
+    for device in &spec.devices {
+        let path = device.path.normalized();
+        if spec.dev && path == PathBytes::from("/dev/ptmx") {
+            continue;
+        }
+        devices.retain(|usual| usual.path != path);
+        devices.push(device.clone());
+    }
+    devices
+}
+
+fn unique<'a, T>(items: &'a [T], path: impl Fn(&T) -> &PathBytes) -> Vec<&'a T> {
+    let mut seen = std::collections::BTreeSet::new();
+    items.iter().filter(|item| seen.insert(path(item).normalized())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::MissingMask;
+    use proptest::prelude::*;
+
+    fn default_spec() -> RootfsSpec {
+        let mut spec = RootfsSpec::new(Root::Directory("/srv/root".into()));
+        spec.mounts.push(defaults::proc());
+        spec.mounts.extend(defaults::dev(defaults::DEV_SIZE, false));
+        spec.mounts.push(defaults::sysfs(true));
+        spec.mounts.push(defaults::cgroup(true));
+        spec.dev = true;
+        spec.readonly_paths = defaults::READONLY_PATHS.map(PathBytes::from).to_vec();
+        spec.masks =
+            defaults::MASKED_PATHS.map(|path| Mask { path: path.into(), missing: MissingMask::Skip }).to_vec();
+        spec
+    }
+
+    #[test]
+    fn the_same_specification_gives_the_same_plan() {
+        assert_eq!(Plan::new(&default_spec()).unwrap(), Plan::new(&default_spec()).unwrap());
+    }
+
+    #[test]
+    fn a_read_only_tmpfs_becomes_read_only_after_everything_below_it() {
+        let mut spec = default_spec();
+        spec.mounts.insert(0, defaults::filesystem("/data", "tmpfs", attr::RDONLY, &[]));
+        spec.mounts.push(defaults::filesystem("/data/below", "tmpfs", 0, &[]));
+        let plan = Plan::new(&spec).unwrap();
+        let readonly = plan.steps.iter().position(|step| matches!(step.action, Action::ReadonlyMount { .. })).unwrap();
+        let below =
+            plan.steps.iter().position(|step| step.action.destination() == Some("/data/below".into())).unwrap();
+        assert!(below < readonly);
+    }
+
+    #[test]
+    fn masks_and_read_only_paths_are_applied_once() {
+        let mut spec = default_spec();
+        let before = Plan::new(&spec).unwrap().steps.len();
+        spec.masks.push(Mask { path: "/proc/./kcore".into(), missing: MissingMask::Skip });
+        spec.readonly_paths.push("/proc/sys".into());
+        assert_eq!(Plan::new(&spec).unwrap().steps.len(), before);
+    }
+
+    #[test]
+    fn a_mount_that_hides_another_is_a_warning() {
+        let mut spec = default_spec();
+        spec.mounts.push(defaults::filesystem("/dev", "tmpfs", 0, &[]));
+        let codes: Vec<_> = Plan::new(&spec).unwrap().warnings.into_iter().map(|warning| warning.code).collect();
+        assert!(codes.contains(&"hidden-mount".to_owned()) && codes.contains(&"same-destination".to_owned()));
+    }
+
+    #[test]
+    fn hooks_that_need_the_tree_come_before_the_root_is_entered() {
+        let mut spec = default_spec();
+        for point in [HookPoint::StartContainer, HookPoint::CreateContainer, HookPoint::Prestart] {
+            spec.hooks.push(Hook { point, path: "/bin/true".into(), args: vec![], env: vec![], timeout: None });
+        }
+        let plan = Plan::new(&spec).unwrap();
+        assert!(plan.needs_attached_tree());
+        let order: Vec<_> =
+            plan.steps.iter().filter(|s| matches!(s.action, Action::Hook(_) | Action::Pivot)).map(|s| s.action.flags()).collect();
+        let words: Vec<Vec<&str>> = order.iter().map(|w| w.iter().map(String::as_str).collect()).collect();
+        assert_eq!(words, [vec!["prestart"], vec!["createContainer"], vec![], vec!["startContainer"]]);
+    }
+
+    proptest! {
+        #[test]
+        fn stages_only_go_forward(
+            destinations in proptest::collection::vec("(/[a-c]){1,3}", 0..12),
+            readonly in any::<bool>(),
+            dev in any::<bool>(),
+            hooks in proptest::collection::vec(0_usize..4, 0..4),
+        ) {
+            let mut spec = RootfsSpec::new(Root::Empty { size: None, mode: 0o755 });
+            for destination in &destinations {
+                let flags = if readonly { attr::RDONLY } else { 0 };
+                spec.mounts.push(defaults::filesystem(destination, "tmpfs", flags, &[]));
+            }
+            spec.dev = dev;
+            for hook in hooks {
+                spec.hooks.push(Hook { point: HookPoint::ALL[hook], path: "/h".into(), args: vec![], env: vec![], timeout: None });
+            }
+            let plan = Plan::new(&spec).unwrap();
+            for pair in plan.steps.windows(2) {
+                prop_assert!(pair[0].action.stage() <= pair[1].action.stage());
+                prop_assert_eq!(pair[0].index + 1, pair[1].index);
+            }
+        }
+    }
+}

@@ -1,0 +1,449 @@
+//! The wire between Node, the supervisor and the first process: small, versioned, length-checked frames on
+//! `SOCK_SEQPACKET` sockets, with file descriptors beside them. What is large is in a sealed memfd.
+//!
+//! A frame that is wrong ends the connection: [`FrameError`] says what was wrong with it.
+
+use std::fmt;
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, UCred,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::execute::Level;
+use crate::path::PathBytes;
+use crate::plan::{Plan, Warning};
+use crate::process::ProcessSpec;
+use crate::spec::IdMap;
+
+/// Both sides must have the same: the addon and the supervisor are released together.
+pub const VERSION: u16 = 1;
+/// The first bytes of every frame.
+pub const MAGIC: [u8; 4] = *b"RTFS";
+/// A frame's body is at most this long; what is longer goes into a memfd.
+pub const MAX_BODY: usize = 64 << 10;
+/// The kernel takes 253 descriptors with a message; `unix(7)`.
+pub const MAX_FDS: usize = 250;
+/// A payload is at most this long.
+pub const MAX_PAYLOAD: u64 = 64 << 20;
+
+const HEADER: usize = 24;
+
+macro_rules! kinds {
+    ($($variant:ident $number:literal $meaning:literal;)*) => {
+        /// What a frame is about.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Kind { $(#[doc = $meaning] $variant,)* }
+
+        impl Kind {
+            const fn number(self) -> u16 {
+                match self { $(Self::$variant => $number,)* }
+            }
+
+            const fn from_number(number: u16) -> Option<Self> {
+                match number { $($number => Some(Self::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+kinds! {
+    Hello 1 "Supervisor to Node: it is there. Body: [`Hello`].";
+    Fds 2 "Node to supervisor: more descriptors for the `Start` with the same id that follows.";
+    Start 3 "Node to supervisor: make a container. Body: [`Start`]. Descriptors: see [`Start`].";
+    Close 4 "Node to supervisor: kill a container.";
+    Started 5 "Supervisor to Node: the first process exists. Body: its pid. Descriptor: its pidfd.";
+    Exited 6 "Supervisor to Node: the first process has ended. Body: [`Exit`].";
+    Closed 7 "Supervisor to Node: everything is taken down. Body: the paths that were left, with the reason.";
+    Refused 8 "Supervisor to Node: no first process could be made. Body: [`Error`].";
+    Ready 9 "First process to Node: all steps are done. Body: [`Report`].";
+    Step 10 "First process to Node: a step is done. Body: [`ExecutedStep`].";
+    Failed 11 "First process to Node: a step failed, or the command could not be executed. Body: [`Error`].";
+    Spawn 12 "Node to first process: start a command. Descriptors: payload ([`ProcessSpec`]), stdin, stdout, stderr.";
+    Spawned 13 "First process to Node: the command is executed. Descriptor: its pidfd.";
+    SpawnFailed 14 "First process to Node: the command could not be executed. Body: [`Error`].";
+    ChildExited 15 "First process to Node: a command has ended. Body: [`Exit`].";
+    Mounts 16 "Node to first process: what is mounted?";
+    MountTable 17 "First process to Node: its mountinfo. Descriptor: a memfd with it.";
+    SetUp 18 "First process to supervisor: the container is set up. Descriptors: the locks it holds on host trees.";
+    MapIds 19 "First process to supervisor: my user namespace exists, map its ids.";
+    Mapped 20 "Supervisor to first process: the ids are mapped. Body: nothing, or an [`Error`].";
+    Sources 21 "Opener to first process: opened sources. Body: which. Descriptors: the mounts.";
+    Broker 22 "First process to opener: do this with host rights. Body: a request.";
+    Brokered 23 "Opener to first process: it is done. Body: an answer.";
+}
+
+/// The first frame of a supervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Its pid, in the namespace of the sender.
+    pub pid: i32,
+}
+
+/// How a container is begun. The supervisor reads this and nothing else.
+///
+/// Descriptors, in this order: the payload (a sealed memfd with a [`Payload`]), the first process's socket, the
+/// journal, stdin, stdout, stderr, the cgroup directory if `cgroup`, then `sources` bind sources.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// The mapping of a new user namespace.
+    pub user: Option<IdMap>,
+    /// Whether a new pid namespace is made.
+    pub pid: bool,
+    /// The same for ipc.
+    pub ipc: bool,
+    /// The same for uts.
+    pub uts: bool,
+    /// The same for cgroup.
+    pub cgroup_namespace: bool,
+    /// The same for network.
+    pub network: bool,
+    /// Whether the mount namespace is made with the first process; else it makes its own when it needs it.
+    pub mount: bool,
+    /// Whether a child of the supervisor opens sources, and runs hooks, with the rights of the caller.
+    pub opener: bool,
+    /// Whether the plan has hooks, which are told the first process's pid.
+    pub hooks: bool,
+    /// Whether a cgroup directory is among the descriptors.
+    pub cgroup: bool,
+    /// How many bind sources are among the descriptors.
+    pub sources: u32,
+}
+
+/// How a process has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Exit {
+    /// By itself, with this status.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+/// What a first process is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Payload {
+    /// The steps.
+    pub plan: Plan,
+    /// The command that it becomes; `None` if it stays as the container's first process and starts others.
+    pub process: Option<ProcessSpec>,
+    /// Whether the kernel's mount table is compared with the plan.
+    pub verify: bool,
+    /// Whether each step is reported when it is done.
+    pub report_steps: bool,
+    /// The level to use; `None` to use the best there is.
+    pub level: Option<Level>,
+    /// Whether the caller has `CAP_SYS_ADMIN` in his user namespace.
+    pub privileged: bool,
+}
+
+/// A step that was carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecutedStep {
+    /// The index of the plan's step.
+    pub index: u32,
+    /// What its destination was resolved to, where that differs.
+    pub resolved: Option<PathBytes>,
+    /// Which of several ways was taken.
+    pub strategy: Option<String>,
+    /// How long it took, in nanoseconds.
+    pub duration_ns: u64,
+}
+
+/// What a first process did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Each step; empty for a container that is one command.
+    pub steps: Vec<ExecutedStep>,
+    /// Steps that were skipped.
+    pub skipped: Vec<u32>,
+    /// What the caller should know.
+    pub warnings: Vec<Warning>,
+}
+
+/// A mountpoint that was not removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leftover {
+    /// The path on the host.
+    pub path: PathBytes,
+    /// Why.
+    pub reason: String,
+}
+
+/// Why a message is no frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FrameError {
+    /// The other side is gone.
+    Closed,
+    /// The call itself failed.
+    System(i32),
+    /// Nothing is there yet, on a socket that doesn't wait.
+    WouldBlock,
+    /// It was cut off by the kernel.
+    Truncated,
+    /// It is shorter than a header, or its length is not what the header says.
+    Length,
+    /// The first bytes are others.
+    Magic,
+    /// The other side is of another version.
+    Version(u16),
+    /// The kind is unknown, or makes no sense here.
+    Kind(u16),
+    /// The number of descriptors is not what the header says.
+    Descriptors,
+    /// The body can't be decoded.
+    Body,
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("the connection is closed"),
+            Self::System(errno) => write!(f, "{}", crate::error::errno_text(*errno)),
+            Self::WouldBlock => f.write_str("no frame is there yet"),
+            Self::Truncated => f.write_str("the frame was cut off"),
+            Self::Length => f.write_str("the frame's length is wrong"),
+            Self::Magic => f.write_str("this is no frame of ours"),
+            Self::Version(version) => write!(f, "the other side speaks version {version}, this one {VERSION}"),
+            Self::Kind(kind) => write!(f, "a frame of kind {kind} is not expected"),
+            Self::Descriptors => f.write_str("the number of file descriptors is wrong"),
+            Self::Body => f.write_str("the frame's body can't be decoded"),
+        }
+    }
+}
+
+impl std::error::Error for FrameError {}
+
+/// A frame, as received.
+#[derive(Debug)]
+pub struct Frame {
+    /// What it is about.
+    pub kind: Kind,
+    /// Which container or command it is about.
+    pub id: u64,
+    /// The rest of it.
+    pub body: Vec<u8>,
+    /// The descriptors that came with it, all close-on-exec.
+    pub fds: Vec<OwnedFd>,
+    /// Who sent it, where the socket was asked to tell: pid, uid and gid.
+    pub sender: Option<(i32, u32, u32)>,
+}
+
+impl Frame {
+    /// The body as a value.
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, FrameError> {
+        decode(&self.body)
+    }
+}
+
+/// A value as bytes.
+pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    // The types of this module have no maps of unknown length and no custom serializers: it can't fail.
+    postcard::to_stdvec(value).unwrap_or_default()
+}
+
+/// Bytes as a value; bytes left over are an error.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FrameError> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((value, [])) => Ok(value),
+        Ok(_) | Err(_) => Err(FrameError::Body),
+    }
+}
+
+/// A frame's bytes, without descriptors.
+pub fn frame_bytes(kind: Kind, id: u64, body: &[u8], fds: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEADER + body.len());
+    bytes.extend_from_slice(&MAGIC);
+    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(&kind.number().to_le_bytes());
+    bytes.extend_from_slice(&id.to_le_bytes());
+    bytes.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
+    bytes.extend_from_slice(&u32::try_from(fds).unwrap_or(u32::MAX).to_le_bytes());
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// Checks a message: kind, id and body.
+pub fn parse_frame(bytes: &[u8], fds: usize) -> Result<(Kind, u64, &[u8]), FrameError> {
+    let (header, body) = bytes.split_at_checked(HEADER).ok_or(FrameError::Length)?;
+    let field = |from: usize, to: usize| header.get(from..to).unwrap_or_default();
+    let small = |from| u16::from_le_bytes(field(from, from + 2).try_into().unwrap_or_default());
+    let medium = |from| u32::from_le_bytes(field(from, from + 4).try_into().unwrap_or_default());
+    if field(0, 4) != MAGIC {
+        return Err(FrameError::Magic);
+    }
+    if small(4) != VERSION {
+        return Err(FrameError::Version(small(4)));
+    }
+    let kind = Kind::from_number(small(6)).ok_or(FrameError::Kind(small(6)))?;
+    let id = u64::from_le_bytes(field(8, 16).try_into().unwrap_or_default());
+    if medium(16) as usize != body.len() || body.len() > MAX_BODY {
+        return Err(FrameError::Length);
+    }
+    if medium(20) as usize != fds {
+        return Err(FrameError::Descriptors);
+    }
+    Ok((kind, id, body))
+}
+
+/// Sends a frame. `WouldBlock` only comes from a socket that doesn't wait.
+pub fn send(
+    socket: impl AsFd,
+    kind: Kind,
+    id: u64,
+    body: &[u8],
+    fds: &[BorrowedFd<'_>],
+) -> Result<(), FrameError> {
+    send_as(socket, kind, id, body, fds, None)
+}
+
+/// Sends a frame and says who sends it: the kernel checks that this is true.
+pub fn send_as(
+    socket: impl AsFd,
+    kind: Kind,
+    id: u64,
+    body: &[u8],
+    fds: &[BorrowedFd<'_>],
+    sender: Option<UCred>,
+) -> Result<(), FrameError> {
+    if body.len() > MAX_BODY {
+        return Err(FrameError::Length);
+    }
+    if fds.len() > MAX_FDS {
+        return Err(FrameError::Descriptors);
+    }
+    let bytes = frame_bytes(kind, id, body, fds.len());
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS), ScmCredentials(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() {
+        ancillary.push(SendAncillaryMessage::ScmRights(fds));
+    }
+    if let Some(sender) = sender {
+        ancillary.push(SendAncillaryMessage::ScmCredentials(sender));
+    }
+    loop {
+        match rustix::net::sendmsg(&socket, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL) {
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Err(FrameError::WouldBlock),
+            Err(Errno::PIPE | Errno::CONNRESET) => return Err(FrameError::Closed),
+            Err(errno) => return Err(FrameError::System(errno.raw_os_error())),
+        }
+    }
+}
+
+/// Receives one frame. Descriptors of a frame that is wrong are closed.
+pub fn receive(socket: impl AsFd) -> Result<Frame, FrameError> {
+    let mut bytes = vec![0_u8; HEADER + MAX_BODY];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS + 3), ScmCredentials(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let message = loop {
+        match rustix::net::recvmsg(
+            &socket,
+            &mut [IoSliceMut::new(&mut bytes)],
+            &mut ancillary,
+            RecvFlags::CMSG_CLOEXEC,
+        ) {
+            Ok(message) => break message,
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Err(FrameError::WouldBlock),
+            Err(Errno::CONNRESET) => return Err(FrameError::Closed),
+            Err(errno) => return Err(FrameError::System(errno.raw_os_error())),
+        }
+    };
+    let mut fds = Vec::new();
+    let mut sender = None;
+    for item in ancillary.drain() {
+        match item {
+            RecvAncillaryMessage::ScmRights(rights) => fds.extend(rights),
+            RecvAncillaryMessage::ScmCredentials(credentials) => {
+                sender =
+                    Some((credentials.pid.as_raw_nonzero().get(), credentials.uid.as_raw(), credentials.gid.as_raw()));
+            }
+            _ => {}
+        }
+    }
+    if message.bytes == 0 {
+        return Err(FrameError::Closed);
+    }
+    if message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        return Err(FrameError::Truncated);
+    }
+    bytes.truncate(message.bytes);
+    let (kind, id, body) = parse_frame(&bytes, fds.len())?;
+    Ok(Frame { kind, id, body: body.to_vec(), fds, sender })
+}
+
+/// The answer to a request that can fail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer<T> {
+    /// It is done.
+    Done(T),
+    /// It failed.
+    Failed(Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_frame_arrives_with_its_descriptors() {
+        let (here, there) = rustix::net::socketpair(
+            rustix::net::AddressFamily::UNIX,
+            rustix::net::SocketType::SEQPACKET,
+            rustix::net::SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        send(&here, Kind::Start, 7, b"body", &[here.as_fd(), there.as_fd()]).unwrap();
+        let frame = receive(&there).unwrap();
+        assert_eq!((frame.kind, frame.id, &frame.body[..], frame.fds.len()), (Kind::Start, 7, &b"body"[..], 2));
+        drop((here, frame));
+        assert_eq!(receive(&there).unwrap_err(), FrameError::Closed);
+    }
+
+    #[test]
+    fn wrong_frames_are_told_apart() {
+        let good = frame_bytes(Kind::Close, 1, b"xy", 0);
+        assert!(parse_frame(&good, 0).is_ok());
+        assert_eq!(parse_frame(&good, 1), Err(FrameError::Descriptors));
+        assert_eq!(parse_frame(&good[..10], 0), Err(FrameError::Length));
+        assert_eq!(parse_frame(&good[..25], 0), Err(FrameError::Length));
+        let changed = |at: usize, to: u8| {
+            let mut bytes = good.clone();
+            bytes[at] = to;
+            bytes
+        };
+        assert_eq!(parse_frame(&changed(0, b'X'), 0), Err(FrameError::Magic));
+        assert_eq!(parse_frame(&changed(4, 9), 0), Err(FrameError::Version(9)));
+        assert_eq!(parse_frame(&changed(6, 200), 0), Err(FrameError::Kind(200)));
+        assert_eq!(parse_frame(&changed(16, 200), 0), Err(FrameError::Length));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), fds in 0_usize..5) {
+            let _ = parse_frame(&bytes, fds);
+            let _: Result<Start, _> = decode(&bytes);
+            let _: Result<Payload, _> = decode(&bytes);
+            let _: Result<Error, _> = decode(&bytes);
+        }
+
+        #[test]
+        fn a_frame_with_one_byte_changed_is_whole_or_refused(at in 0_usize..26, to in any::<u8>()) {
+            let mut bytes = frame_bytes(Kind::Close, 1, b"xy", 0);
+            bytes[at] = to;
+            if let Ok((_, _, body)) = parse_frame(&bytes, 0) {
+                prop_assert_eq!(body.len(), 2);
+            }
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Finding a destination inside the root, and making it where it is missing, so that nothing in the tree can lead out.
+//!
+//! What exists is resolved in one call of `pathrs` ([`Kernel::resolve`]). What is missing is walked a component at a
+//! time, each one relative to a descriptor that is already held, so that another process may move and replace things meanwhile: a
+//! component is opened without following it, a symbolic link's text is put in front of what is left to walk, and `..`
+//! goes back along the held descriptors and never to the filesystem.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+
+use crate::error::{Error, ErrorCode, Result, SysError, SysResult};
+use crate::kernel::{FileKind, FileStatus, Follow, Kernel, NodeKind};
+use crate::path::PathBytes;
+
+/// As many links as the kernel follows; `path_resolution(7)`.
+const MAX_LINKS: usize = 40;
+/// How often a component that keeps changing is tried again.
+const MAX_RETRIES: usize = 128;
+
+/// What a missing destination is made as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// A directory, mode 0755.
+    Directory,
+    /// An empty file, mode 0644.
+    File,
+    /// Nothing: it is an error.
+    Error,
+}
+
+/// Where a walk is: enough to say where on the host it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The mount that was entered last and is known to the walker.
+    pub mount: u64,
+    /// The way from that mount's root.
+    pub relative: PathBytes,
+}
+
+/// What makes names. One implementation only calls the kernel; others keep a journal, or ask for help.
+pub trait Maker {
+    /// Whether a mount is known, so that places are told relative to it.
+    fn knows_mount(&self, mount: u64) -> bool;
+    /// Makes a directory, or an empty file, in `parent`. `false` if somebody else was quicker.
+    fn make(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        place: &Place,
+        name: &PathBytes,
+        what: Missing,
+    ) -> Result<bool>;
+    /// What has just been made.
+    fn made(&mut self, place: &Place, name: &PathBytes, what: Missing, status: &FileStatus) -> Result<()>;
+}
+
+/// A destination that was found or made.
+#[derive(Debug)]
+pub struct Resolved {
+    /// The destination, `O_PATH`.
+    pub fd: OwnedFd,
+    /// What it is.
+    pub status: FileStatus,
+    /// Its place inside the root without any symbolic link, where the walk had to go there itself.
+    pub path: Option<PathBytes>,
+    /// Whether it was made.
+    pub created: bool,
+}
+
+/// Turns a failed resolution into an error that says what it means.
+pub fn resolution_error(path: &PathBytes, call: &SysError) -> Box<Error> {
+    let (code, what) = match Errno::from_raw(call.errno) {
+        Errno::EAGAIN => (ErrorCode::Race, "kept changing while it was resolved"),
+        Errno::EXDEV => (ErrorCode::Escape, "would leave the root"),
+        Errno::ELOOP => (ErrorCode::Mount, "passes through too many, or forbidden, symbolic links"),
+        Errno::ENOTDIR => (ErrorCode::Mount, "passes through something that is no directory"),
+        _ => (ErrorCode::Mount, "can't be resolved in the root"),
+    };
+    Error::from_call(code, format!("{path} {what}"), call)
+}
+
+/// Resolves inside the root, trying again a bounded number of times while the kernel says that something moved.
+pub fn resolve(kernel: &dyn Kernel, root: BorrowedFd<'_>, path: &PathBytes, follow: Follow) -> SysResult<OwnedFd> {
+    let mut tries = 0;
+    loop {
+        match kernel.resolve(root, path, follow) {
+            Err(call) if call.is(Errno::EAGAIN) && tries < MAX_RETRIES => tries += 1,
+            other => return other,
+        }
+    }
+}
+
+/// Finds a destination, and makes it when it is missing.
+pub fn resolve_or_make(
+    kernel: &dyn Kernel,
+    root: BorrowedFd<'_>,
+    path: &PathBytes,
+    missing: Missing,
+    maker: &mut dyn Maker,
+) -> Result<Resolved> {
+    match resolve(kernel, root, path, Follow::All) {
+        Ok(fd) => {
+            let status = kernel.status(fd.as_fd()).map_err(|call| resolution_error(path, &call))?;
+            Ok(Resolved { fd, status, path: None, created: false })
+        }
+        Err(call) if call.is(Errno::ENOENT) && missing != Missing::Error => {
+            Walk::new(kernel, root, path)?.run(missing, maker)
+        }
+        Err(call) => Err(resolution_error(path, &call)),
+    }
+}
+
+struct Level {
+    /// `None` for the root itself.
+    fd: Option<OwnedFd>,
+    name: PathBytes,
+    place: Place,
+}
+
+struct Walk<'a> {
+    kernel: &'a dyn Kernel,
+    root: BorrowedFd<'a>,
+    path: &'a PathBytes,
+    left: VecDeque<PathBytes>,
+    levels: Vec<Level>,
+    links: usize,
+    created: bool,
+}
+
+impl<'a> Walk<'a> {
+    fn new(kernel: &'a dyn Kernel, root: BorrowedFd<'a>, path: &'a PathBytes) -> Result<Self> {
+        let mount = kernel.mount_id(root).map_err(|call| resolution_error(path, &call))?;
+        let place = Place { mount, relative: PathBytes::default() };
+        Ok(Self {
+            kernel,
+            root,
+            path,
+            left: path.components().map(PathBytes::new).collect(),
+            levels: vec![Level { fd: None, name: PathBytes::default(), place }],
+            links: 0,
+            created: false,
+        })
+    }
+
+    fn run(mut self, missing: Missing, maker: &mut dyn Maker) -> Result<Resolved> {
+        let mut retries = 0;
+        let mut last = None;
+        while let Some(name) = self.left.pop_front() {
+            if name.as_bytes() == b".." {
+                if self.levels.len() > 1 {
+                    self.levels.pop();
+                    last = None;
+                }
+                continue;
+            }
+            // A file in the middle of the way has nothing below it; the kernel says so when it is opened.
+            match self.kernel.resolve(self.current(), &name, Follow::AllButLast) {
+                Ok(fd) => {
+                    let status = self.kernel.status(fd.as_fd()).map_err(|call| self.error(&call))?;
+                    if status.kind == FileKind::Symlink {
+                        self.follow(&fd)?;
+                    } else {
+                        self.enter(fd, name, maker)?;
+                        last = Some(status);
+                    }
+                }
+                Err(call) if call.is(Errno::ENOENT) => {
+                    let what = if self.left.is_empty() { missing } else { Missing::Directory };
+                    retries += 1;
+                    if retries > MAX_RETRIES {
+                        return Err(self.error(&SysError { errno: libc::EAGAIN, ..call }));
+                    }
+                    self.make(name, what, maker)?;
+                }
+                Err(call) => return Err(self.error(&call)),
+            }
+        }
+        self.finish(last)
+    }
+
+    fn current(&self) -> BorrowedFd<'_> {
+        self.levels.last().and_then(|level| level.fd.as_ref()).map_or(self.root, AsFd::as_fd)
+    }
+
+    fn error(&self, call: &SysError) -> Box<Error> {
+        resolution_error(self.path, call)
+    }
+
+    /// Puts a link's text in front of what is left; an absolute one starts again at the root.
+    fn follow(&mut self, link: &OwnedFd) -> Result<()> {
+        self.links += 1;
+        let target = self.kernel.read_link(link.as_fd()).map_err(|call| self.error(&call))?;
+        if self.links > MAX_LINKS {
+            let call = SysError { syscall: "readlinkat", errno: libc::ELOOP, arguments: format!("{target:?}") };
+            return Err(self.error(&call));
+        }
+        if target.is_absolute() {
+            self.levels.truncate(1);
+        }
+        let parts: Vec<_> = target.components().map(PathBytes::new).collect();
+        for part in parts.into_iter().rev() {
+            self.left.push_front(part);
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, fd: OwnedFd, name: PathBytes, maker: &dyn Maker) -> Result<()> {
+        let mount = self.kernel.mount_id(fd.as_fd()).map_err(|call| self.error(&call))?;
+        let above = self.place();
+        let place = if mount != above.mount && maker.knows_mount(mount) {
+            Place { mount, relative: PathBytes::default() }
+        } else {
+            Place { mount: above.mount, relative: above.relative.join(&name) }
+        };
+        self.levels.push(Level { fd: Some(fd), name, place });
+        Ok(())
+    }
+
+    fn place(&self) -> Place {
+        // The first level is never removed.
+        self.levels.last().map_or(Place { mount: 0, relative: PathBytes::default() }, |level| level.place.clone())
+    }
+
+    /// Makes a component, and has the walk look at it again: somebody else may have put another thing there.
+    fn make(&mut self, name: PathBytes, what: Missing, maker: &mut dyn Maker) -> Result<()> {
+        let place = self.place();
+        if what == Missing::Error {
+            return Err(self.error(&SysError { syscall: "openat2", errno: libc::ENOENT, arguments: format!("{name:?}") }));
+        }
+        let made = maker.make(self.current(), &place, &name, what)?;
+        let fd = match self.kernel.resolve(self.current(), &name, Follow::AllButLast) {
+            Ok(fd) => fd,
+            Err(call) if call.is(Errno::ENOENT) => {
+                self.left.push_front(name);
+                return Ok(());
+            }
+            Err(call) => return Err(self.error(&call)),
+        };
+        let status = self.kernel.status(fd.as_fd()).map_err(|call| self.error(&call))?;
+        if made {
+            maker.made(&place, &name, what, &status)?;
+            self.created = true;
+        }
+        self.left.push_front(name);
+        Ok(())
+    }
+
+    fn finish(mut self, last: Option<FileStatus>) -> Result<Resolved> {
+        let mut path = PathBytes::default();
+        for level in self.levels.iter().skip(1) {
+            path = PathBytes::new([path.as_bytes(), b"/", level.name.as_bytes()].concat());
+        }
+        if self.levels.len() == 1 {
+            path = PathBytes::from("/");
+        }
+        let fd = match self.levels.pop().and_then(|level| level.fd) {
+            Some(fd) => fd,
+            None => self
+                .kernel
+                .resolve(self.root, &"/".into(), Follow::All)
+                .map_err(|call| resolution_error(self.path, &call))?,
+        };
+        let status = match last {
+            Some(status) => status,
+            None => self.kernel.status(fd.as_fd()).map_err(|call| resolution_error(self.path, &call))?,
+        };
+        Ok(Resolved { fd, status, path: Some(path), created: self.created })
+    }
+}
+
+/// Makes a name with the kernel alone. `false` if somebody else was quicker.
+pub fn make_with_kernel(
+    kernel: &dyn Kernel,
+    parent: BorrowedFd<'_>,
+    name: &PathBytes,
+    what: Missing,
+) -> SysResult<bool> {
+    let result = match what {
+        Missing::Directory => kernel.make_directory(parent, name, 0o755),
+        Missing::File | Missing::Error => kernel.make_node(parent, name, NodeKind::Regular, 0o644),
+    };
+    match result {
+        // Somebody was quicker; the walk looks at what is there now.
+        Err(call) if call.is(Errno::EEXIST) => Ok(false),
+        other => other.map(|()| true),
+    }
+}

@@ -1,0 +1,587 @@
+//! What is wanted: one specification, made from builder calls or an OCI config, checked without a kernel.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, ErrorCode, Result};
+use crate::options::{self, Attributes, Propagation};
+use crate::path::PathBytes;
+
+/// The largest id there is: `u32::MAX` means "none" to the kernel.
+pub const MAX_ID: u32 = u32::MAX - 1;
+
+/// The root filesystem itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Root {
+    /// An existing directory of the host.
+    Directory(PathBytes),
+    /// A new, empty tmpfs.
+    Empty {
+        /// Its size in bytes; the kernel's default is half of memory.
+        size: Option<u64>,
+        /// The mode of its root directory.
+        mode: u32,
+    },
+}
+
+/// Where the content of a bind comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BindSource {
+    /// An absolute path of the host.
+    Host(PathBytes),
+    /// The `n`-th file descriptor handed over with the request, and the path it had when it was taken.
+    Fd {
+        /// Index among the request's source descriptors.
+        index: u32,
+        /// For messages, and to find it again where a descriptor can't be used.
+        path: PathBytes,
+    },
+    /// A path in the tree that is being built.
+    InRoot(PathBytes),
+}
+
+/// What kind of mount it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountKind {
+    /// A part of an existing tree, made visible in another place.
+    Bind {
+        /// Where it comes from.
+        source: BindSource,
+        /// Whether mounts below the source come along.
+        recursive: bool,
+        /// Whether a missing source is skipped.
+        optional: bool,
+        /// A directory of the host that no symbolic link in the source may lead out of.
+        within: Option<PathBytes>,
+    },
+    /// A new filesystem, by its name.
+    Filesystem {
+        /// Its type, such as `tmpfs`.
+        fstype: String,
+        /// What mountinfo shows as its source; the type when nothing is given.
+        source: Option<PathBytes>,
+        /// `fsconfig` flags of the superblock.
+        superblock: Vec<String>,
+        /// Its own options.
+        data: Vec<(String, Option<String>)>,
+    },
+    /// The cgroup filesystems the host has: version 2, or version 1 with a directory for each hierarchy.
+    Cgroup,
+}
+
+/// One mount.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Where, in the root.
+    pub destination: PathBytes,
+    /// What.
+    pub kind: MountKind,
+    /// With which flags.
+    pub attributes: Attributes,
+    /// Applied one after the other.
+    pub propagation: Vec<Propagation>,
+    /// Option words that have no effect on a bind; they become plan warnings.
+    pub ineffective: Vec<String>,
+}
+
+/// The type of a device node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeviceType {
+    /// A character device.
+    Character,
+    /// A block device.
+    Block,
+    /// A named pipe.
+    Fifo,
+}
+
+/// A device node to be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Where, in the root.
+    pub path: PathBytes,
+    /// What.
+    pub kind: DeviceType,
+    /// Major and minor number; zero for a fifo.
+    pub major: u32,
+    /// See `major`.
+    pub minor: u32,
+    /// Permission bits, exact whatever the umask.
+    pub mode: u32,
+    /// Owner, as the container sees it.
+    pub uid: u32,
+    /// Group, as the container sees it.
+    pub gid: u32,
+}
+
+/// What a mask does about a path that isn't there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MissingMask {
+    /// Nothing.
+    Skip,
+    /// It is an error.
+    Error,
+}
+
+/// A path that is hidden.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mask {
+    /// Which, in the root.
+    pub path: PathBytes,
+    /// What happens when it is missing.
+    pub missing: MissingMask,
+}
+
+/// How the root is made read-only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadonlyRoot {
+    /// Whether that covers what the root directory brought along.
+    pub recursive: bool,
+}
+
+/// A line of `uid_map` or `gid_map`; `user_namespaces(7)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdMapping {
+    /// First id inside.
+    pub container_id: u32,
+    /// First id outside.
+    pub host_id: u32,
+    /// How many.
+    pub size: u32,
+}
+
+/// The mappings of a user namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdMap {
+    /// Of users.
+    pub uids: Vec<IdMapping>,
+    /// Of groups.
+    pub gids: Vec<IdMapping>,
+}
+
+impl IdMap {
+    /// Whether each map is one line of one id, which the owner of the namespace may write himself.
+    pub fn is_single(&self) -> bool {
+        matches!((&self.uids[..], &self.gids[..]), ([u], [g]) if u.size == 1 && g.size == 1)
+    }
+
+    /// The host's id of an id inside, in one of the two lists.
+    pub fn to_host(list: &[IdMapping], inside: u32) -> Option<u32> {
+        list.iter().find_map(|line| {
+            let offset = inside.checked_sub(line.container_id)?;
+            if offset < line.size { line.host_id.checked_add(offset) } else { None }
+        })
+    }
+}
+
+/// The user namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UserNamespace {
+    /// A new one unless the caller is privileged.
+    #[default]
+    UnlessPrivileged,
+    /// The caller's own.
+    None,
+    /// A new one in which the container's root is the calling user.
+    Caller,
+    /// A new one with these mappings.
+    Mapped(IdMap),
+}
+
+/// One of the other namespaces.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Namespace {
+    /// The caller's own.
+    Inherit,
+    /// A new one.
+    New,
+    /// An existing one.
+    Path(PathBytes),
+}
+
+/// Which namespaces the container gets. The mount namespace is always a new one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespaces {
+    /// Ids.
+    pub user: UserNamespace,
+    /// Processes.
+    pub pid: Namespace,
+    /// System V IPC and POSIX message queues.
+    pub ipc: Namespace,
+    /// Host and domain name.
+    pub uts: Namespace,
+    /// The view of the cgroup tree.
+    pub cgroup: Namespace,
+    /// Network.
+    pub network: Namespace,
+}
+
+impl Default for Namespaces {
+    fn default() -> Self {
+        Self {
+            user: UserNamespace::UnlessPrivileged,
+            pid: Namespace::New,
+            ipc: Namespace::New,
+            uts: Namespace::New,
+            cgroup: Namespace::New,
+            network: Namespace::Inherit,
+        }
+    }
+}
+
+/// When a hook runs, and thereby where; OCI runtime-spec, config.md, POSIX-platform Hooks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HookPoint {
+    /// In the runtime's namespaces, before `createRuntime`.
+    Prestart,
+    /// In the runtime's namespaces, when the mounts are there and before the root is entered.
+    CreateRuntime,
+    /// In the container's namespaces, before the root is entered.
+    CreateContainer,
+    /// In the container's namespaces, after the root is entered and before the command is executed.
+    StartContainer,
+}
+
+impl HookPoint {
+    /// In the order they run.
+    pub const ALL: [Self; 4] =
+        [Self::Prestart, Self::CreateRuntime, Self::CreateContainer, Self::StartContainer];
+
+    /// The OCI name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Prestart => "prestart",
+            Self::CreateRuntime => "createRuntime",
+            Self::CreateContainer => "createContainer",
+            Self::StartContainer => "startContainer",
+        }
+    }
+
+    /// Whether it needs the tree attached at the root's path while the host's tree is still there.
+    pub const fn needs_attached_tree(self) -> bool {
+        !matches!(self, Self::StartContainer)
+    }
+
+    /// Whether it runs in the namespaces of the caller.
+    pub const fn in_runtime_namespaces(self) -> bool {
+        matches!(self, Self::Prestart | Self::CreateRuntime)
+    }
+}
+
+/// A program that runs at a point of a container's life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hook {
+    /// When.
+    pub point: HookPoint,
+    /// The program, absolute.
+    pub path: PathBytes,
+    /// Its arguments, the first being its name; the path when empty.
+    pub args: Vec<Vec<u8>>,
+    /// Its whole environment.
+    pub env: Vec<Vec<u8>>,
+    /// After how many seconds it is killed, which is a failure.
+    pub timeout: Option<u32>,
+}
+
+/// Everything about a root filesystem.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootfsSpec {
+    /// The root itself.
+    pub root: Root,
+    /// Whether and how it is read-only.
+    pub readonly: Option<ReadonlyRoot>,
+    /// How events pass between the container's mounts and the host's. `rslave` when nothing is given.
+    pub propagation: Option<Propagation>,
+    /// In the order they are made.
+    pub mounts: Vec<Mount>,
+    /// Whether the usual device nodes and links of /dev are made.
+    pub dev: bool,
+    /// More device nodes.
+    pub devices: Vec<Device>,
+    /// Hidden paths.
+    pub masks: Vec<Mask>,
+    /// Paths that can't be written.
+    pub readonly_paths: Vec<PathBytes>,
+    /// Namespaces.
+    pub namespaces: Namespaces,
+    /// The host name inside.
+    pub hostname: Option<String>,
+    /// Programs to run on the way.
+    pub hooks: Vec<Hook>,
+}
+
+impl RootfsSpec {
+    /// A specification of nothing but a root.
+    pub fn new(root: Root) -> Self {
+        Self {
+            root,
+            readonly: None,
+            propagation: None,
+            mounts: Vec::new(),
+            dev: false,
+            devices: Vec::new(),
+            masks: Vec::new(),
+            readonly_paths: Vec::new(),
+            namespaces: Namespaces::default(),
+            hostname: None,
+            hooks: Vec::new(),
+        }
+    }
+
+    /// Checks everything that can be checked without a kernel, except what the types rule out already.
+    pub fn validate(&self) -> Result<()> {
+        if let Root::Directory(path) = &self.root {
+            check_path("root", path)?;
+            if !path.is_absolute() {
+                return Err(spec_error(format!("root: {path} is not an absolute path")));
+            }
+        }
+        for (index, mount) in self.mounts.iter().enumerate() {
+            self.validate_mount(mount).map_err(|mut error| {
+                error.message = format!("mounts[{index}]: {}", error.message);
+                error.destination = Some(mount.destination.clone());
+                error
+            })?;
+        }
+        for (index, device) in self.devices.iter().enumerate() {
+            let what = format!("devices[{index}]");
+            check_path(&what, &device.path)?;
+            check_id(&what, device.uid)?;
+            check_id(&what, device.gid)?;
+            if device.mode > 0o7777 {
+                return Err(spec_error(format!("{what}: mode {:o} has bits that are no permission", device.mode)));
+            }
+        }
+        for (index, mask) in self.masks.iter().enumerate() {
+            check_path(&format!("masks[{index}]"), &mask.path)?;
+        }
+        for (index, path) in self.readonly_paths.iter().enumerate() {
+            check_path(&format!("readonlyPaths[{index}]"), path)?;
+        }
+        self.namespaces.validate()?;
+        if let Some(hostname) = &self.hostname {
+            if hostname.len() > 64 || hostname.contains('\0') {
+                return Err(spec_error("hostname: at most 64 bytes and no NUL byte are possible"));
+            }
+            if self.namespaces.uts == Namespace::Inherit {
+                return Err(spec_error("hostname: needs a uts namespace of its own, or the host's would be changed"));
+            }
+        }
+        for (index, hook) in self.hooks.iter().enumerate() {
+            let what = format!("hooks.{}[{index}]", hook.point.name());
+            check_path(&what, &hook.path)?;
+            if !hook.path.is_absolute() {
+                return Err(spec_error(format!("{what}: {} is not an absolute path", hook.path)));
+            }
+            if hook.timeout == Some(0) {
+                return Err(spec_error(format!("{what}: timeout must be greater than zero seconds")));
+            }
+        }
+        Ok(())
+    }
+
+    fn validate_mount(&self, mount: &Mount) -> Result<()> {
+        check_path("destination", &mount.destination)?;
+        match &mount.kind {
+            MountKind::Bind { source, within, .. } => {
+                let path = match source {
+                    BindSource::Host(path) | BindSource::Fd { path, .. } | BindSource::InRoot(path) => path,
+                };
+                check_path("source", path)?;
+                if matches!(source, BindSource::Host(_)) && !path.is_absolute() {
+                    return Err(spec_error(format!("source: {path} is not an absolute path")));
+                }
+                if let Some(within) = within {
+                    check_path("within", within)?;
+                    if !matches!(source, BindSource::Host(_)) {
+                        return Err(spec_error("within: only a source that is a path of the host can be inside it"));
+                    }
+                }
+            }
+            MountKind::Filesystem { fstype, source, .. } => {
+                if fstype.is_empty() || fstype.contains('\0') {
+                    return Err(spec_error("type: a filesystem's name is needed"));
+                }
+                if let Some(source) = source {
+                    check_path("source", source)?;
+                }
+            }
+            MountKind::Cgroup => {}
+        }
+        Ok(())
+    }
+}
+
+impl Namespaces {
+    fn validate(&self) -> Result<()> {
+        if matches!(self.pid, Namespace::Path(_)) {
+            return Err(Error::new(
+                ErrorCode::Unsupported,
+                "namespaces.pid: joining an existing pid namespace is not supported by this version",
+            ));
+        }
+        for (name, namespace) in
+            [("ipc", &self.ipc), ("uts", &self.uts), ("cgroup", &self.cgroup), ("network", &self.network)]
+        {
+            if let Namespace::Path(path) = namespace {
+                check_path(&format!("namespaces.{name}"), path)?;
+                if !path.is_absolute() {
+                    return Err(spec_error(format!("namespaces.{name}: {path} is not an absolute path")));
+                }
+            }
+        }
+        if let UserNamespace::Mapped(map) = &self.user {
+            validate_mappings("uids", &map.uids)?;
+            validate_mappings("gids", &map.gids)?;
+        }
+        Ok(())
+    }
+}
+
+/// The kernel takes 340 lines; `user_namespaces(7)`.
+const MAX_MAPPINGS: usize = 340;
+
+fn validate_mappings(list: &str, mappings: &[IdMapping]) -> Result<()> {
+    let name = format!("namespaces.user.{list}");
+    if mappings.is_empty() {
+        return Err(spec_error(format!("{name}: at least one mapping is needed")));
+    }
+    if mappings.len() > MAX_MAPPINGS {
+        return Err(spec_error(format!("{name}: at most {MAX_MAPPINGS} mappings are possible")));
+    }
+    for (index, line) in mappings.iter().enumerate() {
+        if line.size == 0 {
+            return Err(spec_error(format!("{name}[{index}]: size must be greater than zero")));
+        }
+        for (key, first) in [("containerId", line.container_id), ("hostId", line.host_id)] {
+            if u64::from(first) + u64::from(line.size) - 1 > u64::from(MAX_ID) {
+                return Err(spec_error(format!("{name}[{index}]: {key} plus size is beyond the largest id, {MAX_ID}")));
+            }
+        }
+        for (other_index, other) in mappings.iter().enumerate().take(index) {
+            let overlap = |a: u32, b: u32| {
+                u64::from(a) < u64::from(b) + u64::from(other.size) && u64::from(b) < u64::from(a) + u64::from(line.size)
+            };
+            if overlap(line.container_id, other.container_id) || overlap(line.host_id, other.host_id) {
+                return Err(spec_error(format!("{name}[{index}]: overlaps with {name}[{other_index}]")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes a mount from its OCI form: option words keep their OCI meaning exactly.
+pub fn mount_from_oci(
+    destination: PathBytes,
+    source: Option<PathBytes>,
+    fstype: Option<&str>,
+    words: &[String],
+) -> Result<Mount> {
+    let parsed = options::parse(words)?;
+    let kind = if let Some(recursive) = parsed.bind {
+        let source = source.ok_or_else(|| spec_error("a bind needs a source"))?;
+        MountKind::Bind { source: BindSource::Host(source), recursive, optional: false, within: None }
+    } else {
+        match fstype {
+            None | Some("" | "none") => {
+                return Err(spec_error("a mount needs a type, or the option \"bind\" or \"rbind\""));
+            }
+            Some("bind") => {
+                return Err(spec_error("a mount of type \"bind\" needs the option \"bind\" or \"rbind\""));
+            }
+            Some("cgroup" | "cgroup2") => MountKind::Cgroup,
+            Some(fstype) => MountKind::Filesystem {
+                fstype: fstype.to_owned(),
+                source,
+                superblock: parsed.superblock.iter().map(|key| (*key).to_owned()).collect(),
+                data: parsed.data.clone(),
+            },
+        }
+    };
+    let mut ineffective = Vec::new();
+    if matches!(kind, MountKind::Bind { .. } | MountKind::Cgroup) {
+        ineffective.extend(parsed.superblock.iter().map(|key| (*key).to_owned()));
+        ineffective.extend(parsed.data.iter().map(|(key, value)| match value {
+            Some(value) => format!("{key}={value}"),
+            None => key.clone(),
+        }));
+    }
+    Ok(Mount { destination, kind, attributes: parsed.attributes, propagation: parsed.propagation, ineffective })
+}
+
+fn spec_error(message: impl Into<String>) -> Box<Error> {
+    Error::new(ErrorCode::Spec, message)
+}
+
+fn check_path(what: &str, path: &PathBytes) -> Result<()> {
+    if path.as_bytes().is_empty() {
+        return Err(spec_error(format!("{what}: the path is empty")));
+    }
+    if path.as_bytes().contains(&0) {
+        return Err(spec_error(format!("{what}: the path contains a NUL byte")));
+    }
+    Ok(())
+}
+
+fn check_id(what: &str, id: u32) -> Result<()> {
+    if id > MAX_ID { Err(spec_error(format!("{what}: {id} is no id: the largest is {MAX_ID}"))) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn oci(fstype: Option<&str>, words: &[&str]) -> Result<Mount> {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        mount_from_oci("/x".into(), Some("/src".into()), fstype, &words)
+    }
+
+    #[test]
+    fn a_bind_word_makes_a_bind_whatever_the_type() {
+        assert!(matches!(oci(Some("none"), &["bind"]).unwrap().kind, MountKind::Bind { recursive: false, .. }));
+        assert!(matches!(oci(Some("tmpfs"), &["rbind"]).unwrap().kind, MountKind::Bind { recursive: true, .. }));
+        assert_eq!(oci(Some("bind"), &["ro"]).unwrap_err().code, ErrorCode::Spec);
+        assert_eq!(oci(None, &["ro"]).unwrap_err().code, ErrorCode::Spec);
+    }
+
+    #[test]
+    fn overlapping_mappings_are_refused() {
+        let line = |container_id, host_id, size| IdMapping { container_id, host_id, size };
+        for (lines, fine) in [
+            (vec![line(0, 1000, 1), line(1, 100_000, 65536)], true),
+            (vec![line(0, 1000, 2), line(1, 100_000, 65536)], false),
+            (vec![line(0, 1000, 10), line(10, 1009, 10)], false),
+            (vec![line(0, u32::MAX, 1)], false),
+            (vec![line(0, 0, 0)], false),
+            (vec![], false),
+        ] {
+            assert_eq!(validate_mappings("uids", &lines).is_ok(), fine, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn an_inside_id_is_found_in_its_line() {
+        let lines = [
+            IdMapping { container_id: 0, host_id: 1000, size: 1 },
+            IdMapping { container_id: 1, host_id: 100_000, size: 10 },
+        ];
+        assert_eq!(IdMap::to_host(&lines, 0), Some(1000));
+        assert_eq!(IdMap::to_host(&lines, 10), Some(100_009));
+        assert_eq!(IdMap::to_host(&lines, 11), None);
+    }
+
+    #[test]
+    fn a_host_name_needs_a_uts_namespace() {
+        let mut spec = RootfsSpec::new(Root::Directory("/srv".into()));
+        spec.hostname = Some("box".into());
+        spec.validate().unwrap();
+        spec.namespaces.uts = Namespace::Inherit;
+        assert_eq!(spec.validate().unwrap_err().code, ErrorCode::Spec);
+    }
+
+    #[test]
+    fn paths_with_nul_bytes_are_refused_with_their_place() {
+        let mut spec = RootfsSpec::new(Root::Directory("/srv".into()));
+        spec.masks.push(Mask { path: PathBytes::new(*b"/a\0b"), missing: MissingMask::Skip });
+        assert!(spec.validate().unwrap_err().message.contains("masks[0]"));
+    }
+}
