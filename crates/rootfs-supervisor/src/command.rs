@@ -1,0 +1,227 @@
+//! The last things a process does before it becomes its command, in the order that matters.
+
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
+use rootfs::kernel::process;
+use rootfs::path::PathBytes;
+use rootfs::process::ProcessSpec;
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+/// The umask that OCI runtimes give.
+const UMASK: u32 = 0o022;
+
+/// Whether groups can be set: not where the user namespace maps one id and denies it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Groups {
+    /// They can.
+    Allowed,
+    /// `setgroups` is denied; the process keeps those of the caller, which have no name in the container.
+    Denied,
+}
+
+/// Becomes the command. Returns only when that failed. `reports` are kept until the execution closes them.
+pub(crate) fn become_command(
+    process: &ProcessSpec,
+    streams: &[OwnedFd; 3],
+    reports: &[BorrowedFd<'_>],
+    groups: Groups,
+) -> Box<Error> {
+    match prepare(process, streams, reports, groups) {
+        Ok(prepared) => prepared.execute(process),
+        Err(error) => error,
+    }
+}
+
+struct Prepared {
+    candidates: Vec<CString>,
+    args: Vec<CString>,
+    env: Vec<CString>,
+}
+
+fn prepare(
+    process: &ProcessSpec,
+    streams: &[OwnedFd; 3],
+    reports: &[BorrowedFd<'_>],
+    groups: Groups,
+) -> Result<Prepared> {
+    use std::os::fd::AsRawFd;
+    for (number, stream) in (0..).zip(streams) {
+        let own_null = container_null(stream.as_fd());
+        let source = own_null.as_ref().unwrap_or(stream);
+        process::duplicate_to(source.as_fd(), number)
+            .context(ErrorCode::Exec, || format!("stdio[{number}] can't be set up"))?;
+    }
+    // Everything of the host is closed for real; the reports close with the execution.
+    let mut keep: Vec<i32> = reports.iter().map(AsRawFd::as_raw_fd).collect();
+    keep.sort_unstable();
+    process::close_all_but(3, &keep);
+    for limit in &process.rlimits {
+        process::set_rlimit(*limit).context(ErrorCode::Exec, || "a resource limit can't be set")?;
+    }
+    let cwd = process.cwd.clone().unwrap_or_else(|| PathBytes::from("/"));
+    let entered = enter_directory(&cwd)?;
+    // With no_new_privs a filter needs no capability; without, it has to come while there is CAP_SYS_ADMIN.
+    if !process.no_new_privileges
+        && let Some(filter) = &process.seccomp
+    {
+        process::set_seccomp_filter(filter).context(ErrorCode::Exec, || "the seccomp filter is refused")?;
+    }
+    let user = &process.user;
+    let additional = match groups {
+        Groups::Allowed => Some(&user.additional_gids[..]),
+        Groups::Denied if user.additional_gids.is_empty() => None,
+        Groups::Denied => {
+            return Err(Error::new(
+                ErrorCode::Exec,
+                "additional groups can't be set: the user namespace maps one id, and setgroups is denied in it",
+            ));
+        }
+    };
+    process::become_user(user.uid, user.gid, additional, process.effective_capabilities())
+        .context(ErrorCode::Exec, || format!("the process can't become user {}:{}", user.uid, user.gid))?;
+    if !entered {
+        rustix::process::chdir(cwd.as_path()).map_err(|errno| directory_error(&cwd, errno))?;
+    }
+    check_directory(&cwd)?;
+    process::set_umask(user.umask.unwrap_or(UMASK));
+    if process.no_new_privileges {
+        process::set_no_new_privileges().context(ErrorCode::Exec, || "no_new_privs can't be set")?;
+        if let Some(filter) = &process.seccomp {
+            process::set_seccomp_filter(filter)
+                .context(ErrorCode::Exec, || "the seccomp filter is refused")?;
+        }
+    }
+    process::unblock_signals();
+    Ok(Prepared { candidates: candidates(process), args: strings(&process.args), env: strings(&process.env) })
+}
+
+impl Prepared {
+    fn execute(&self, process: &ProcessSpec) -> Box<Error> {
+        let mut failure = SysError {
+            syscall: "execve",
+            errno: libc_errno(Errno::NOENT),
+            arguments: format!("{:?}", process.command),
+        };
+        for path in &self.candidates {
+            let call = process::execute(path, &self.args, &self.env);
+            // The search goes on past what isn't there; what is there and can't be executed is told at the end.
+            let missing = call.errno == libc_errno(Errno::NOENT) || call.errno == libc_errno(Errno::NOTDIR);
+            if !missing || self.candidates.len() == 1 {
+                failure = call;
+            }
+            if !missing && failure.errno != libc_errno(Errno::ACCESS) {
+                break;
+            }
+        }
+        Error::from_call(ErrorCode::Exec, format!("{} can't be executed", process.command), &failure)
+    }
+}
+
+fn libc_errno(errno: Errno) -> i32 {
+    errno.raw_os_error()
+}
+
+fn strings(list: &[Vec<u8>]) -> Vec<CString> {
+    list.iter().filter_map(|item| CString::new(item.clone()).ok()).collect()
+}
+
+/// Where the command may be: itself if it has a slash, else below each directory of the container's own PATH.
+fn candidates(process: &ProcessSpec) -> Vec<CString> {
+    if process.command.as_bytes().contains(&b'/') {
+        return vec![CString::from(&process.command)];
+    }
+    let path = process.env.iter().rev().find_map(|entry| entry.strip_prefix(b"PATH="));
+    path.unwrap_or_default()
+        .split(|byte| *byte == b':')
+        .filter(|directory| directory.first() == Some(&b'/'))
+        .filter_map(|directory| CString::new([directory, b"/", process.command.as_bytes()].concat()).ok())
+        .collect()
+}
+
+/// A stream that is the host's /dev/null becomes the container's own, if that is one.
+fn container_null(stream: BorrowedFd<'_>) -> Option<OwnedFd> {
+    let is_null = |fd: BorrowedFd<'_>| {
+        rustix::fs::fstat(fd).is_ok_and(|stat| {
+            FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+                && (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)) == (1, 3)
+        })
+    };
+    if !is_null(stream) {
+        return None;
+    }
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+    // Looked at before it is opened: opening another device could have an effect.
+    let place =
+        rustix::fs::open(c"/dev/null", OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+            .ok()?;
+    if !is_null(place.as_fd()) {
+        return None;
+    }
+    let own = rustix::fs::open(c"/dev/null", flags, Mode::empty()).ok()?;
+    rustix::fs::fcntl_setfl(&own, OFlags::empty()).ok()?;
+    is_null(own.as_fd()).then_some(own)
+}
+
+fn directory_error(path: &PathBytes, errno: Errno) -> Box<Error> {
+    let call = SysError { syscall: "chdir", errno: errno.raw_os_error(), arguments: format!("{path:?}") };
+    Error::from_call(ErrorCode::Exec, format!("the working directory {path} can't be entered"), &call)
+}
+
+/// Enters the working directory, which is made if it is missing. `false` if only the user may be allowed to.
+fn enter_directory(path: &PathBytes) -> Result<bool> {
+    match rustix::process::chdir(path.as_path()) {
+        Ok(()) => Ok(true),
+        Err(Errno::ACCESS | Errno::PERM) => Ok(false),
+        Err(Errno::NOENT) => {
+            make_directories(path)?;
+            rustix::process::chdir(path.as_path()).map_err(|errno| directory_error(path, errno))?;
+            Ok(true)
+        }
+        Err(errno) => Err(directory_error(path, errno)),
+    }
+}
+
+/// Makes the missing parts of a path. The root is entered, so nothing of the host can be reached.
+fn make_directories(path: &PathBytes) -> Result<()> {
+    let mut prefix = PathBytes::from("/");
+    for name in path.components() {
+        prefix = prefix.join(name);
+        match rustix::fs::mkdir(prefix.as_path(), Mode::from_bits_retain(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => {
+                // It may be there and on a filesystem that is read-only.
+                if rustix::fs::stat(prefix.as_path()).is_err() {
+                    return Err(directory_error(path, errno));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The working directory must be inside: a descriptor's link could have led out (CVE-2024-21626).
+fn check_directory(path: &PathBytes) -> Result<()> {
+    match rustix::process::getcwd(Vec::new()) {
+        Ok(text) if text.as_bytes().starts_with(b"/") => Ok(()),
+        Ok(text) => Err(Error::new(
+            ErrorCode::Escape,
+            format!(
+                "the working directory {path} is outside the root: {}",
+                OsStr::from_bytes(text.as_bytes()).display()
+            ),
+        )),
+        Err(errno) => {
+            let call =
+                SysError { syscall: "getcwd", errno: errno.raw_os_error(), arguments: format!("{path:?}") };
+            Err(Error::from_call(
+                ErrorCode::Escape,
+                format!("the working directory {path} is outside the root"),
+                &call,
+            ))
+        }
+    }
+}

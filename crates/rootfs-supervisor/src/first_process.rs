@@ -1,0 +1,432 @@
+//! The first process of a container: it carries out the plan, then becomes the command, or stays and starts others.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rootfs::error::{CallContext, Error, ErrorCode, Result};
+use rootfs::execute::sources::{self, Opened, Sources};
+use rootfs::execute::{Execution, Level, Outcome, Setting, Surroundings};
+use rootfs::journal::{Identity, Writer};
+use rootfs::kernel::linux::{Linux, can_assemble_detached};
+use rootfs::kernel::process::namespaces;
+use rootfs::kernel::{memfd, process};
+use rootfs::path::PathBytes;
+use rootfs::plan::{Action, Plan};
+use rootfs::protocol::{self, Answer, ExecutedStep, Kind, MAX_BODY, MAX_PAYLOAD, Payload, Report, Start};
+use rootfs::resolve::Missing;
+use rootfs::spec::{Hook, Namespace, UserNamespace};
+use rustix::fs::{AtFlags, OFlags};
+
+use crate::broker::{self, Request, SourceBatch, connection_error};
+use crate::command::{Groups, become_command};
+use crate::hooks;
+use crate::pid1;
+
+/// What a first process begins with.
+pub(crate) struct FirstProcess {
+    /// How the container is begun.
+    pub(crate) start: Start,
+    /// What it is told: a sealed memory file.
+    pub(crate) payload: OwnedFd,
+    /// Its connection to Node.
+    pub(crate) node: OwnedFd,
+    /// The journal.
+    pub(crate) journal: OwnedFd,
+    /// stdin, stdout, stderr.
+    pub(crate) streams: [OwnedFd; 3],
+    /// Descriptors of bind sources.
+    pub(crate) sources: Vec<OwnedFd>,
+    /// Its connection to the supervisor.
+    pub(crate) control: OwnedFd,
+    /// Its connection to the opener.
+    pub(crate) opener: Option<OwnedFd>,
+    /// The level that was found to work for an earlier container.
+    pub(crate) known_level: Option<Level>,
+    /// The supervisor's own limit of open files, which it has raised for itself.
+    pub(crate) open_files: Option<rootfs::process::Rlimit>,
+}
+
+/// What a first process tells the supervisor when all steps are done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct SetUp {
+    /// The level that was used.
+    pub(crate) level: Level,
+}
+
+/// The content of a payload.
+pub(crate) fn read_payload(payload: &OwnedFd) -> Result<Payload> {
+    let bytes = memfd::read_sealed(payload, MAX_PAYLOAD)
+        .context(ErrorCode::Supervisor, || "the payload of the request can't be read")?;
+    protocol::decode(&bytes).map_err(|error| connection_error("the payload of the request", &error))
+}
+
+/// Sends an error to Node; one that is too long for a frame loses its details but not itself.
+pub(crate) fn send_failure(node: BorrowedFd<'_>, kind: Kind, id: u64, error: &Error) {
+    let mut body = protocol::encode(error);
+    if body.len() > MAX_BODY {
+        let mut short = error.clone();
+        short.message.truncate(short.message.floor_char_boundary(1000));
+        short.kernel_log.clear();
+        short.flags.clear();
+        (short.source, short.destination, short.resolved) = (None, None, None);
+        body = protocol::encode(&short);
+    }
+    let _ = protocol::send(node, kind, id, &body, &[]);
+}
+
+impl FirstProcess {
+    /// Runs in the forked child; never comes back.
+    pub(crate) fn run(self) -> ! {
+        match self.set_up() {
+            Ok(never) => match never {},
+            Err(failure) => {
+                send_failure(failure.node.as_fd(), Kind::Failed, 0, &failure.error);
+                process::exit(127);
+            }
+        }
+    }
+
+    fn keep_only_own_descriptors(&self) {
+        let mut keep: Vec<i32> =
+            [&self.payload, &self.node, &self.journal, &self.control].map(AsRawFd::as_raw_fd).to_vec();
+        keep.extend(self.streams.iter().chain(&self.sources).chain(&self.opener).map(AsRawFd::as_raw_fd));
+        keep.sort_unstable();
+        process::close_all_but(3, &keep);
+    }
+
+    fn set_up(self) -> std::result::Result<Never, Failure> {
+        self.keep_only_own_descriptors();
+        let _ = process::new_session();
+        process::set_umask(0);
+        match self.prepare() {
+            Ok(prepared) => {
+                let error = self.finish(prepared);
+                Err(Failure { error, node: self.node })
+            }
+            Err(error) => Err(Failure { error, node: self.node }),
+        }
+    }
+
+    fn prepare(&self) -> Result<Prepared> {
+        let payload = read_payload(&self.payload)?;
+        let hooks = payload.plan.hooks().next().is_some();
+        let pid = if hooks || self.start.user.is_some() { Some(self.own_pid()?) } else { None };
+        if self.start.user.is_some() {
+            self.become_mapped_root()?;
+        }
+        process::die_with_parent()
+            .context(ErrorCode::Supervisor, || "the first process can't follow its parent")?;
+        join_namespaces(&payload.plan)?;
+        let kernel = Linux::default();
+        let level = self.level(&payload)?;
+        let sources = self.sources(&kernel, &payload)?;
+        if payload.verify {
+            kernel
+                .prepare_verification()
+                .context(ErrorCode::Verify, || "the mount table can't be read later")?;
+        }
+        let stays = payload.process.is_none();
+        if stays {
+            kernel.procfs().context(ErrorCode::Proc, || "no safe /proc can be had")?;
+        }
+        let setting = Setting {
+            level,
+            own_mount_namespace: self.start.mount,
+            user: self.start.user.clone(),
+            cgroup_namespace: self.start.cgroup_namespace,
+            new_cgroup_namespace: self.start.cgroup && self.start.cgroup_namespace,
+            verify: payload.verify,
+        };
+        let mut around = Around {
+            process: self,
+            privileged: payload.privileged,
+            pid,
+            report: payload.report_steps,
+            plan: &payload.plan,
+        };
+        let journal = rustix::io::fcntl_dupfd_cloexec(&self.journal, 0).ok().map(Writer::new);
+        let outcome = Execution::new(&kernel, &payload.plan, setting, sources, &mut around, journal).run()?;
+        let mountinfo = if stays {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            Some(
+                kernel
+                    .open_proc_self("mountinfo", flags)
+                    .context(ErrorCode::Proc, || "the mount table can't be opened")?,
+            )
+        } else {
+            None
+        };
+        let Outcome { report, locks, root: _ } = outcome;
+        self.tell_supervisor(level, &locks)?;
+        if let Some(limit) = self.open_files {
+            process::set_rlimit(limit)
+                .context(ErrorCode::Exec, || "the limit of open files can't be set back")?;
+        }
+        Ok(Prepared { payload, report, mountinfo })
+    }
+
+    /// Tells Node that all is done, and becomes what was asked for.
+    fn finish(&self, prepared: Prepared) -> Box<Error> {
+        let Prepared { payload, mut report, mountinfo } = prepared;
+        let Some(command) = &payload.process else {
+            return pid1::run(pid1::FirstOfMany {
+                node: &self.node,
+                control: &self.control,
+                mountinfo,
+                report: &report,
+                groups: self.groups(),
+                pid_namespace: self.start.pid,
+            });
+        };
+        report.steps.clear();
+        if let Err(error) = send_report(self.node.as_fd(), &report) {
+            return error;
+        }
+        become_command(command, &self.streams, &[self.node.as_fd()], self.groups())
+    }
+
+    fn groups(&self) -> Groups {
+        match &self.start.user {
+            // The kernel refuses just where the supervisor had to deny it.
+            Some(_) if process::set_groups(&[]).is_err() => Groups::Denied,
+            _ => Groups::Allowed,
+        }
+    }
+
+    /// The host's pid of this process, which only the supervisor knows.
+    fn own_pid(&self) -> Result<i32> {
+        let frame =
+            protocol::receive(&self.control).map_err(|error| connection_error("the supervisor", &error))?;
+        if frame.kind != Kind::Started {
+            return Err(Error::new(ErrorCode::Supervisor, "the supervisor says something unexpected"));
+        }
+        frame.decode().map_err(|error| connection_error("the supervisor", &error))
+    }
+
+    /// Has the ids of the new user namespace mapped, and becomes its root.
+    fn become_mapped_root(&self) -> Result<()> {
+        // The files of a process that is not dumpable belong to root: an ordinary user's supervisor, or newuidmap, could
+        // not write the maps. Nobody else is in this user namespace yet.
+        process::set_dumpable(true).context(ErrorCode::Supervisor, || "PR_SET_DUMPABLE")?;
+        protocol::send(&self.control, Kind::MapIds, 0, &[], &[])
+            .map_err(|error| connection_error("the supervisor", &error))?;
+        let frame =
+            protocol::receive(&self.control).map_err(|error| connection_error("the supervisor", &error))?;
+        process::set_dumpable(false).context(ErrorCode::Supervisor, || "PR_SET_DUMPABLE")?;
+        match frame.decode::<Answer<()>>() {
+            Ok(Answer::Done(())) if frame.kind == Kind::Mapped => {}
+            Ok(Answer::Failed(error)) => return Err(Box::new(error)),
+            _ => return Err(Error::new(ErrorCode::Supervisor, "the supervisor says something unexpected")),
+        }
+        let what = || "the root of the user namespace can't be become: is id 0 mapped?";
+        // Denied where one id is mapped; then the groups stay, without a name in the namespace.
+        let _ = process::set_groups(&[]);
+        process::set_gid(0).context(ErrorCode::Denied, what)?;
+        process::set_uid(0).context(ErrorCode::Denied, what)?;
+        process::set_dumpable(false).context(ErrorCode::Supervisor, || "PR_SET_DUMPABLE")
+    }
+
+    fn level(&self, payload: &Payload) -> Result<Level> {
+        // Mounts made by the opener come from another mount namespace, and attach only in this one.
+        if payload.privileged && self.start.user.is_some() {
+            return Ok(Level::Attached);
+        }
+        if let Some(level) = payload.level {
+            if level == Level::Detached
+                && !can_assemble_detached()
+                    .context(ErrorCode::Unsupported, || "the mount API can't be used")?
+            {
+                return Err(Error::new(
+                    ErrorCode::Unsupported,
+                    "the level \"detached\" was asked for, and this kernel can't mount on detached mounts",
+                ));
+            }
+            return Ok(level);
+        }
+        if let Some(level) = self.known_level {
+            return Ok(level);
+        }
+        let detached = can_assemble_detached().map_err(|call| {
+            Error::from_call(
+                ErrorCode::Unsupported,
+                "the mount API of Linux 5.12 is missing or refused",
+                &call,
+            )
+        })?;
+        Ok(if detached { Level::Detached } else { Level::Attached })
+    }
+
+    fn sources(&self, kernel: &Linux, payload: &Payload) -> Result<Sources> {
+        if !(payload.privileged && self.start.user.is_some()) {
+            let request = sources::Request { fds: &self.sources, devices_for: None };
+            return sources::open(kernel, &payload.plan, &request);
+        }
+        let opener = self
+            .opener
+            .as_ref()
+            .ok_or_else(|| Error::new(ErrorCode::Supervisor, "a user namespace needs an opener"))?;
+        let mut sources = Sources::default();
+        loop {
+            let frame = protocol::receive(opener).map_err(|error| connection_error("the opener", &error))?;
+            let batch = match frame.decode::<Answer<SourceBatch>>() {
+                Ok(Answer::Done(batch)) if batch.sources.len() == frame.fds.len() => batch,
+                Ok(Answer::Failed(error)) => return Err(Box::new(error)),
+                _ => return Err(Error::new(ErrorCode::Supervisor, "the opener says something unexpected")),
+            };
+            for (description, mount) in batch.sources.into_iter().zip(frame.fds) {
+                let identity = description.identity;
+                let root = batch.root == Some(description.step);
+                sources.add(Opened { description, mount, identity }, root);
+            }
+            if batch.last {
+                return Ok(sources);
+            }
+        }
+    }
+
+    fn tell_supervisor(&self, level: Level, locks: &[OwnedFd]) -> Result<()> {
+        let body = protocol::encode(&SetUp { level });
+        let fds: Vec<BorrowedFd<'_>> = locks.iter().map(AsFd::as_fd).collect();
+        let mut batches: Vec<&[BorrowedFd<'_>]> = fds.chunks(protocol::MAX_FDS).collect();
+        if batches.is_empty() {
+            batches.push(&[]);
+        }
+        for batch in batches {
+            protocol::send(&self.control, Kind::SetUp, 0, &body, batch)
+                .map_err(|error| connection_error("the supervisor", &error))?;
+        }
+        Ok(())
+    }
+}
+
+struct Prepared {
+    payload: Payload,
+    report: Report,
+    mountinfo: Option<OwnedFd>,
+}
+
+/// A value that can't exist: success never comes back.
+enum Never {}
+
+struct Failure {
+    error: Box<Error>,
+    node: OwnedFd,
+}
+
+/// Sends a report; one that is too long goes in a memory file.
+pub(crate) fn send_report(node: BorrowedFd<'_>, report: &Report) -> Result<()> {
+    let body = protocol::encode(report);
+    let sent = if body.len() <= MAX_BODY {
+        protocol::send(node, Kind::Ready, 0, &body, &[])
+    } else {
+        let file = memfd::sealed(c"rootfs-report", &body, false)
+            .context(ErrorCode::Supervisor, || "the report can't be made")?;
+        protocol::send(node, Kind::Ready, 0, &[], &[file.as_fd()])
+    };
+    sent.map_err(|error| connection_error("Node", &error))
+}
+
+/// Joins the namespaces that are given by path, and brings up the loopback device of a new network.
+fn join_namespaces(plan: &Plan) -> Result<()> {
+    let Some(wanted) = plan.namespaces() else { return Ok(()) };
+    for (name, namespace, kind) in [
+        ("ipc", &wanted.ipc, namespaces::IPC),
+        ("uts", &wanted.uts, namespaces::UTS),
+        ("cgroup", &wanted.cgroup, namespaces::CGROUP),
+        ("network", &wanted.network, namespaces::NETWORK),
+    ] {
+        if let Namespace::Path(path) = namespace {
+            process::join_namespace(path, kind).map_err(|call| {
+                let error = Error::from_call(
+                    ErrorCode::Denied,
+                    format!("the {name} namespace {path} can't be joined"),
+                    &call,
+                );
+                if wanted.user == UserNamespace::None {
+                    error
+                } else {
+                    error.with_hint("a process in a new user namespace can't join namespaces of the host")
+                }
+            })?;
+        }
+    }
+    if wanted.network == Namespace::New {
+        process::loopback_up().context(ErrorCode::Denied, || "the loopback device can't be brought up")?;
+    }
+    Ok(())
+}
+
+/// What the execution asks of the processes around it.
+struct Around<'a> {
+    process: &'a FirstProcess,
+    /// Whether the caller has rights over the host.
+    privileged: bool,
+    pid: Option<i32>,
+    report: bool,
+    plan: &'a Plan,
+}
+
+impl Around<'_> {
+    fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<(bool, Vec<OwnedFd>)> {
+        match &self.process.opener {
+            Some(opener) => broker::ask(opener.as_fd(), request, fds),
+            None => Err(Error::new(ErrorCode::Unsupported, "nobody with more rights is there to ask")),
+        }
+    }
+
+    /// Only an opener with more rights than this process is of any help.
+    fn has_helper(&self) -> bool {
+        self.privileged && self.process.opener.is_some() && self.process.start.user.is_some()
+    }
+}
+
+impl Surroundings for Around<'_> {
+    fn make(&mut self, parent: BorrowedFd<'_>, name: &PathBytes, what: Missing) -> Result<bool> {
+        if !self.has_helper() {
+            return Err(Error::new(ErrorCode::Unsupported, "nobody with more rights is there to ask"));
+        }
+        let request = Request::Make { name: name.clone(), directory: what == Missing::Directory };
+        self.ask(&request, &[parent]).map(|(made, _)| made)
+    }
+
+    fn open_directory(&mut self, directory: BorrowedFd<'_>) -> Result<OwnedFd> {
+        let (_, fds) = self.ask(&Request::OpenDirectory, &[directory])?;
+        fds.into_iter()
+            .next()
+            .ok_or_else(|| Error::new(ErrorCode::Supervisor, "the opener sent no descriptor"))
+    }
+
+    fn attach_root(&mut self, root: BorrowedFd<'_>, path: &PathBytes, identity: Identity) -> Result<bool> {
+        // With the caller's rights only where those are more than this process's own.
+        if !self.has_helper() {
+            return Ok(false);
+        }
+        self.ask(&Request::AttachRoot { path: path.clone(), identity }, &[root])?;
+        Ok(true)
+    }
+
+    fn run_hook(&mut self, hook: &Hook, root: BorrowedFd<'_>, root_path: &PathBytes) -> Result<()> {
+        if hook.point.in_runtime_namespaces() {
+            let step = self
+                .plan
+                .steps
+                .iter()
+                .find(|step| matches!(&step.action, Action::Hook(other) if std::ptr::eq(other, hook)))
+                .map_or(u32::MAX, |step| step.index);
+            self.ask(&Request::Hook { step, root: root_path.clone() }, &[])?;
+            return Ok(());
+        }
+        let context = hooks::Context { pid: self.pid.unwrap_or(0), directory: Some(root), root: root_path };
+        hooks::run(hook, &context)
+    }
+
+    fn host_has(&mut self, path: &PathBytes) -> bool {
+        rustix::fs::accessat(rustix::fs::CWD, path.as_path(), rustix::fs::Access::EXISTS, AtFlags::empty())
+            .is_ok()
+    }
+
+    fn step_done(&mut self, step: &ExecutedStep) {
+        if self.report {
+            let _ = protocol::send(&self.process.node, Kind::Step, 0, &protocol::encode(step), &[]);
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The supervisor: a small process beside Node that starts containers, and takes them down when Node goes.
+//!
+//! It is started from a sealed memory file with an empty environment and one socket, descriptor 3. It stays in the
+//! caller's namespaces, has one thread, and its loop never waits for anything but events: what takes long is done in
+//! forked children.
+
+mod broker;
+mod command;
+mod first_process;
+mod hooks;
+mod idmap;
+mod opener;
+mod pid1;
+mod server;
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rootfs::kernel::process;
+use rustix::fs::{Mode, OFlags};
+
+/// The descriptor of the socket that Node gives.
+const SOCKET: i32 = 3;
+
+fn main() {
+    // Before anything else: nobody may look into this process or take its executable.
+    if process::set_dumpable(false).is_err() {
+        process::exit(1);
+    }
+    let Some(socket) = process::inherited(SOCKET) else {
+        eprintln!("rootfs-supervisor is started by the rootfs library, not by hand");
+        process::exit(2);
+    };
+    process::close_all_but(SOCKET + 1, &[]);
+    process::set_name(c"rootfs-super");
+    process::reset_signals();
+    // A signal of the terminal is for Node, which then closes the socket.
+    let _ = process::new_session();
+    if replace_standard_streams().is_err() {
+        process::exit(1);
+    }
+    process::exit(server::run(socket));
+}
+
+/// Node's standard streams are not held open: whoever reads them must see their end when Node ends.
+fn replace_standard_streams() -> Result<(), ()> {
+    let null: OwnedFd =
+        rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(drop)?;
+    for number in 0..3 {
+        process::duplicate_to(null.as_fd(), number).map_err(drop)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,186 @@
+//! The opener: a child of the supervisor with the caller's rights and namespaces. It opens host sources for a first
+//! process in a user namespace, and does what that one has no right to.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rootfs::error::{CallContext, Error, ErrorCode, Result};
+use rootfs::execute::{attach_at, sources};
+use rootfs::kernel::linux::Linux;
+use rootfs::kernel::{Kernel, process};
+use rootfs::plan::Action;
+use rootfs::protocol::{self, Answer, Kind, Payload, Start};
+use rootfs::resolve::{Missing, make_with_kernel};
+use rootfs::spec::IdMap;
+
+use crate::broker::{self, Request, SourceBatch};
+use crate::hooks;
+
+/// How many sources go with one message.
+const BATCH: usize = 100;
+
+/// What an opener begins with.
+pub(crate) struct Opener<'a> {
+    /// How the container is begun.
+    pub(crate) start: &'a Start,
+    /// What it is told.
+    pub(crate) payload: &'a OwnedFd,
+    /// Source descriptors of the request.
+    pub(crate) sources: &'a [OwnedFd],
+    /// The connection to the first process.
+    pub(crate) socket: &'a OwnedFd,
+    /// The first process.
+    pub(crate) pid: i32,
+    /// The same.
+    pub(crate) pidfd: &'a OwnedFd,
+}
+
+impl Opener<'_> {
+    /// Runs in the forked child until the first process needs it no more.
+    pub(crate) fn run(&self) -> ! {
+        use std::os::fd::AsRawFd;
+        let _ = process::die_with_parent();
+        process::set_name(c"rootfs-opener");
+        let mut keep: Vec<i32> = [self.payload, self.socket, self.pidfd].map(AsRawFd::as_raw_fd).to_vec();
+        keep.extend(self.sources.iter().map(AsRawFd::as_raw_fd));
+        keep.sort_unstable();
+        process::close_all_but(3, &keep);
+        process::set_umask(0);
+        let status = match self.serve() {
+            Ok(()) => 0,
+            Err(_) => 1,
+        };
+        process::exit(status);
+    }
+
+    fn serve(&self) -> Result<()> {
+        let kernel = Linux::default();
+        let payload = match crate::first_process::read_payload(self.payload) {
+            Ok(payload) => payload,
+            Err(error) => return Err(error),
+        };
+        if payload.privileged
+            && let Some(map) = &self.start.user
+        {
+            self.hand_over_sources(&kernel, &payload, map)?;
+        }
+        loop {
+            let frame = protocol::receive(self.socket)
+                .map_err(|error| broker::connection_error("the first process", &error))?;
+            let request: Request =
+                frame.decode().map_err(|error| broker::connection_error("the first process", &error))?;
+            let fd = frame.fds.first().map(AsFd::as_fd);
+            let result = self.carry_out(&kernel, &payload, &request, fd);
+            broker::answer(self.socket.as_fd(), result);
+        }
+    }
+
+    fn hand_over_sources(&self, kernel: &Linux, payload: &Payload, map: &IdMap) -> Result<()> {
+        let request = sources::Request { fds: self.sources, devices_for: Some(map) };
+        let opened = match sources::open(kernel, &payload.plan, &request) {
+            Ok(opened) => opened.into_list(),
+            Err(error) => {
+                let answer: Answer<SourceBatch> = Answer::Failed((*error).clone());
+                let _ = protocol::send(self.socket, Kind::Sources, 0, &protocol::encode(&answer), &[]);
+                return Err(error);
+            }
+        };
+        let root = payload
+            .plan
+            .steps
+            .iter()
+            .find(|step| matches!(step.action, Action::Root { .. }))
+            .map(|step| step.index);
+        let batches: Vec<&[sources::Opened]> =
+            if opened.is_empty() { vec![&[]] } else { opened.chunks(BATCH).collect() };
+        for (number, batch) in batches.iter().enumerate() {
+            let body = SourceBatch {
+                sources: batch.iter().map(|source| source.description.clone()).collect(),
+                root,
+                last: number + 1 == batches.len(),
+            };
+            let fds: Vec<BorrowedFd<'_>> = batch.iter().map(|source| source.mount.as_fd()).collect();
+            protocol::send(self.socket, Kind::Sources, 0, &protocol::encode(&Answer::Done(body)), &fds)
+                .map_err(|error| broker::connection_error("the first process", &error))?;
+        }
+        Ok(())
+    }
+
+    fn carry_out(
+        &self,
+        kernel: &Linux,
+        payload: &Payload,
+        request: &Request,
+        fd: Option<BorrowedFd<'_>>,
+    ) -> Result<(bool, Option<OwnedFd>)> {
+        let needed =
+            || fd.ok_or_else(|| Error::new(ErrorCode::Supervisor, "a descriptor is missing in a request"));
+        match request {
+            Request::Make { name, directory } => {
+                let parent = needed()?;
+                let what = if *directory { Missing::Directory } else { Missing::File };
+                let made = make_with_kernel(kernel, parent, name, what)
+                    .context(ErrorCode::Mount, || format!("the mountpoint {name} can't be made"))?;
+                if made && let Some(map) = &self.start.user {
+                    let owner = |list| IdMap::to_host(list, 0).unwrap_or(0);
+                    kernel
+                        .change_owner(parent, name, owner(&map.uids), owner(&map.gids))
+                        .context(ErrorCode::Mount, || format!("the mountpoint {name} can't be given away"))?;
+                }
+                Ok((made, None))
+            }
+            Request::OpenDirectory => {
+                let directory = kernel
+                    .open_directory(needed()?)
+                    .context(ErrorCode::Mount, || "a host tree can't be opened")?;
+                Ok((true, Some(directory)))
+            }
+            Request::AttachRoot { path, identity } => {
+                let root = needed()?;
+                // A child does it: coming back from another mount namespace would change this process's root.
+                self.in_container_mounts(|| attach_at(kernel, root, path, *identity))?;
+                Ok((true, None))
+            }
+            Request::Hook { step, root } => {
+                let Some(Action::Hook(hook)) =
+                    payload.plan.steps.get(*step as usize).map(|step| &step.action)
+                else {
+                    return Err(Error::new(
+                        ErrorCode::Supervisor,
+                        "the hook of a request is not in the plan",
+                    ));
+                };
+                hooks::run(hook, &hooks::Context { pid: self.pid, directory: None, root })?;
+                Ok((true, None))
+            }
+        }
+    }
+
+    /// Runs something in a child that is in the first process's mount namespace.
+    fn in_container_mounts(&self, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        let what = || "the container's mount namespace can't be entered";
+        let (report, child_report) = rustix::net::socketpair(
+            rustix::net::AddressFamily::UNIX,
+            rustix::net::SocketType::SEQPACKET,
+            rustix::net::SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(|errno| Error::new(ErrorCode::Supervisor, errno.to_string()))?;
+        let fork = process::fork(process::CloneRequest::default()).context(ErrorCode::Supervisor, what)?;
+        let process::Fork::Parent { pidfd, .. } = fork else {
+            let result = process::set_namespace(self.pidfd.as_fd(), process::namespaces::MOUNT)
+                .context(ErrorCode::Denied, what)
+                .and_then(|()| work());
+            broker::answer(child_report.as_fd(), result.map(|()| (true, None)));
+            process::exit(0);
+        };
+        drop(child_report);
+        let answer = protocol::receive(&report);
+        let _ = process::wait_for(pidfd.as_fd());
+        let frame = answer.map_err(|error| broker::connection_error("a helper process", &error))?;
+        match frame.decode::<Answer<bool>>() {
+            Ok(Answer::Done(_)) => Ok(()),
+            Ok(Answer::Failed(error)) => Err(Box::new(error)),
+            Err(error) => Err(broker::connection_error("a helper process", &error)),
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! A first process that stays: it reaps what ends in its container, and starts commands when Node asks.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rootfs::error::{Error, ErrorCode, Result};
+use rootfs::kernel::{memfd, process};
+use rootfs::process::ProcessSpec;
+use rootfs::protocol::{self, Exit, Frame, FrameError, Kind, MAX_PAYLOAD, Report};
+use rustix::event::{PollFd, PollFlags};
+
+use crate::broker::connection_error;
+use crate::command::{Groups, become_command};
+use crate::first_process::{send_failure, send_report};
+
+/// What such a process begins with.
+pub(crate) struct FirstOfMany<'a> {
+    /// Its connection to Node.
+    pub(crate) node: &'a OwnedFd,
+    /// Its connection to the supervisor, whose end means its own.
+    pub(crate) control: &'a OwnedFd,
+    /// The open mount table.
+    pub(crate) mountinfo: Option<OwnedFd>,
+    /// What was done.
+    pub(crate) report: &'a Report,
+    /// Whether groups can be set.
+    pub(crate) groups: Groups,
+    /// Whether this is the first process of a pid namespace, so that all others end with it.
+    pub(crate) pid_namespace: bool,
+}
+
+/// A command that was started.
+struct Child {
+    id: u64,
+    pidfd: OwnedFd,
+    /// Closed by the execution; what is written into it before means that there was none.
+    execution: Option<OwnedFd>,
+}
+
+/// Stays until Node or the supervisor closes its end. Returns only an error.
+pub(crate) fn run(first: FirstOfMany<'_>) -> Box<Error> {
+    use std::os::fd::AsRawFd;
+    process::set_name(c"rootfs-init");
+    // The mount table and the two sockets are all that is still needed; nothing of the host's is held.
+    let mut keep: Vec<i32> = vec![first.node.as_raw_fd(), first.control.as_raw_fd()];
+    keep.extend(first.mountinfo.iter().map(AsRawFd::as_raw_fd));
+    keep.sort_unstable();
+    process::close_all_but(3, &keep);
+    match serve(&first) {
+        Ok(()) => process::exit(0),
+        Err(error) => error,
+    }
+}
+
+fn serve(first: &FirstOfMany<'_>) -> Result<()> {
+    if !first.pid_namespace {
+        process::become_subreaper()
+            .map_err(|call| Error::from_call(ErrorCode::Supervisor, "orphans can't be taken over", &call))?;
+    }
+    let signals = process::child_signals()
+        .map_err(|call| Error::from_call(ErrorCode::Supervisor, "children can't be waited for", &call))?;
+    send_report(first.node.as_fd(), first.report)?;
+    let mut children: BTreeMap<i32, Child> = BTreeMap::new();
+    loop {
+        let mut executing: Vec<i32> =
+            children.iter().filter(|(_, child)| child.execution.is_some()).map(|(pid, _)| *pid).collect();
+        let (node_ready, ended) = {
+            let mut poll = vec![
+                PollFd::new(first.node, PollFlags::IN),
+                PollFd::new(first.control, PollFlags::IN),
+                PollFd::new(&signals, PollFlags::IN),
+            ];
+            poll.extend(
+                children
+                    .values()
+                    .filter_map(|child| child.execution.as_ref())
+                    .map(|fd| PollFd::new(fd, PollFlags::IN)),
+            );
+            match rustix::event::poll(&mut poll, None) {
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(errno) => return Err(Error::new(ErrorCode::Supervisor, errno.to_string())),
+                Ok(_) => {}
+            }
+            let ready = |at: usize| poll.get(at).is_some_and(|fd| !fd.revents().is_empty());
+            if ready(1) {
+                // The supervisor says nothing more: this is its end.
+                return Ok(());
+            }
+            executing.retain({
+                let mut at = 2;
+                move |_| {
+                    at += 1;
+                    ready(at)
+                }
+            });
+            (poll[0].revents(), poll[2].revents())
+        };
+        let (node_ready, ended) = (!node_ready.is_empty(), !ended.is_empty());
+        for pid in &executing {
+            if let Some(child) = children.get_mut(pid) {
+                tell_execution(first, child);
+            }
+        }
+        if ended {
+            drain(&signals);
+            reap(first, &mut children);
+        }
+        if node_ready {
+            match protocol::receive(first.node) {
+                Ok(frame) => serve_frame(first, frame, &mut children)?,
+                Err(FrameError::Closed) => return Ok(()),
+                Err(error) => return Err(connection_error("Node", &error)),
+            }
+        }
+    }
+}
+
+fn drain(signals: &OwnedFd) {
+    let mut information = [0_u8; 1024];
+    while rustix::io::read(signals, &mut information).is_ok_and(|count| count > 0) {}
+}
+
+/// Tells Node that a command is executed, once. One that failed has told so itself.
+fn tell_execution(first: &FirstOfMany<'_>, child: &mut Child) {
+    let Some(execution) = child.execution.take() else { return };
+    let mut failed = [0_u8];
+    if rustix::io::read(&execution, &mut failed) == Ok(0) {
+        let _ = protocol::send(first.node, Kind::Spawned, child.id, &[], &[child.pidfd.as_fd()]);
+    } else {
+        child.id = FAILED;
+    }
+}
+
+/// The id of a command whose failure Node knows already.
+const FAILED: u64 = u64::MAX;
+
+fn reap(first: &FirstOfMany<'_>, children: &mut BTreeMap<i32, Child>) {
+    while let Some((pid, exit)) = process::reap_any() {
+        // What is not in the list is an orphan, and nobody asks how it ended.
+        let Some(mut child) = children.remove(&pid) else { continue };
+        tell_execution(first, &mut child);
+        if child.id != FAILED {
+            let _ = protocol::send(
+                first.node,
+                Kind::ChildExited,
+                child.id,
+                &protocol::encode::<Exit>(&exit),
+                &[],
+            );
+        }
+    }
+}
+
+fn serve_frame(first: &FirstOfMany<'_>, frame: Frame, children: &mut BTreeMap<i32, Child>) -> Result<()> {
+    let id = frame.id;
+    match frame.kind {
+        Kind::Spawn => {
+            match spawn(first, frame) {
+                Ok((pid, child)) => {
+                    children.insert(pid, child);
+                }
+                Err(error) => send_failure(first.node.as_fd(), Kind::SpawnFailed, id, &error),
+            }
+            Ok(())
+        }
+        Kind::Mounts => {
+            match mount_table(first) {
+                Ok(table) => {
+                    let _ = protocol::send(first.node, Kind::MountTable, id, &[], &[table.as_fd()]);
+                }
+                Err(error) => send_failure(first.node.as_fd(), Kind::SpawnFailed, id, &error),
+            }
+            Ok(())
+        }
+        _ => Err(Error::new(ErrorCode::Supervisor, "Node asks for something unexpected")),
+    }
+}
+
+/// The mount table as it is now. The open file belongs to this mount namespace and root, whatever is mounted on /proc.
+fn mount_table(first: &FirstOfMany<'_>) -> Result<OwnedFd> {
+    let fail = |what: String| Error::new(ErrorCode::Proc, format!("the mount table can't be read: {what}"));
+    let file = first.mountinfo.as_ref().ok_or_else(|| fail("it was not opened".into()))?;
+    rustix::fs::seek(file, rustix::fs::SeekFrom::Start(0)).map_err(|errno| fail(errno.to_string()))?;
+    let text = rootfs::kernel::linux::read_to_end(file.as_fd()).map_err(|call| fail(call.to_string()))?;
+    memfd::sealed(c"rootfs-mountinfo", &text, false).map_err(|call| fail(call.to_string()))
+}
+
+fn spawn(first: &FirstOfMany<'_>, frame: Frame) -> Result<(i32, Child)> {
+    let id = frame.id;
+    let [payload, stdin, stdout, stderr]: [OwnedFd; 4] = frame
+        .fds
+        .try_into()
+        .map_err(|_| Error::new(ErrorCode::Supervisor, "a command needs four descriptors"))?;
+    let bytes = memfd::read_sealed(&payload, MAX_PAYLOAD)
+        .map_err(|call| Error::from_call(ErrorCode::Supervisor, "the command's description", &call))?;
+    let spec: ProcessSpec =
+        protocol::decode(&bytes).map_err(|error| connection_error("the command's description", &error))?;
+    drop(payload);
+    let (execution, child_execution) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(|errno| Error::new(ErrorCode::Exec, format!("a pipe can't be made: {errno}")))?;
+    let fork = process::fork(process::CloneRequest::default())
+        .map_err(|call| Error::from_call(ErrorCode::Exec, "a process can't be made", &call))?;
+    match fork {
+        process::Fork::Parent { pid, pidfd } => Ok((pid, Child { id, pidfd, execution: Some(execution) })),
+        process::Fork::Child => {
+            let _ = process::new_session();
+            // One end for two uses would be closed for the other: the report is the pipe, and the socket is
+            // duplicated by the fork.
+            let error = execute(first, &spec, [stdin, stdout, stderr], &child_execution);
+            send_failure(first.node.as_fd(), Kind::SpawnFailed, id, &error);
+            let _ = rustix::io::write(&child_execution, &[1]);
+            process::exit(127)
+        }
+    }
+}
+
+/// Runs in the child.
+fn execute(
+    first: &FirstOfMany<'_>,
+    spec: &ProcessSpec,
+    streams: [OwnedFd; 3],
+    execution: &OwnedFd,
+) -> Box<Error> {
+    if !first.pid_namespace
+        && let Err(call) = process::die_with_parent()
+    {
+        return Error::from_call(ErrorCode::Exec, "the command can't follow its container", &call);
+    }
+    become_command(spec, &streams, &[execution.as_fd(), first.node.as_fd()], first.groups)
+}

@@ -1,0 +1,538 @@
+//! The supervisor's loop: it starts containers, tells Node when they end, cleans up, and ends them all when Node goes.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rootfs::error::{Error, ErrorCode, Result};
+use rootfs::execute::Level;
+use rootfs::journal::{self, Record};
+use rootfs::kernel::linux::Linux;
+use rootfs::kernel::memfd;
+use rootfs::kernel::process::{self, namespaces};
+use rootfs::process::Rlimit;
+use rootfs::protocol::{self, Answer, Exit, Frame, FrameError, Hello, Kind, Leftover, Start};
+use rustix::event::epoll;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use serde::{Deserialize, Serialize};
+
+use crate::first_process::{FirstProcess, SetUp};
+use crate::idmap;
+use crate::opener::Opener;
+
+const RLIMIT_NOFILE: u32 = 7;
+/// Descriptors that always come with a request, before the optional ones.
+const FIXED_FDS: usize = 6;
+
+/// What an event is about: a number that the kernel keeps for us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Event {
+    Node,
+    Ended(u64),
+    Control(u64),
+    Cleaned(u64),
+}
+
+impl Event {
+    fn pack(self) -> u64 {
+        match self {
+            Self::Node => 0,
+            Self::Ended(id) => id << 2 | 1,
+            Self::Control(id) => id << 2 | 2,
+            Self::Cleaned(id) => id << 2 | 3,
+        }
+    }
+
+    fn unpack(word: u64) -> Self {
+        match (word >> 2, word & 3) {
+            (id, 1) => Self::Ended(id),
+            (id, 2) => Self::Control(id),
+            (id, 3) => Self::Cleaned(id),
+            _ => Self::Node,
+        }
+    }
+}
+
+/// A container, from the request until everything is taken down.
+struct Container {
+    pid: i32,
+    pidfd: OwnedFd,
+    start: Start,
+    journal: OwnedFd,
+    control: Option<OwnedFd>,
+    opener: Option<OwnedFd>,
+    /// A child that runs newuidmap.
+    mapper: Option<OwnedFd>,
+    /// Held as long as it lives, so that nobody removes its mountpoints.
+    locks: Vec<OwnedFd>,
+    cleaner: Option<Cleaner>,
+}
+
+struct Cleaner {
+    pidfd: OwnedFd,
+    result: OwnedFd,
+}
+
+/// What a cleaner found.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Cleaned {
+    in_use: Vec<Record>,
+    left: Vec<Leftover>,
+}
+
+struct Server {
+    node: OwnedFd,
+    epoll: OwnedFd,
+    kernel: Linux,
+    containers: BTreeMap<u64, Container>,
+    /// Descriptors that came before their request.
+    early: BTreeMap<u64, Vec<OwnedFd>>,
+    /// Mountpoints that could not be removed because other containers use their tree.
+    pending: Vec<Record>,
+    level: Option<Level>,
+    identity: (u32, u32),
+    open_files: Option<Rlimit>,
+}
+
+/// Serves until Node goes. The exit status of the supervisor.
+pub(crate) fn run(node: OwnedFd) -> i32 {
+    let Ok(epoll) = epoll::create(epoll::CreateFlags::CLOEXEC) else { return 1 };
+    let open_files = process::rlimit(RLIMIT_NOFILE).ok();
+    if let Some(limit) = open_files {
+        // Each container costs a few descriptors here; the first process gets the caller's own limit back.
+        let _ = process::set_rlimit(Rlimit { soft: limit.hard, ..limit });
+    }
+    let identity = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let mut server = Server {
+        node,
+        epoll,
+        kernel: Linux::default(),
+        containers: BTreeMap::new(),
+        early: BTreeMap::new(),
+        pending: Vec::new(),
+        level: None,
+        identity,
+        open_files,
+    };
+    if rustix::net::sockopt::set_socket_passcred(&server.node, true).is_err()
+        || server.watch_node().is_err()
+        || server.greet().is_err()
+    {
+        return 1;
+    }
+    server.serve();
+    server.end_all();
+    0
+}
+
+impl Server {
+    fn watch_node(&self) -> rustix::io::Result<()> {
+        self.watch(self.node.as_fd(), Event::Node)
+    }
+
+    fn watch(&self, fd: BorrowedFd<'_>, event: Event) -> rustix::io::Result<()> {
+        epoll::add(&self.epoll, fd, epoll::EventData::new_u64(event.pack()), epoll::EventFlags::IN)
+    }
+
+    fn greet(&self) -> std::result::Result<(), FrameError> {
+        let hello = Hello { pid: rustix::process::getpid().as_raw_nonzero().get() };
+        protocol::send(&self.node, Kind::Hello, 0, &protocol::encode(&hello), &[])
+    }
+
+    fn serve(&mut self) {
+        let mut events = Vec::with_capacity(64);
+        loop {
+            events.clear();
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), None) {
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(_) => return,
+                Ok(_) => {}
+            }
+            // What has ended is told before new requests are served: they may be waiting for just that.
+            let mut node = false;
+            for event in &events {
+                match Event::unpack(event.data.u64()) {
+                    Event::Node => node = true,
+                    Event::Ended(id) => self.ended(id),
+                    Event::Control(id) => self.controlled(id),
+                    Event::Cleaned(id) => self.cleaned(id),
+                }
+            }
+            if node && !self.hear_node() {
+                return;
+            }
+        }
+    }
+
+    /// Serves one frame of Node. `false` when Node is gone, or not to be understood.
+    fn hear_node(&mut self) -> bool {
+        let Ok(frame) = protocol::receive(&self.node) else { return false };
+        let id = frame.id;
+        match frame.kind {
+            Kind::Fds if id != 0 => {
+                self.early.entry(id).or_default().extend(frame.fds);
+                true
+            }
+            Kind::Start if id != 0 && id < 1 << 62 && !self.containers.contains_key(&id) => {
+                if let Err(error) = self.start(frame) {
+                    crate::first_process::send_failure(self.node.as_fd(), Kind::Refused, id, &error);
+                }
+                true
+            }
+            Kind::Close => {
+                if let Some(container) = self.containers.get(&id) {
+                    container.kill();
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Requests are served with the rights the caller has now: one who has changed needs another supervisor.
+    fn check_sender(&self, frame: &Frame) -> Result<()> {
+        match frame.sender {
+            Some((_, uid, gid)) if (uid, gid) == self.identity => Ok(()),
+            _ => Err(Error::new(
+                ErrorCode::Denied,
+                "the request doesn't come from the user who started the supervisor",
+            )),
+        }
+    }
+
+    fn start(&mut self, frame: Frame) -> Result<()> {
+        self.check_sender(&frame)?;
+        let id = frame.id;
+        let wrong =
+            |what: &str| Error::new(ErrorCode::Supervisor, format!("a request that is wrong: {what}"));
+        let start: Start = frame.decode().map_err(|error| wrong(&error.to_string()))?;
+        let mut fds = frame.fds.into_iter();
+        let mut next = || fds.next().ok_or_else(|| wrong("a descriptor is missing"));
+        let (payload, node, journal) = (next()?, next()?, next()?);
+        let streams = [next()?, next()?, next()?];
+        let cgroup = if start.cgroup { Some(next()?) } else { None };
+        let mut sources = self.early.remove(&id).unwrap_or_default();
+        sources.extend(fds);
+        if sources.len() != start.sources as usize {
+            return Err(wrong("the number of sources"));
+        }
+        debug_assert!(FIXED_FDS == 6);
+        let (control, first_control) = pair()?;
+        let (opener_end, first_opener) = if start.opener {
+            let (here, there) = pair()?;
+            (Some(here), Some(there))
+        } else {
+            (None, None)
+        };
+        let first = FirstProcess {
+            start: start.clone(),
+            payload: duplicate(&payload)?,
+            node,
+            journal: duplicate(&journal)?,
+            streams,
+            sources,
+            control: first_control,
+            opener: first_opener,
+            known_level: self.level.filter(|_| start.user.is_none()),
+            open_files: self.open_files,
+        };
+        let request = process::CloneRequest {
+            namespaces: clone_flags(&start),
+            cgroup: cgroup.as_ref().map(AsFd::as_fd),
+        };
+        let fork = process::fork(request).map_err(|call| clone_error(&start, &call))?;
+        let process::Fork::Parent { pid, pidfd } = fork else { first.run() };
+        let mut container = Container {
+            pid,
+            pidfd,
+            start,
+            journal,
+            control: Some(control),
+            opener: None,
+            mapper: None,
+            locks: Vec::new(),
+            cleaner: None,
+        };
+        if let Err(error) = self.introduce(id, &mut container, opener_end.as_ref(), &payload, &first) {
+            container.kill();
+            let _ = process::wait_for(container.pidfd.as_fd());
+            return Err(error);
+        }
+        self.containers.insert(id, container);
+        Ok(())
+    }
+
+    /// Tells everybody about a new first process.
+    fn introduce(
+        &self,
+        id: u64,
+        container: &mut Container,
+        opener: Option<&OwnedFd>,
+        payload: &OwnedFd,
+        first: &FirstProcess,
+    ) -> Result<()> {
+        let pid = protocol::encode(&container.pid);
+        let gone = |error: FrameError| crate::broker::connection_error("a first process", &error);
+        let hooks_or_user = container.start.user.is_some() || container.start.opener || container.start.hooks;
+        if let Some(control) = container.control.as_ref().filter(|_| hooks_or_user) {
+            protocol::send(control, Kind::Started, id, &pid, &[]).map_err(gone)?;
+        }
+        protocol::send(&self.node, Kind::Started, id, &pid, &[container.pidfd.as_fd()]).map_err(gone)?;
+        let watched = self.watch(container.pidfd.as_fd(), Event::Ended(id)).and_then(|()| {
+            container
+                .control
+                .as_ref()
+                .map_or(Ok(()), |control| self.watch(control.as_fd(), Event::Control(id)))
+        });
+        watched.map_err(|errno| Error::new(ErrorCode::Supervisor, format!("epoll: {errno}")))?;
+        if let Some(socket) = opener {
+            let fork = process::fork(process::CloneRequest::default())
+                .map_err(|call| Error::from_call(ErrorCode::Supervisor, "an opener can't be made", &call))?;
+            match fork {
+                process::Fork::Child => Opener {
+                    start: &container.start,
+                    payload,
+                    sources: &first.sources,
+                    socket,
+                    pid: container.pid,
+                    pidfd: &container.pidfd,
+                }
+                .run(),
+                process::Fork::Parent { pidfd, .. } => container.opener = Some(pidfd),
+            }
+        }
+        Ok(())
+    }
+
+    /// A first process says something.
+    fn controlled(&mut self, id: u64) {
+        let Some(container) = self.containers.get_mut(&id) else { return };
+        let Some(control) = &container.control else { return };
+        match protocol::receive(control) {
+            Ok(Frame { kind: Kind::MapIds, .. }) => self.map_ids(id),
+            Ok(frame) if frame.kind == Kind::SetUp => {
+                if let Ok(set_up) = frame.decode::<SetUp>()
+                    && container.start.user.is_none()
+                    && !container.start.opener
+                {
+                    self.level.get_or_insert(set_up.level);
+                }
+                container.locks.extend(frame.fds);
+            }
+            // It has ended, or become its command. Either way it asks for nothing more.
+            _ => container.control = None,
+        }
+    }
+
+    fn map_ids(&mut self, id: u64) {
+        let Some(container) = self.containers.get_mut(&id) else { return };
+        let (Some(control), Some(map)) = (&container.control, &container.start.user) else { return };
+        let writer = idmap::writer(map);
+        let result = if writer == idmap::Writer::Helpers {
+            // The helpers take milliseconds; a child waits for them and answers.
+            match process::fork(process::CloneRequest::default()) {
+                Ok(process::Fork::Child) => {
+                    answer_mapped(control, idmap::run_helpers(container.pid, map));
+                    process::exit(0)
+                }
+                Ok(process::Fork::Parent { pidfd, .. }) => {
+                    container.mapper = Some(pidfd);
+                    return;
+                }
+                Err(call) => Err(Error::from_call(ErrorCode::Supervisor, "a helper can't be made", &call)),
+            }
+        } else {
+            idmap::write(&self.kernel, container.pid, map, writer)
+        };
+        answer_mapped(control, result);
+    }
+
+    /// A first process has ended.
+    fn ended(&mut self, id: u64) {
+        let Some(container) = self.containers.get_mut(&id) else { return };
+        let exit = process::wait_for(container.pidfd.as_fd()).unwrap_or(Exit::Code(255));
+        let _ = epoll::delete(&self.epoll, &container.pidfd);
+        container.ended();
+        let _ = protocol::send(&self.node, Kind::Exited, id, &protocol::encode(&exit), &[]);
+        if journal::is_empty(&container.journal) && self.pending.is_empty() {
+            self.closed(id, &[]);
+        } else {
+            self.clean(id);
+        }
+    }
+
+    /// Has a child remove the mountpoints that were made: the filesystem may be slow.
+    fn clean(&mut self, id: u64) {
+        let pending = std::mem::take(&mut self.pending);
+        let Some(container) = self.containers.get_mut(&id) else {
+            self.pending = pending;
+            return;
+        };
+        let started = rustix::fs::memfd_create(c"rootfs-cleaned", rustix::fs::MemfdFlags::CLOEXEC)
+            .map_err(|errno| errno.raw_os_error())
+            .and_then(|result| {
+                let fork = process::fork(process::CloneRequest::default()).map_err(|call| call.errno)?;
+                Ok((fork, result))
+            });
+        match started {
+            Ok((process::Fork::Child, result)) => {
+                let cleaned = clean_now(&container.journal, pending);
+                let _ = rustix::io::write(&result, &protocol::encode(&cleaned));
+                process::exit(0)
+            }
+            Ok((process::Fork::Parent { pidfd, .. }, result)) => {
+                container.cleaner = Some(Cleaner { pidfd, result });
+                let watched = container.cleaner.as_ref().is_some_and(|cleaner| {
+                    let data = epoll::EventData::new_u64(Event::Cleaned(id).pack());
+                    epoll::add(&self.epoll, &cleaner.pidfd, data, epoll::EventFlags::IN).is_ok()
+                });
+                // A cleaner that isn't waited for by the loop is waited for here.
+                if !watched {
+                    self.cleaned(id);
+                }
+            }
+            Err(_) => {
+                let cleaned = clean_now(&container.journal, pending);
+                self.finish_cleaning(id, cleaned);
+            }
+        }
+    }
+
+    fn cleaned(&mut self, id: u64) {
+        let Some(container) = self.containers.get_mut(&id) else { return };
+        let Some(cleaner) = container.cleaner.take() else { return };
+        let _ = process::wait_for(cleaner.pidfd.as_fd());
+        let _ = epoll::delete(&self.epoll, &cleaner.pidfd);
+        let bytes = memfd::read(&cleaner.result, 64 << 20).unwrap_or_default();
+        let cleaned = protocol::decode::<Cleaned>(&bytes).unwrap_or_default();
+        self.finish_cleaning(id, cleaned);
+    }
+
+    fn finish_cleaning(&mut self, id: u64, cleaned: Cleaned) {
+        let mut left = cleaned.left;
+        left.extend(
+            cleaned
+                .in_use
+                .iter()
+                .map(|record| journal::leftover(record, "another container has mountpoints in this tree")),
+        );
+        self.pending.extend(cleaned.in_use);
+        self.closed(id, &left);
+    }
+
+    fn closed(&mut self, id: u64, left: &[Leftover]) {
+        self.containers.remove(&id);
+        let mut shown = left;
+        // What doesn't fit into a frame is left out; the first hundreds tell enough.
+        let mut body = protocol::encode(&shown);
+        while body.len() > protocol::MAX_BODY {
+            shown = &shown[..shown.len() / 2];
+            body = protocol::encode(&shown);
+        }
+        let _ = protocol::send(&self.node, Kind::Closed, id, &body, &[]);
+    }
+
+    /// Node is gone, however that happened: so is everything.
+    fn end_all(&mut self) {
+        for container in self.containers.values() {
+            container.kill();
+        }
+        let containers = std::mem::take(&mut self.containers);
+        let mut journals = Vec::new();
+        for (_, mut container) in containers {
+            let _ = process::wait_for(container.pidfd.as_fd());
+            container.ended();
+            if let Some(cleaner) = &container.cleaner {
+                let _ = process::wait_for(cleaner.pidfd.as_fd());
+            }
+            journals.push(container.journal);
+        }
+        for journal in journals.iter().rev() {
+            self.pending.extend(clean_now(journal, Vec::new()).in_use);
+        }
+        let pending = std::mem::take(&mut self.pending);
+        journal::remove(pending);
+    }
+}
+
+fn clean_now(journal: &OwnedFd, pending: Vec<Record>) -> Cleaned {
+    let own = journal::clean_up(journal);
+    let others = journal::remove(pending);
+    Cleaned { in_use: [others.in_use, own.in_use].concat(), left: [own.left, others.left].concat() }
+}
+
+fn answer_mapped(control: &OwnedFd, result: Result<()>) {
+    let answer = match result {
+        Ok(()) => Answer::Done(()),
+        Err(error) => Answer::Failed(*error),
+    };
+    let _ = protocol::send(control, Kind::Mapped, 0, &protocol::encode(&answer), &[]);
+}
+
+impl Container {
+    fn kill(&self) {
+        process::kill(self.pidfd.as_fd());
+        if !self.start.pid {
+            // Without a pid namespace the end of the first process ends no other. It leads a session and group of its
+            // own.
+            process::kill_group(self.pid);
+        }
+    }
+
+    /// The first process is gone; what was held for it goes too.
+    fn ended(&mut self) {
+        if !self.start.pid {
+            process::kill_group(self.pid);
+        }
+        self.locks.clear();
+        self.control = None;
+        for helper in [self.opener.take(), self.mapper.take()].into_iter().flatten() {
+            process::kill(helper.as_fd());
+            let _ = process::wait_for(helper.as_fd());
+        }
+    }
+}
+
+/// A connection between two processes of a container.
+fn pair() -> Result<(OwnedFd, OwnedFd)> {
+    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .map_err(|errno| Error::new(ErrorCode::Supervisor, format!("a socket can't be made: {errno}")))
+}
+
+fn duplicate(fd: &OwnedFd) -> Result<OwnedFd> {
+    rustix::io::fcntl_dupfd_cloexec(fd, 0).map_err(|errno| {
+        Error::new(ErrorCode::Supervisor, format!("a descriptor can't be duplicated: {errno}"))
+    })
+}
+
+fn clone_flags(start: &Start) -> u64 {
+    let mut flags = 0;
+    for (wanted, flag) in [
+        (start.user.is_some(), namespaces::USER),
+        (start.mount, namespaces::MOUNT),
+        (start.pid, namespaces::PID),
+        (start.ipc, namespaces::IPC),
+        (start.uts, namespaces::UTS),
+        // In a cgroup of its own, the namespace is made from inside: its root is where it is made.
+        (start.cgroup_namespace && !start.cgroup, namespaces::CGROUP),
+        (start.network, namespaces::NETWORK),
+    ] {
+        if wanted {
+            flags |= u64::from(flag.cast_unsigned());
+        }
+    }
+    flags
+}
+
+fn clone_error(start: &Start, call: &rootfs::error::SysError) -> Box<Error> {
+    let error = Error::from_call(ErrorCode::Denied, "the container's first process can't be made", call);
+    if start.user.is_some() {
+        error.with_hint(
+            "user namespaces may be restricted on this host: look at sysctl kernel.unprivileged_userns_clone, \
+             user.max_user_namespaces and kernel.apparmor_restrict_unprivileged_userns",
+        )
+    } else if call.errno == 1 {
+        error.with_hint("new namespaces without a user namespace need CAP_SYS_ADMIN")
+    } else {
+        error
+    }
+}

@@ -1,0 +1,364 @@
+//! A client of the supervisor for tests: what the addon does, without Node.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests make and read their own files")]
+#![allow(unreachable_pub, dead_code, missing_docs, reason = "each test program uses a part of this")]
+
+use std::fs;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rootfs::defaults;
+use rootfs::error::Error;
+use rootfs::execute::Level;
+use rootfs::kernel::memfd;
+use rootfs::options::{Attributes, Propagation, attr};
+use rootfs::path::PathBytes;
+use rootfs::plan::Plan;
+use rootfs::process::{ProcessSpec, User};
+use rootfs::protocol::{self, Exit, Frame, Kind, Leftover, Payload, Report, Start};
+use rootfs::spec::{
+    BindSource, HookPoint, IdMap, IdMapping, Mask, MissingMask, Mount, MountKind, ReadonlyRoot, Root,
+    RootfsSpec,
+};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+
+/// The user of the unprivileged cell.
+pub const NOBODY: u32 = 65534;
+
+/// A cell of the table: who calls, and with which user namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cell {
+    /// Root without a user namespace.
+    Root,
+    /// Root with a user namespace that maps one id.
+    RootUser,
+    /// Root with a user namespace that maps a range.
+    RootRange,
+    /// An ordinary user.
+    Ordinary,
+}
+
+impl Cell {
+    pub const ALL: [Self; 4] = [Self::Root, Self::RootUser, Self::RootRange, Self::Ordinary];
+
+    pub fn map(self) -> Option<IdMap> {
+        let line = |host_id, size| vec![IdMapping { container_id: 0, host_id, size }];
+        match self {
+            Self::Root => None,
+            Self::RootUser => Some(IdMap { uids: line(0, 1), gids: line(0, 1) }),
+            Self::RootRange => Some(IdMap { uids: line(100_000, 65536), gids: line(100_000, 65536) }),
+            Self::Ordinary => Some(IdMap { uids: line(NOBODY, 1), gids: line(NOBODY, 1) }),
+        }
+    }
+
+    pub fn owner(self) -> u32 {
+        self.map().map_or(0, |map| map.uids[0].host_id)
+    }
+
+    pub fn privileged(self) -> bool {
+        self != Self::Ordinary
+    }
+}
+
+/// A directory of our own that is removed at the end, unless something is mounted below it.
+pub struct Scratch(pub PathBuf);
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+impl Scratch {
+    pub fn new() -> Self {
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("rootfs-test-{}-{number}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(self.0.to_str().unwrap()), "a mount is left below {}", self.0.display());
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A root with busybox and nothing else.
+pub fn busybox_root(directory: &Path, cell: Cell, mountpoints: bool) -> PathBuf {
+    let root = directory.join("root");
+    for name in ["", "bin", "etc"] {
+        fs::create_dir(root.join(name)).unwrap();
+    }
+    fs::copy("/bin/busybox", root.join("bin/busybox")).expect("the Debian package busybox-static is needed");
+    for name in
+        ["sh", "cat", "id", "true", "sleep", "ls", "mkdir", "stat", "hostname", "echo", "test", "touch", "wc"]
+    {
+        symlink("busybox", root.join("bin").join(name)).unwrap();
+    }
+    if mountpoints {
+        for name in ["proc", "dev", "sys", "tmp"] {
+            fs::create_dir(root.join(name)).unwrap();
+        }
+    }
+    give_to(&root, cell.owner());
+    root
+}
+
+fn give_to(path: &Path, owner: u32) {
+    std::os::unix::fs::lchown(path, Some(owner), Some(owner)).unwrap();
+    if path.is_dir() && !path.is_symlink() {
+        for entry in fs::read_dir(path).unwrap() {
+            give_to(&entry.unwrap().path(), owner);
+        }
+        chown(path, Some(owner), Some(owner)).unwrap();
+    }
+}
+
+/// What every container gets.
+pub fn default_spec(root: &Path) -> RootfsSpec {
+    let mut spec = RootfsSpec::new(Root::Directory(PathBytes::from(root)));
+    spec.mounts.push(defaults::proc());
+    spec.mounts.extend(defaults::dev(defaults::DEV_SIZE, false));
+    spec.mounts.push(defaults::sysfs(true));
+    spec.mounts.push(defaults::cgroup(true));
+    spec.dev = true;
+    spec.readonly = Some(ReadonlyRoot { recursive: false });
+    spec.readonly_paths = defaults::READONLY_PATHS.map(PathBytes::from).to_vec();
+    spec.masks =
+        defaults::MASKED_PATHS.map(|path| Mask { path: path.into(), missing: MissingMask::Skip }).to_vec();
+    spec.hostname = Some("box".into());
+    spec
+}
+
+/// A read-only bind as the builder makes it.
+pub fn bind(source: &Path, destination: &str) -> Mount {
+    Mount {
+        destination: destination.into(),
+        kind: MountKind::Bind {
+            source: BindSource::Host(PathBytes::from(source)),
+            recursive: true,
+            optional: false,
+            within: None,
+        },
+        attributes: Attributes {
+            set_recursive: attr::RDONLY | attr::NOSUID | attr::NODEV,
+            ..Attributes::default()
+        },
+        propagation: vec![Propagation::RPRIVATE],
+        ineffective: vec![],
+    }
+}
+
+pub fn shell(script: &str) -> ProcessSpec {
+    ProcessSpec {
+        command: "/bin/sh".into(),
+        args: ["sh", "-c", script].map(|arg| arg.as_bytes().to_vec()).to_vec(),
+        env: vec![b"PATH=/bin".to_vec()],
+        cwd: None,
+        user: User::default(),
+        capabilities: None,
+        no_new_privileges: true,
+        rlimits: vec![],
+        seccomp: None,
+    }
+}
+
+/// A supervisor and the connection to it.
+pub struct Supervisor {
+    pub child: Child,
+    pub socket: OwnedFd,
+    next: u64,
+}
+
+/// What became of a container.
+#[derive(Debug)]
+pub struct Ended {
+    pub exit: Exit,
+    pub output: String,
+    pub report: Option<Report>,
+    pub failure: Option<Error>,
+    pub left: Vec<Leftover>,
+}
+
+pub struct Running {
+    pub id: u64,
+    pub node: OwnedFd,
+    pub journal: OwnedFd,
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    output: OwnedFd,
+}
+
+pub fn pair() -> (OwnedFd, OwnedFd) {
+    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap()
+}
+
+pub fn memory() -> OwnedFd {
+    rustix::fs::memfd_create(c"test", rustix::fs::MemfdFlags::CLOEXEC).unwrap()
+}
+
+impl Supervisor {
+    pub fn start(cell: Cell) -> Self {
+        let (here, there) = pair();
+        let user = if cell == Cell::Ordinary {
+            format!("setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups")
+        } else {
+            String::new()
+        };
+        let script = format!("exec 3<&0 </dev/null; exec {user} \"$0\"");
+        let child = Command::new("/bin/sh")
+            .args(["-c", &script, env!("CARGO_BIN_EXE_rootfs-supervisor")])
+            .env_clear()
+            .stdin(Stdio::from(there))
+            .spawn()
+            .unwrap();
+        let hello = protocol::receive(&here).unwrap();
+        assert_eq!(hello.kind, Kind::Hello);
+        Self { child, socket: here, next: 0 }
+    }
+
+    pub fn begin(
+        &mut self,
+        cell: Cell,
+        spec: &RootfsSpec,
+        process: Option<ProcessSpec>,
+        level: Option<Level>,
+    ) -> Result<Running, Box<Error>> {
+        self.next += 1;
+        let plan = Plan::new(spec)?;
+        let hooks: Vec<HookPoint> = plan.hooks().map(|hook| hook.point).collect();
+        let user = cell.map();
+        let start = Start {
+            user: user.clone(),
+            pid: true,
+            ipc: true,
+            uts: true,
+            cgroup_namespace: true,
+            network: false,
+            mount: user.is_some(),
+            opener: (cell.privileged() && user.is_some())
+                || hooks.iter().any(|point| point.in_runtime_namespaces()),
+            hooks: !hooks.is_empty(),
+            cgroup: false,
+            sources: 0,
+        };
+        let payload = Payload {
+            plan,
+            process,
+            verify: true,
+            report_steps: false,
+            level,
+            privileged: cell.privileged(),
+        };
+        let payload = memfd::sealed(c"payload", &protocol::encode(&payload), false).unwrap();
+        let (node, first) = pair();
+        let (journal, output) = (memory(), memory());
+        let null = fs::File::open("/dev/null").unwrap();
+        let fds: Vec<BorrowedFd<'_>> = vec![
+            payload.as_fd(),
+            first.as_fd(),
+            journal.as_fd(),
+            null.as_fd(),
+            output.as_fd(),
+            output.as_fd(),
+        ];
+        // The kernel lets root say that it is somebody else, which here plays the ordinary user's program.
+        let id = if cell.privileged() { 0 } else { NOBODY };
+        let sender = rustix::net::UCred {
+            pid: rustix::process::getpid(),
+            uid: rustix::fs::Uid::from_raw(id),
+            gid: rustix::fs::Gid::from_raw(id),
+        };
+        protocol::send_as(
+            &self.socket,
+            Kind::Start,
+            self.next,
+            &protocol::encode(&start),
+            &fds,
+            Some(sender),
+        )
+        .unwrap();
+        drop(first);
+        let mut frame = self.receive(self.next);
+        if frame.kind == Kind::Refused {
+            return Err(Box::new(frame.decode().unwrap()));
+        }
+        assert_eq!(frame.kind, Kind::Started);
+        let pid = frame.decode().unwrap();
+        Ok(Running { id: self.next, node, journal, pid, pidfd: frame.fds.pop().unwrap(), output })
+    }
+
+    pub fn receive(&self, id: u64) -> Frame {
+        let frame = protocol::receive(&self.socket).unwrap();
+        assert_eq!(frame.id, id, "{frame:?}");
+        frame
+    }
+
+    pub fn close(&self, id: u64) {
+        protocol::send(&self.socket, Kind::Close, id, &[], &[]).unwrap();
+    }
+
+    /// Waits for the end of a container.
+    pub fn finish(&self, running: &Running) -> Ended {
+        let (mut report, mut failure) = (None, None);
+        while let Ok(frame) = protocol::receive(&running.node) {
+            match frame.kind {
+                Kind::Ready => report = Some(frame.decode().unwrap()),
+                Kind::Failed => failure = Some(frame.decode().unwrap()),
+                _ => {}
+            }
+        }
+        let exit = self.receive(running.id);
+        assert_eq!(exit.kind, Kind::Exited);
+        let closed = self.receive(running.id);
+        assert_eq!(closed.kind, Kind::Closed);
+        let output = memfd::read(&running.output, 1 << 20).unwrap();
+        Ended {
+            exit: exit.decode().unwrap(),
+            output: String::from_utf8_lossy(&output).into_owned(),
+            report,
+            failure,
+            left: closed.decode().unwrap(),
+        }
+    }
+
+    pub fn run(&mut self, cell: Cell, spec: &RootfsSpec, script: &str, level: Option<Level>) -> Ended {
+        let running = self.begin(cell, spec, Some(shell(script)), level).unwrap();
+        self.finish(&running)
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        // The end of the socket is the end of the supervisor.
+        let (other, _) = pair();
+        self.socket = other;
+        self.child.wait().unwrap();
+    }
+}
+
+/// The mount table of this process, to be compared.
+pub fn host_mounts() -> String {
+    let mut text = String::new();
+    fs::File::open("/proc/self/mountinfo").unwrap().read_to_string(&mut text).unwrap();
+    text
+}
+
+/// Names, types and modes below a directory.
+pub fn listing(directory: &Path) -> Vec<String> {
+    use std::os::unix::fs::MetadataExt;
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let meta = fs::symlink_metadata(&path).unwrap();
+        names.push(format!("{} {:o} {}", path.display(), meta.mode(), meta.uid()));
+        if meta.is_dir() {
+            names.extend(listing(&path));
+        }
+    }
+    names.sort();
+    names
+}
