@@ -1,0 +1,252 @@
+// Compares the time from call to exit of one container: ours, a C program's, bubblewrap's, crun's and runc's.
+
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readFileSync, readlinkSync, statfsSync, writeFileSync } from 'node:fs'
+import { cpus, release, totalmem } from 'node:os'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { findProgram, makeFixture, removeFixture } from './fixture.ts'
+import { table } from './statistics.ts'
+import type { Heap, Measured, Result, Task } from './worker.ts'
+
+const USAGE = `usage: node --import=@oxc-node/core/register bench/run.ts [options]
+  --heap small|1gb|both   memory of the Node process that calls (default: both)
+  --iterations N          measured calls of each contender (default: 200)
+  --only NAMES            comma-separated, a * at the end matches the rest: rootfs*,floor,floor-net
+  --stdio pipe|ignore     stdio of the command, for ours and for child_process (default: pipe)
+  --target busybox|tiny   /bin/true of busybox, or a program that only exits (default: busybox)
+  --gap MS                pause between two calls (default: 2)
+  --json FILE             write the results there`
+
+/** What ours, at most, may be of another's median. `-net` counterparts have the same. */
+const TARGETS: Record<Heap, Record<string, number>> = {
+  small: { floor: 1.25, bwrap: 0.4, crun: 0.27, runc: 0.08, spawn: 1.3 },
+  '1gb': { floor: 1.25, bwrap: 0.1, crun: 0.09, runc: 0.05, spawn: 0.12 },
+}
+const BLOCKED_TARGET: Record<Heap, number> = { small: 0.2, '1gb': 0.02 }
+const HEAP_TARGET = 1.2
+
+const CGROUP2_MAGIC = 0x63677270
+
+interface Comparison {
+  readonly heap: Heap | '1gb / small'
+  readonly ours: string
+  readonly against: string
+  readonly what: 'total' | 'blocked'
+  readonly ratio: number
+  readonly target?: number
+}
+
+function fail(message: string): never {
+  console.error(`bench: ${message}\n${USAGE}`)
+  process.exit(2)
+}
+
+function choice<T extends string>(value: string, name: string, allowed: readonly T[]): T {
+  return allowed.find((item) => item === value) ?? fail(`--${name} is one of ${allowed.join(', ')}`)
+}
+
+function number(value: string, name: string, minimum: number): number {
+  const result = Number(value)
+  return Number.isInteger(result) && result >= minimum
+    ? result
+    : fail(`--${name} is a number from ${minimum}`)
+}
+
+function parse() {
+  try {
+    return parseArgs({
+      options: {
+        heap: { type: 'string', default: 'both' },
+        iterations: { type: 'string', default: '200' },
+        only: { type: 'string', default: '' },
+        stdio: { type: 'string', default: 'pipe' },
+        target: { type: 'string', default: 'busybox' },
+        gap: { type: 'string', default: '2' },
+        json: { type: 'string' },
+        help: { type: 'boolean', default: false },
+      },
+    })
+  } catch (error) {
+    return fail((error as Error).message)
+  }
+}
+
+function readOptions() {
+  const { values } = parse()
+  if (values.help) {
+    console.log(USAGE)
+    process.exit()
+  }
+  const heap = choice(values.heap, 'heap', ['small', '1gb', 'both'])
+  const heaps: readonly Heap[] = heap === 'both' ? ['small', '1gb'] : [heap]
+  return {
+    heaps,
+    iterations: number(values.iterations, 'iterations', 1),
+    only: values.only.split(',').filter((name) => name !== ''),
+    stdio: choice(values.stdio, 'stdio', ['pipe', 'ignore']),
+    target: choice(values.target, 'target', ['busybox', 'tiny']),
+    gap: number(values.gap, 'gap', 0),
+    json: values.json,
+  }
+}
+
+/**
+ * The prefix that puts a command into a mount namespace of its own, so that whatever a contender does, the
+ * machine's mounts stay as they are. On a host with cgroup v1 the namespace shows v2 only: there all
+ * contenders mount the same.
+ */
+function isolation(): string[] {
+  if (process.getuid?.() !== 0) return []
+  const unified = statfsSync('/sys/fs/cgroup').type === CGROUP2_MAGIC
+  const script = `
+    set -e
+    [ "$(readlink /proc/self/ns/mnt)" != "$1" ] || { echo 'bench: no namespace of its own' >&2; exit 1; }
+    shift
+    ${unified ? '' : 'umount -R -l /sys/fs/cgroup && mount -t cgroup2 cgroup /sys/fs/cgroup'}
+    exec "$@"`
+  const namespace = readlinkSync('/proc/self/ns/mnt')
+  return ['unshare', '--mount', '--propagation', 'private', 'sh', '-c', script, 'sh', namespace]
+}
+
+async function runWorker(task: Task): Promise<Result> {
+  const file = join(task.fixture.directory, `task-${task.heap}.json`)
+  writeFileSync(file, JSON.stringify(task))
+  const [command, ...args] = [
+    ...isolation(),
+    process.execPath,
+    ...process.execArgv,
+    join(import.meta.dirname, 'worker.ts'),
+    file,
+  ]
+  const child = spawn(command!, args, { stdio: ['ignore', 'inherit', 'inherit'] })
+  const [code, signal] = await once(child, 'close')
+  if (code !== 0) throw new Error(`the measuring process ended with ${code ?? signal}`)
+  return JSON.parse(readFileSync(task.result, 'utf8')) as Result
+}
+
+function machine() {
+  const version = (name: string): string | undefined => {
+    const path = findProgram(name)
+    return path && execFileSync(path, ['--version'], { encoding: 'utf8' }).split('\n')[0]
+  }
+  return {
+    date: new Date().toISOString(),
+    kernel: release(),
+    architecture: process.arch,
+    cpu: cpus()[0]?.model,
+    cpus: cpus().length,
+    memory: totalmem(),
+    node: process.version,
+    uid: process.getuid?.(),
+    peers: { bwrap: version('bwrap'), crun: version('crun'), runc: version('runc') },
+  }
+}
+
+/** Each of ours against those that make the same: with a network namespace or without. */
+function compare({ heap, measured }: Result): Comparison[] {
+  const find = (name: string): Measured | undefined => measured.find((one) => one.name === name)
+  const comparisons: Comparison[] = []
+  for (const suffix of ['', '-net']) {
+    const ours = find(`rootfs${suffix}`)
+    if (ours === undefined) continue
+    for (const [name, target] of Object.entries(TARGETS[heap])) {
+      const other = find(name === 'spawn' ? name : `${name}${suffix}`)
+      if (other === undefined) continue
+      const pair = { heap, ours: ours.name, against: other.name }
+      const ratio = ours.total.median / other.total.median
+      // A container with a network namespace has no target against no container at all.
+      comparisons.push({ ...pair, what: 'total', ratio, ...(!(suffix && name === 'spawn') && { target }) })
+      if (name === 'spawn') {
+        const blocked = ours.blocked!.median / other.blocked!.median
+        comparisons.push({ ...pair, what: 'blocked', ratio: blocked, target: BLOCKED_TARGET[heap] })
+      }
+    }
+  }
+  return comparisons
+}
+
+function compareHeaps(results: readonly Result[]): Comparison[] {
+  const [small, large] = ['small', '1gb'].map((heap) => results.find((result) => result.heap === heap))
+  if (small === undefined || large === undefined) return []
+  return large.measured.flatMap(({ name, total }): Comparison[] => {
+    const base = small.measured.find((one) => one.name === name)
+    if (base === undefined || base.blocked === undefined) return []
+    const target = name.startsWith('rootfs') ? HEAP_TARGET : undefined
+    const ratio = total.median / base.total.median
+    return [
+      { heap: '1gb / small', ours: name, against: name, what: 'total', ratio, ...(target && { target }) },
+    ]
+  })
+}
+
+const milliseconds = (value: number | undefined): string => (value === undefined ? '-' : value.toFixed(3))
+
+function printResult(result: Result): void {
+  const megabytes = (bytes: number): string => `${Math.round(bytes / 2 ** 20)} MB`
+  console.log(
+    `\n${result.heap} heap: ${megabytes(result.rss)} resident, ${megabytes(result.arrayBuffers)} buffers`,
+  )
+  const base = (name: string): number | undefined => {
+    const floor = name.endsWith('-net') ? 'floor-net' : 'floor'
+    return result.measured.find((one) => one.name === floor)?.total.median
+  }
+  const head = [
+    'contender',
+    'calls',
+    'median ms',
+    'p95',
+    'min',
+    'first',
+    'blocked',
+    'p95',
+    'mounts',
+    '/ floor',
+  ]
+  const rows = result.measured.map(({ name, first, total, blocked, mounts }) => {
+    const floor = base(name)
+    return [
+      name,
+      String(total.count),
+      ...[total.median, total.p95, total.minimum, first, blocked?.median, blocked?.p95].map(milliseconds),
+      mounts === undefined ? '-' : String(mounts),
+      floor === undefined ? '-' : (total.median / floor).toFixed(2),
+    ]
+  })
+  console.log(table([head, ...rows]))
+  for (const { name, reason } of result.missing) console.log(`${name}: ${reason}`)
+}
+
+function printComparisons(comparisons: readonly Comparison[]): void {
+  if (comparisons.length === 0) return
+  const rows = comparisons.map(({ heap, ours, against, what, ratio, target }) => [
+    heap,
+    ours,
+    against,
+    what,
+    ratio.toFixed(3),
+    target === undefined ? '-' : `<= ${target}`,
+    target === undefined ? '' : ratio <= target ? 'met' : 'missed',
+  ])
+  console.log(`\n${table([['heap', 'ours', 'against', 'what', 'ratio', 'target', ''], ...rows], 4)}`)
+}
+
+const { heaps, json, target, ...options } = readOptions()
+// An interrupt ends the worker, and with it this; but the fixture is removed first.
+process.on('SIGINT', () => undefined)
+const fixture = makeFixture(target)
+try {
+  const results: Result[] = []
+  for (const heap of heaps) {
+    const result = join(fixture.directory, `result-${heap}.json`)
+    results.push(await runWorker({ ...options, fixture, heap, warmup: 10, result }))
+    printResult(results.at(-1)!)
+  }
+  const comparisons = [...results.flatMap(compare), ...compareHeaps(results)]
+  printComparisons(comparisons)
+  const report = { machine: machine(), options: { ...options, target }, results, comparisons }
+  if (json !== undefined) writeFileSync(json, `${JSON.stringify(report, undefined, 2)}\n`)
+} finally {
+  removeFixture(fixture)
+}

@@ -1,0 +1,121 @@
+// Measures every contender in turn, in one process with one size of heap. Started by run.ts, in a private
+// mount namespace.
+
+import { readFileSync, writeFileSync } from 'node:fs'
+import { setTimeout } from 'node:timers/promises'
+import { type Contender, makeContenders, type Sample, type Stdio } from './contenders.ts'
+import type { Fixture } from './fixture.ts'
+import { type Summary, shuffler, summarize } from './statistics.ts'
+
+export type Heap = 'small' | '1gb'
+
+export interface Task {
+  readonly fixture: Fixture
+  readonly heap: Heap
+  readonly iterations: number
+  readonly warmup: number
+  readonly gap: number
+  readonly stdio: Stdio
+  readonly only: readonly string[]
+  readonly result: string
+}
+
+export interface Measured {
+  readonly name: string
+  /** Of the first call: what is started on first use is in it. */
+  readonly first: number
+  readonly total: Summary
+  readonly blocked?: Summary
+  readonly mounts?: number
+}
+
+export interface Result {
+  readonly heap: Heap
+  readonly rss: number
+  readonly arrayBuffers: number
+  readonly measured: readonly Measured[]
+  readonly missing: ReadonlyArray<{ name: string; reason: string }>
+}
+
+/**
+ * A gigabyte of buffers, every page written. Not V8's own heap: its pages are marked MADV_DONTFORK, so fork
+ * doesn't copy their page tables and a gigabyte of JavaScript objects hardly shows in what child_process
+ * takes.
+ */
+function fillMemory(): Uint8Array[] {
+  return Array.from({ length: 128 }, (_, chunk) => new Uint8Array(2 ** 23).fill(chunk + 1))
+}
+
+/** `bwrap` names one contender, `bwrap*` all that begin so. */
+function matches(name: string, patterns: readonly string[]): boolean {
+  const fits = (pattern: string): boolean =>
+    pattern.endsWith('*') ? name.startsWith(pattern.slice(0, -1)) : name === pattern
+  return patterns.length === 0 || patterns.some(fits)
+}
+
+async function countMounts(contender: Contender): Promise<number | undefined> {
+  // Lines that are no mounts are the floor's own answer.
+  return (await contender.mountTable?.())?.split('\n').filter((line) => line.includes(' - ')).length
+}
+
+async function measure(task: Task): Promise<Result> {
+  const ballast = task.heap === '1gb' ? fillMemory() : []
+  const contenders: Contender[] = []
+  const missing: Array<{ name: string; reason: string }> = []
+  const first = new Map<string, number>()
+  const mounts = new Map<string, number>()
+  for (const candidate of await makeContenders(task.fixture, task.stdio, (name) =>
+    matches(name, task.only),
+  )) {
+    if ('missing' in candidate) {
+      missing.push({ name: candidate.name, reason: candidate.missing })
+      continue
+    }
+    // One that is installed but refused by this machine is reported like one that is missing.
+    try {
+      first.set(candidate.name, (await candidate.once()).total)
+      const count = await countMounts(candidate)
+      if (count !== undefined) mounts.set(candidate.name, count)
+      contenders.push(candidate)
+    } catch (error) {
+      missing.push({ name: candidate.name, reason: `does not run: ${(error as Error).message}` })
+      candidate.close?.()
+    }
+  }
+
+  const samples = new Map<string, Sample[]>(contenders.map(({ name }) => [name, []]))
+  const shuffle = shuffler(1)
+  for (let round = -task.warmup; round < task.iterations; round++) {
+    // Everyone once per round, so that drift meets all alike; in another order each time, because what one
+    // leaves to the kernel's workers (a network namespace's end) is paid by whoever comes next.
+    for (const contender of shuffle(contenders)) {
+      const sample = await contender.once()
+      if (round >= 0) samples.get(contender.name)!.push(sample)
+      await setTimeout(task.gap)
+    }
+    if (round > 0 && round % 50 === 0) {
+      console.error(`bench: ${task.heap} heap, ${round} of ${task.iterations}`)
+    }
+  }
+
+  const { rss, arrayBuffers } = process.memoryUsage()
+  for (const contender of contenders) contender.close?.()
+  // Also keeps the ballast alive until here.
+  if (task.heap === '1gb' && ballast.length === 0) throw new Error('the ballast is gone')
+  const measured = contenders.map(({ name }): Measured => {
+    const all = samples.get(name)!
+    const blocked = all.flatMap((sample) => (sample.blocked === undefined ? [] : [sample.blocked]))
+    const count = mounts.get(name)
+    return {
+      name,
+      first: first.get(name)!,
+      total: summarize(all.map((sample) => sample.total)),
+      ...(blocked.length > 0 && { blocked: summarize(blocked) }),
+      ...(count !== undefined && { mounts: count }),
+    }
+  })
+  return { heap: task.heap, rss, arrayBuffers, measured, missing }
+}
+
+const task = JSON.parse(readFileSync(process.argv[2]!, 'utf8')) as Task
+writeFileSync(task.result, JSON.stringify(await measure(task)))
