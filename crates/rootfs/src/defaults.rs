@@ -19,7 +19,8 @@ pub const MASKED_PATHS: [&str; 10] = [
 ];
 
 /// Paths that are read-only by default.
-pub const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+pub const READONLY_PATHS: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// The size of /dev and /dev/shm, in bytes.
 pub const DEV_SIZE: u64 = 64 << 20;
@@ -33,7 +34,11 @@ pub fn filesystem(destination: &str, fstype: &str, flags: u64, data: &[(&str, &s
         destination: PathBytes::from(destination),
         kind: MountKind::Filesystem {
             fstype: fstype.to_owned(),
-            source: Some(PathBytes::from(if fstype == "tmpfs" && destination == "/dev/shm" { "shm" } else { fstype })),
+            source: Some(PathBytes::from(if fstype == "tmpfs" && destination == "/dev/shm" {
+                "shm"
+            } else {
+                fstype
+            })),
             superblock: Vec::new(),
             data: data
                 .iter()

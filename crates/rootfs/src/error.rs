@@ -91,7 +91,14 @@ impl SysError {
 
 impl fmt::Display for SysError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}({}): {} ({})", self.syscall, self.arguments, errno_text(self.errno), errno_name(self.errno))
+        write!(
+            f,
+            "{}({}): {} ({})",
+            self.syscall,
+            self.arguments,
+            errno_text(self.errno),
+            errno_name(self.errno)
+        )
     }
 }
 

@@ -219,12 +219,11 @@ fn descend(top: &OwnedFd, parent: &PathBytes) -> Result<OwnedFd, Left> {
         if name == b".." {
             return Err(Left::Kept("its path is not a plain one".into()));
         }
-        current = rustix::fs::openat(&current, PathBytes::new(name).as_path(), flags, Mode::empty()).map_err(
-            |errno| match errno {
+        current = rustix::fs::openat(&current, PathBytes::new(name).as_path(), flags, Mode::empty())
+            .map_err(|errno| match errno {
                 Errno::NOTDIR | Errno::LOOP => Left::Kept("a directory above it was replaced".into()),
                 other => other.into(),
-            },
-        )?;
+            })?;
     }
     Ok(current)
 }
@@ -309,7 +308,8 @@ mod tests {
     #[test]
     fn what_was_made_is_removed_deepest_first() {
         let tree = Tree::new("deepest");
-        let records = [tree.record("", "a", true), tree.record("a", "b", true), tree.record("a/b", "f", false)];
+        let records =
+            [tree.record("", "a", true), tree.record("a", "b", true), tree.record("a/b", "f", false)];
         let file = write(&records);
         assert_eq!(read(&file), records);
         let cleaned = clean_up(&file);

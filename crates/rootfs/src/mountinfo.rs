@@ -95,7 +95,8 @@ mod tests {
 
     #[test]
     fn a_line_is_taken_apart() {
-        let text = b"36 35 98:0 /mnt1 /mnt\\0402 rw,noatime shared:1 master:2 - ext3 /dev/root rw,errors=continue\n";
+        let text =
+            b"36 35 98:0 /mnt1 /mnt\\0402 rw,noatime shared:1 master:2 - ext3 /dev/root rw,errors=continue\n";
         let entries = parse(text);
         assert_eq!(entries.len(), 1);
         let entry = &entries[0];

@@ -148,8 +148,8 @@ const fn word(name: &'static str, effect: Effect) -> Word {
 /// Every word that has a meaning of its own.
 pub const WORDS: &[Word] = {
     use Effect::{
-        Atime, AtimeRecursive, Bind, Clear, ClearRecursive, CopyUp, IdMap, Iversion, Nothing, Set, SetRecursive,
-        Superblock,
+        Atime, AtimeRecursive, Bind, Clear, ClearRecursive, CopyUp, IdMap, Iversion, Nothing, Set,
+        SetRecursive, Superblock,
     };
     use PropagationType::{Private, Shared, Slave, Unbindable};
     &[
@@ -344,7 +344,11 @@ pub fn parse<S: AsRef<str>>(words: &[S]) -> Result<ParsedOptions> {
             Effect::Superblock(key) => parsed.superblock.push(key),
             Effect::Bind(recursive) => parsed.bind = Some(recursive),
             Effect::Propagation(kind, recursive) => parsed.propagation.push(Propagation { kind, recursive }),
-            Effect::Iversion(_) | Effect::Remount | Effect::CopyUp | Effect::IdMap(_) | Effect::Nofollow(_) => {
+            Effect::Iversion(_)
+            | Effect::Remount
+            | Effect::CopyUp
+            | Effect::IdMap(_)
+            | Effect::Nofollow(_) => {
                 return Err(Error::new(
                     ErrorCode::Unsupported,
                     format!("the mount option \"{text}\" is not supported by this version"),

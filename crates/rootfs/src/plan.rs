@@ -12,8 +12,8 @@ use crate::error::Result;
 use crate::options::{Propagation, PropagationType, attr};
 use crate::path::PathBytes;
 use crate::spec::{
-    BindSource, Device, DeviceType, Hook, HookPoint, Mask, Mount, MountKind, Namespace, Namespaces, Root, RootfsSpec,
-    UserNamespace,
+    BindSource, Device, DeviceType, Hook, HookPoint, Mask, Mount, MountKind, Namespace, Namespaces, Root,
+    RootfsSpec, UserNamespace,
 };
 
 /// How far the root filesystem has come.
@@ -171,7 +171,9 @@ impl Action {
             Self::Device(device) => Some(device.path.clone()),
             Self::Symlink { path, .. } | Self::ReadonlyPath(path) => Some(path.clone()),
             Self::ReadonlyMount { destination, .. } => Some(destination.clone()),
-            Self::ReadonlyRoot { .. } | Self::Propagation(_) | Self::Root { .. } => Some(PathBytes::from("/")),
+            Self::ReadonlyRoot { .. } | Self::Propagation(_) | Self::Root { .. } => {
+                Some(PathBytes::from("/"))
+            }
             Self::Mask(mask) => Some(mask.path.clone()),
             Self::Namespaces(_) | Self::Hook(_) | Self::Pivot | Self::Hostname(_) | Self::Verify => None,
         }
@@ -184,7 +186,9 @@ impl Action {
             Self::Root { root: Root::Empty { .. }, .. } => Some("tmpfs".into()),
             Self::Mount { mount, .. } => Some(match &mount.kind {
                 MountKind::Bind { source, .. } => match source {
-                    BindSource::Host(path) | BindSource::Fd { path, .. } | BindSource::InRoot(path) => path.clone(),
+                    BindSource::Host(path) | BindSource::Fd { path, .. } | BindSource::InRoot(path) => {
+                        path.clone()
+                    }
                 },
                 MountKind::Filesystem { fstype, source, .. } => {
                     source.clone().unwrap_or_else(|| fstype.as_str().into())
@@ -229,7 +233,9 @@ impl Action {
                 vec![if *recursive { "rro" } else { "ro" }.to_owned()]
             }
             Self::ReadonlyPath(_) => vec!["rro".to_owned()],
-            Self::Symlink { .. } | Self::Pivot | Self::Hostname(_) | Self::Mask(_) | Self::Verify => Vec::new(),
+            Self::Symlink { .. } | Self::Pivot | Self::Hostname(_) | Self::Mask(_) | Self::Verify => {
+                Vec::new()
+            }
         }
     }
 }
@@ -446,12 +452,15 @@ impl Builder {
 
     /// Plans the mounts and returns the steps that make some of them read-only at the end.
     fn plan_mounts(&mut self, spec: &RootfsSpec) -> Vec<Action> {
-        let destinations: Vec<PathBytes> = spec.mounts.iter().map(|mount| mount.destination.normalized()).collect();
-        let devices: Vec<PathBytes> = planned_devices(spec).iter().map(|device| device.path.normalized()).collect();
+        let destinations: Vec<PathBytes> =
+            spec.mounts.iter().map(|mount| mount.destination.normalized()).collect();
+        let devices: Vec<PathBytes> =
+            planned_devices(spec).iter().map(|device| device.path.normalized()).collect();
         let mut later = Vec::new();
         for (position, mount) in spec.mounts.iter().enumerate() {
             let destination = &destinations[position];
-            let below = destinations[position + 1..].iter().chain(&devices).any(|path| path.starts_with(destination));
+            let below =
+                destinations[position + 1..].iter().chain(&devices).any(|path| path.starts_with(destination));
             let (deferrable, superblock) = match &mount.kind {
                 MountKind::Filesystem { fstype, .. } => {
                     (fstype == "tmpfs" || (below && has_own_superblock(fstype)), has_own_superblock(fstype))
@@ -475,7 +484,13 @@ impl Builder {
         later
     }
 
-    fn warn_about_mount(&mut self, mount: &Mount, index: u32, destination: &PathBytes, earlier: &[PathBytes]) {
+    fn warn_about_mount(
+        &mut self,
+        mount: &Mount,
+        index: u32,
+        destination: &PathBytes,
+        earlier: &[PathBytes],
+    ) {
         if !mount.destination.is_absolute() {
             self.warn(
                 "relative-destination",
@@ -485,9 +500,17 @@ impl Builder {
         }
         for other in earlier {
             if other == destination {
-                self.warn("same-destination", Some(index), format!("{destination} is mounted more than once"));
+                self.warn(
+                    "same-destination",
+                    Some(index),
+                    format!("{destination} is mounted more than once"),
+                );
             } else if other.starts_with(destination) {
-                self.warn("hidden-mount", Some(index), format!("{destination} hides the earlier mount on {other}"));
+                self.warn(
+                    "hidden-mount",
+                    Some(index),
+                    format!("{destination} hides the earlier mount on {other}"),
+                );
             }
         }
         for word in &mount.ineffective {
@@ -577,8 +600,9 @@ mod tests {
         spec.mounts.push(defaults::cgroup(true));
         spec.dev = true;
         spec.readonly_paths = defaults::READONLY_PATHS.map(PathBytes::from).to_vec();
-        spec.masks =
-            defaults::MASKED_PATHS.map(|path| Mask { path: path.into(), missing: MissingMask::Skip }).to_vec();
+        spec.masks = defaults::MASKED_PATHS
+            .map(|path| Mask { path: path.into(), missing: MissingMask::Skip })
+            .to_vec();
         spec
     }
 
@@ -593,9 +617,13 @@ mod tests {
         spec.mounts.insert(0, defaults::filesystem("/data", "tmpfs", attr::RDONLY, &[]));
         spec.mounts.push(defaults::filesystem("/data/below", "tmpfs", 0, &[]));
         let plan = Plan::new(&spec).unwrap();
-        let readonly = plan.steps.iter().position(|step| matches!(step.action, Action::ReadonlyMount { .. })).unwrap();
-        let below =
-            plan.steps.iter().position(|step| step.action.destination() == Some("/data/below".into())).unwrap();
+        let readonly =
+            plan.steps.iter().position(|step| matches!(step.action, Action::ReadonlyMount { .. })).unwrap();
+        let below = plan
+            .steps
+            .iter()
+            .position(|step| step.action.destination() == Some("/data/below".into()))
+            .unwrap();
         assert!(below < readonly);
     }
 
@@ -612,7 +640,8 @@ mod tests {
     fn a_mount_that_hides_another_is_a_warning() {
         let mut spec = default_spec();
         spec.mounts.push(defaults::filesystem("/dev", "tmpfs", 0, &[]));
-        let codes: Vec<_> = Plan::new(&spec).unwrap().warnings.into_iter().map(|warning| warning.code).collect();
+        let codes: Vec<_> =
+            Plan::new(&spec).unwrap().warnings.into_iter().map(|warning| warning.code).collect();
         assert!(codes.contains(&"hidden-mount".to_owned()) && codes.contains(&"same-destination".to_owned()));
     }
 
@@ -620,12 +649,22 @@ mod tests {
     fn hooks_that_need_the_tree_come_before_the_root_is_entered() {
         let mut spec = default_spec();
         for point in [HookPoint::StartContainer, HookPoint::CreateContainer, HookPoint::Prestart] {
-            spec.hooks.push(Hook { point, path: "/bin/true".into(), args: vec![], env: vec![], timeout: None });
+            spec.hooks.push(Hook {
+                point,
+                path: "/bin/true".into(),
+                args: vec![],
+                env: vec![],
+                timeout: None,
+            });
         }
         let plan = Plan::new(&spec).unwrap();
         assert!(plan.needs_attached_tree());
-        let order: Vec<_> =
-            plan.steps.iter().filter(|s| matches!(s.action, Action::Hook(_) | Action::Pivot)).map(|s| s.action.flags()).collect();
+        let order: Vec<_> = plan
+            .steps
+            .iter()
+            .filter(|s| matches!(s.action, Action::Hook(_) | Action::Pivot))
+            .map(|s| s.action.flags())
+            .collect();
         let words: Vec<Vec<&str>> = order.iter().map(|w| w.iter().map(String::as_str).collect()).collect();
         assert_eq!(words, [vec!["prestart"], vec!["createContainer"], vec![], vec!["startContainer"]]);
     }

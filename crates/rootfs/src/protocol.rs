@@ -10,8 +10,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, UCred,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, UCred,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -210,7 +210,9 @@ impl fmt::Display for FrameError {
             Self::Truncated => f.write_str("the frame was cut off"),
             Self::Length => f.write_str("the frame's length is wrong"),
             Self::Magic => f.write_str("this is no frame of ours"),
-            Self::Version(version) => write!(f, "the other side speaks version {version}, this one {VERSION}"),
+            Self::Version(version) => {
+                write!(f, "the other side speaks version {version}, this one {VERSION}")
+            }
             Self::Kind(kind) => write!(f, "a frame of kind {kind} is not expected"),
             Self::Descriptors => f.write_str("the number of file descriptors is wrong"),
             Self::Body => f.write_str("the frame's body can't be decoded"),
@@ -363,8 +365,11 @@ pub fn receive(socket: impl AsFd) -> Result<Frame, FrameError> {
         match item {
             RecvAncillaryMessage::ScmRights(rights) => fds.extend(rights),
             RecvAncillaryMessage::ScmCredentials(credentials) => {
-                sender =
-                    Some((credentials.pid.as_raw_nonzero().get(), credentials.uid.as_raw(), credentials.gid.as_raw()));
+                sender = Some((
+                    credentials.pid.as_raw_nonzero().get(),
+                    credentials.uid.as_raw(),
+                    credentials.gid.as_raw(),
+                ));
             }
             _ => {}
         }
@@ -405,7 +410,10 @@ mod tests {
         .unwrap();
         send(&here, Kind::Start, 7, b"body", &[here.as_fd(), there.as_fd()]).unwrap();
         let frame = receive(&there).unwrap();
-        assert_eq!((frame.kind, frame.id, &frame.body[..], frame.fds.len()), (Kind::Start, 7, &b"body"[..], 2));
+        assert_eq!(
+            (frame.kind, frame.id, &frame.body[..], frame.fds.len()),
+            (Kind::Start, 7, &b"body"[..], 2)
+        );
         drop((here, frame));
         assert_eq!(receive(&there).unwrap_err(), FrameError::Closed);
     }

@@ -81,7 +81,12 @@ pub fn resolution_error(path: &PathBytes, call: &SysError) -> Box<Error> {
 }
 
 /// Resolves inside the root, trying again a bounded number of times while the kernel says that something moved.
-pub fn resolve(kernel: &dyn Kernel, root: BorrowedFd<'_>, path: &PathBytes, follow: Follow) -> SysResult<OwnedFd> {
+pub fn resolve(
+    kernel: &dyn Kernel,
+    root: BorrowedFd<'_>,
+    path: &PathBytes,
+    follow: Follow,
+) -> SysResult<OwnedFd> {
     let mut tries = 0;
     loop {
         match kernel.resolve(root, path, follow) {
@@ -192,7 +197,8 @@ impl<'a> Walk<'a> {
         self.links += 1;
         let target = self.kernel.read_link(link.as_fd()).map_err(|call| self.error(&call))?;
         if self.links > MAX_LINKS {
-            let call = SysError { syscall: "readlinkat", errno: libc::ELOOP, arguments: format!("{target:?}") };
+            let call =
+                SysError { syscall: "readlinkat", errno: libc::ELOOP, arguments: format!("{target:?}") };
             return Err(self.error(&call));
         }
         if target.is_absolute() {
@@ -219,14 +225,20 @@ impl<'a> Walk<'a> {
 
     fn place(&self) -> Place {
         // The first level is never removed.
-        self.levels.last().map_or(Place { mount: 0, relative: PathBytes::default() }, |level| level.place.clone())
+        self.levels
+            .last()
+            .map_or(Place { mount: 0, relative: PathBytes::default() }, |level| level.place.clone())
     }
 
     /// Makes a component, and has the walk look at it again: somebody else may have put another thing there.
     fn make(&mut self, name: PathBytes, what: Missing, maker: &mut dyn Maker) -> Result<()> {
         let place = self.place();
         if what == Missing::Error {
-            return Err(self.error(&SysError { syscall: "openat2", errno: libc::ENOENT, arguments: format!("{name:?}") }));
+            return Err(self.error(&SysError {
+                syscall: "openat2",
+                errno: libc::ENOENT,
+                arguments: format!("{name:?}"),
+            }));
         }
         let made = maker.make(self.current(), &place, &name, what)?;
         let fd = match self.kernel.resolve(self.current(), &name, Follow::AllButLast) {

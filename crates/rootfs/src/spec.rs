@@ -348,7 +348,10 @@ impl RootfsSpec {
             check_id(&what, device.uid)?;
             check_id(&what, device.gid)?;
             if device.mode > 0o7777 {
-                return Err(spec_error(format!("{what}: mode {:o} has bits that are no permission", device.mode)));
+                return Err(spec_error(format!(
+                    "{what}: mode {:o} has bits that are no permission",
+                    device.mode
+                )));
             }
         }
         for (index, mask) in self.masks.iter().enumerate() {
@@ -363,7 +366,9 @@ impl RootfsSpec {
                 return Err(spec_error("hostname: at most 64 bytes and no NUL byte are possible"));
             }
             if self.namespaces.uts == Namespace::Inherit {
-                return Err(spec_error("hostname: needs a uts namespace of its own, or the host's would be changed"));
+                return Err(spec_error(
+                    "hostname: needs a uts namespace of its own, or the host's would be changed",
+                ));
             }
         }
         for (index, hook) in self.hooks.iter().enumerate() {
@@ -393,7 +398,9 @@ impl RootfsSpec {
                 if let Some(within) = within {
                     check_path("within", within)?;
                     if !matches!(source, BindSource::Host(_)) {
-                        return Err(spec_error("within: only a source that is a path of the host can be inside it"));
+                        return Err(spec_error(
+                            "within: only a source that is a path of the host can be inside it",
+                        ));
                     }
                 }
             }
@@ -454,12 +461,15 @@ fn validate_mappings(list: &str, mappings: &[IdMapping]) -> Result<()> {
         }
         for (key, first) in [("containerId", line.container_id), ("hostId", line.host_id)] {
             if u64::from(first) + u64::from(line.size) - 1 > u64::from(MAX_ID) {
-                return Err(spec_error(format!("{name}[{index}]: {key} plus size is beyond the largest id, {MAX_ID}")));
+                return Err(spec_error(format!(
+                    "{name}[{index}]: {key} plus size is beyond the largest id, {MAX_ID}"
+                )));
             }
         }
         for (other_index, other) in mappings.iter().enumerate().take(index) {
             let overlap = |a: u32, b: u32| {
-                u64::from(a) < u64::from(b) + u64::from(other.size) && u64::from(b) < u64::from(a) + u64::from(line.size)
+                u64::from(a) < u64::from(b) + u64::from(other.size)
+                    && u64::from(b) < u64::from(a) + u64::from(line.size)
             };
             if overlap(line.container_id, other.container_id) || overlap(line.host_id, other.host_id) {
                 return Err(spec_error(format!("{name}[{index}]: overlaps with {name}[{other_index}]")));
@@ -505,7 +515,13 @@ pub fn mount_from_oci(
             None => key.clone(),
         }));
     }
-    Ok(Mount { destination, kind, attributes: parsed.attributes, propagation: parsed.propagation, ineffective })
+    Ok(Mount {
+        destination,
+        kind,
+        attributes: parsed.attributes,
+        propagation: parsed.propagation,
+        ineffective,
+    })
 }
 
 fn spec_error(message: impl Into<String>) -> Box<Error> {
@@ -523,7 +539,11 @@ fn check_path(what: &str, path: &PathBytes) -> Result<()> {
 }
 
 fn check_id(what: &str, id: u32) -> Result<()> {
-    if id > MAX_ID { Err(spec_error(format!("{what}: {id} is no id: the largest is {MAX_ID}"))) } else { Ok(()) }
+    if id > MAX_ID {
+        Err(spec_error(format!("{what}: {id} is no id: the largest is {MAX_ID}")))
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -537,8 +557,14 @@ mod tests {
 
     #[test]
     fn a_bind_word_makes_a_bind_whatever_the_type() {
-        assert!(matches!(oci(Some("none"), &["bind"]).unwrap().kind, MountKind::Bind { recursive: false, .. }));
-        assert!(matches!(oci(Some("tmpfs"), &["rbind"]).unwrap().kind, MountKind::Bind { recursive: true, .. }));
+        assert!(matches!(
+            oci(Some("none"), &["bind"]).unwrap().kind,
+            MountKind::Bind { recursive: false, .. }
+        ));
+        assert!(matches!(
+            oci(Some("tmpfs"), &["rbind"]).unwrap().kind,
+            MountKind::Bind { recursive: true, .. }
+        ));
         assert_eq!(oci(Some("bind"), &["ro"]).unwrap_err().code, ErrorCode::Spec);
         assert_eq!(oci(None, &["ro"]).unwrap_err().code, ErrorCode::Spec);
     }

@@ -21,7 +21,9 @@ const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 impl Execution<'_> {
     pub(super) fn cgroup(&mut self, mount: &Mount, step: u32) -> Result<Done> {
         let version2 = match self.kernel.open_host(&CGROUP_ROOT.into(), true, true) {
-            Ok(fd) => self.kernel.filesystem_magic(fd.as_fd()).is_ok_and(|magic| magic == CGROUP2_SUPER_MAGIC),
+            Ok(fd) => {
+                self.kernel.filesystem_magic(fd.as_fd()).is_ok_and(|magic| magic == CGROUP2_SUPER_MAGIC)
+            }
             Err(_) => true,
         };
         if version2 { self.cgroup2(mount, step) } else { self.cgroup1(mount, step) }
@@ -128,7 +130,8 @@ impl Execution<'_> {
         let directory = PathBytes::from(named.unwrap_or(controllers));
         let what = || format!("the cgroup hierarchy {controllers} can't be mounted");
         self.kernel.make_directory(top, &directory, 0o755).context(ErrorCode::Mount, what)?;
-        let place = self.kernel.resolve(top, &directory, Follow::AllButLast).context(ErrorCode::Mount, what)?;
+        let place =
+            self.kernel.resolve(top, &directory, Follow::AllButLast).context(ErrorCode::Mount, what)?;
         let flags = Self::flags(mount) | attr::NOSUID | attr::NODEV | attr::NOEXEC;
         let fd = if self.setting.cgroup_namespace {
             let data: Vec<(String, Option<String>)> = match named {

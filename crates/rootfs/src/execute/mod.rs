@@ -8,6 +8,8 @@ mod cgroup;
 mod mounts;
 mod protect;
 pub mod sources;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -234,7 +236,9 @@ impl<'a> Execution<'a> {
             (Some(destination), Some(source)) if name == "mount" => {
                 format!("step {} (mount {source} on {destination}): {}", step.index, error.message)
             }
-            (Some(destination), _) => format!("step {} ({name} {destination}): {}", step.index, error.message),
+            (Some(destination), _) => {
+                format!("step {} ({name} {destination}): {}", step.index, error.message)
+            }
             _ => format!("step {} ({name}): {}", step.index, error.message),
         };
         error
@@ -298,9 +302,10 @@ impl<'a> Execution<'a> {
     fn make_root(&mut self, root: &Root, propagation: Propagation, step: u32) -> Result<Done> {
         let (mount, host) = match root {
             Root::Directory(path) => {
-                let opened = self.sources.take_root().ok_or_else(|| {
-                    Error::new(ErrorCode::Root, format!("{path} was not opened"))
-                })?;
+                let opened = self
+                    .sources
+                    .take_root()
+                    .ok_or_else(|| Error::new(ErrorCode::Root, format!("{path} was not opened")))?;
                 self.root_path = path.clone();
                 (opened.mount, Some(HostPlace { path: path.clone(), identity: opened.identity }))
             }
@@ -366,7 +371,10 @@ impl<'a> Execution<'a> {
             }
             return Err(Error::new(
                 ErrorCode::Mount,
-                format!("a tmpfs root can't be attached for hooks: none of {} can be used", ATTACH_POINTS.join(", ")),
+                format!(
+                    "a tmpfs root can't be attached for hooks: none of {} can be used",
+                    ATTACH_POINTS.join(", ")
+                ),
             ));
         };
         if self.ground.surroundings.attach_root(root.as_fd(), &host.path, host.identity)? {
@@ -469,7 +477,9 @@ pub fn attach_at(
     kernel
         .make_containing_mount_private(directory.as_fd(), true)
         .context(ErrorCode::Mount, || format!("the mount that contains {path} can't be made a slave"))?;
-    kernel.attach(root, directory.as_fd()).context(ErrorCode::Mount, || format!("the root can't be attached at {path}"))
+    kernel
+        .attach(root, directory.as_fd())
+        .context(ErrorCode::Mount, || format!("the root can't be attached at {path}"))
 }
 
 fn identity_of(status: &FileStatus) -> Identity {
@@ -511,7 +521,9 @@ impl Ground<'_> {
                     return Ok(false);
                 }
             },
-            Err(call) => return Err(Error::from_call(ErrorCode::Mount, "a host tree can't be opened", &call)),
+            Err(call) => {
+                return Err(Error::from_call(ErrorCode::Mount, "a host tree can't be opened", &call));
+            }
         };
         // Whoever removes mountpoints holds the exclusive lock for a moment. Waiting for it without end would let a
         // container that shares the tree stop us for ever.
@@ -559,23 +571,37 @@ impl Maker for Ground<'_> {
         self.tree(mount).is_some()
     }
 
-    fn make(&mut self, parent: BorrowedFd<'_>, place: &Place, name: &PathBytes, what: Missing) -> Result<bool> {
+    fn make(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        place: &Place,
+        name: &PathBytes,
+        what: Missing,
+    ) -> Result<bool> {
         self.lock(place.mount)?;
         if self.tree(place.mount).is_some_and(|tree| !tree.locked) {
             return Err(Error::new(
                 ErrorCode::Mount,
-                format!("the mountpoint {name} is missing in a directory that can't be read, so it can't be made safely"),
+                format!(
+                    "the mountpoint {name} is missing in a directory that can't be read, so it can't be made safely"
+                ),
             ));
         }
         self.record(place, name, what, State::Planned)?;
         let made = match resolve::make_with_kernel(self.kernel, parent, name, what) {
             Err(call)
-                if [Errno::EACCES, Errno::EPERM, Errno::EOVERFLOW].into_iter().any(|errno| call.is(errno)) =>
+                if [Errno::EACCES, Errno::EPERM, Errno::EOVERFLOW]
+                    .into_iter()
+                    .any(|errno| call.is(errno)) =>
             {
                 self.surroundings.make(parent, name, what).map_err(|error| {
                     // Without anybody to ask, the kernel's own answer says more.
                     if error.code == ErrorCode::Unsupported {
-                        Error::from_call(ErrorCode::Mount, format!("the mountpoint {name} can't be made"), &call)
+                        Error::from_call(
+                            ErrorCode::Mount,
+                            format!("the mountpoint {name} can't be made"),
+                            &call,
+                        )
                     } else {
                         error
                     }

@@ -52,7 +52,12 @@ impl Execution<'_> {
                     (copy, status.kind == FileKind::Directory, proc_root, None)
                 }
                 None if optional => return Ok(Done::skipped()),
-                None => return Err(Error::new(ErrorCode::Source, format!("{path}: source does not exist in the root"))),
+                None => {
+                    return Err(Error::new(
+                        ErrorCode::Source,
+                        format!("{path}: source does not exist in the root"),
+                    ));
+                }
             }
         } else {
             match self.sources.take(step) {
@@ -88,7 +93,10 @@ impl Execution<'_> {
         Ok(Some((copy, status)))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the fields of one mount, taken apart by the caller's match")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the fields of one mount, taken apart by the caller's match"
+    )]
     fn filesystem(
         &mut self,
         mount: &Mount,
@@ -122,7 +130,8 @@ impl Execution<'_> {
             other => (other?, None),
         };
         if !mount.propagation.is_empty() {
-            let only_propagation = Mount { attributes: crate::options::Attributes::default(), ..mount.clone() };
+            let only_propagation =
+                Mount { attributes: crate::options::Attributes::default(), ..mount.clone() };
             apply_attributes(self.kernel, fd.as_fd(), &only_propagation, false, None)?;
         }
         let mounted = if fstype == "proc" { Mounted::Proc } else { Mounted::Other };
@@ -135,8 +144,10 @@ impl Execution<'_> {
     /// where what is written "to /proc" goes to a file of the image (CVE-2019-19921).
     fn ordinary_directory(&mut self, path: &PathBytes) -> Result<Resolved> {
         let refuse = || {
-            let mut error =
-                Error::new(ErrorCode::Proc, format!("{path}: must be mounted on ordinary directory, not through a symbolic link"));
+            let mut error = Error::new(
+                ErrorCode::Proc,
+                format!("{path}: must be mounted on ordinary directory, not through a symbolic link"),
+            );
             error.destination = Some(path.clone());
             error
         };
@@ -157,12 +168,15 @@ impl Execution<'_> {
         let fd = resolve::resolve(self.kernel, root.as_fd(), path, Follow::None).map_err(|call| {
             if call.is(Errno::ELOOP) { refuse() } else { resolve::resolution_error(path, &call) }
         })?;
-        let status =
-            self.kernel.status(fd.as_fd()).context(ErrorCode::Proc, || format!("{path} can't be looked at"))?;
+        let status = self
+            .kernel
+            .status(fd.as_fd())
+            .context(ErrorCode::Proc, || format!("{path} can't be looked at"))?;
         if status.kind != FileKind::Directory {
             return Err(refuse());
         }
-        let mount = self.kernel.mount_id(fd.as_fd()).context(ErrorCode::Proc, || format!("{path}: its mount"))?;
+        let mount =
+            self.kernel.mount_id(fd.as_fd()).context(ErrorCode::Proc, || format!("{path}: its mount"))?;
         self.ground.lock(mount)?;
         Ok(Resolved { fd, status, path: None, created: false })
     }
@@ -231,7 +245,8 @@ impl Execution<'_> {
         match fstype {
             "sysfs" => {
                 let what = || "the host's /sys can't be bound in its place";
-                let source = self.kernel.open_host(&"/sys".into(), true, false).context(ErrorCode::Denied, what)?;
+                let source =
+                    self.kernel.open_host(&"/sys".into(), true, false).context(ErrorCode::Denied, what)?;
                 let copy = self.kernel.clone_mount(source.as_fd(), true).context(ErrorCode::Denied, what)?;
                 let change = AttributeChange {
                     set: attr::RDONLY | mount.attributes.set & attr::PLAIN,
@@ -250,7 +265,10 @@ impl Execution<'_> {
                      whose /proc is partly hidden, and a new pid namespace is needed",
                 ))
             }
-            "mqueue" => Err(error.with_hint("in a user namespace, mqueue needs an ipc namespace of the container's own")),
+            "mqueue" => {
+                Err(error
+                    .with_hint("in a user namespace, mqueue needs an ipc namespace of the container's own"))
+            }
             _ => Err(error),
         }
     }
@@ -283,7 +301,8 @@ impl Execution<'_> {
         let fd = Rc::new(fd);
         let id = self.ground.add_tree(&fd, host)?;
         let attributes = &mount.attributes;
-        let implied = if attributes.exact && self.setting.user.is_none() { attr::PLAIN & !attributes.set } else { 0 };
+        let implied =
+            if attributes.exact && self.setting.user.is_none() { attr::PLAIN & !attributes.set } else { 0 };
         let (mode, mask) =
             attributes.atime_recursive.or(attributes.atime).map_or((0, 0), |mode| (mode, attr::ATIME));
         let set = attributes.set | attributes.set_recursive;
@@ -297,8 +316,7 @@ impl Execution<'_> {
             self.root = Some(Rc::clone(&fd));
         }
         self.kept.insert(step, fd);
-        let resolved =
-            destination.path.clone().filter(|path| *path != mount.destination.normalized());
+        let resolved = destination.path.clone().filter(|path| *path != mount.destination.normalized());
         Ok(Done { resolved, ..Done::default() })
     }
 
@@ -339,7 +357,9 @@ impl Execution<'_> {
                 if (device.uid, device.gid) != (0, 0) {
                     kernel
                         .change_owner(parent, &name, device.uid, device.gid)
-                        .context(ErrorCode::Device, || format!("{} can't be given to its owner", device.path))?;
+                        .context(ErrorCode::Device, || {
+                            format!("{} can't be given to its owner", device.path)
+                        })?;
                 }
                 let node = open_node(kernel, parent, &name, device)?;
                 self.remember_null(device, node);
@@ -354,7 +374,9 @@ impl Execution<'_> {
                 let mount = copy_host_node(kernel, device, &call)?;
                 self.bind_device(device, mount, "bind-host-node")
             }
-            Err(call) => Err(Error::from_call(ErrorCode::Device, format!("{} can't be made", device.path), &call)),
+            Err(call) => {
+                Err(Error::from_call(ErrorCode::Device, format!("{} can't be made", device.path), &call))
+            }
         }
     }
 
@@ -370,12 +392,17 @@ impl Execution<'_> {
         let (parent, name) = self.parent_of(&device.path)?;
         match kernel.make_node(parent, &name, crate::kernel::NodeKind::Regular, 0) {
             Err(call) if !call.is(Errno::EEXIST) => {
-                return Err(Error::from_call(ErrorCode::Device, format!("{} can't be made", device.path), &call));
+                return Err(Error::from_call(
+                    ErrorCode::Device,
+                    format!("{} can't be made", device.path),
+                    &call,
+                ));
             }
             _ => {}
         }
         let what = || format!("{} can't be bound", device.path);
-        let placeholder = kernel.resolve(parent, &name, Follow::AllButLast).context(ErrorCode::Device, what)?;
+        let placeholder =
+            kernel.resolve(parent, &name, Follow::AllButLast).context(ErrorCode::Device, what)?;
         let status = kernel.status(placeholder.as_fd()).context(ErrorCode::Device, what)?;
         if matches!(status.kind, FileKind::Symlink | FileKind::Directory) {
             return Err(Error::new(ErrorCode::Device, format!("{} is in the way of a device", device.path)));
@@ -402,7 +429,8 @@ impl Execution<'_> {
         let what = || format!("the link {path} can't be made");
         match kernel.make_symlink(target, parent, &name) {
             Err(call) if call.is(Errno::EEXIST) && replace => {
-                let existing = kernel.resolve(parent, &name, Follow::AllButLast).context(ErrorCode::Mount, what)?;
+                let existing =
+                    kernel.resolve(parent, &name, Follow::AllButLast).context(ErrorCode::Mount, what)?;
                 let status = kernel.status(existing.as_fd()).context(ErrorCode::Mount, what)?;
                 if status.kind == FileKind::Symlink
                     && kernel.read_link(existing.as_fd()).context(ErrorCode::Mount, what)? == *target
@@ -447,8 +475,12 @@ fn open_node(
 
 fn check_device(device: &Device, status: &FileStatus) -> Result<()> {
     let same = match device.kind {
-        DeviceType::Character => status.kind == FileKind::CharacterDevice && status.rdev == (device.major, device.minor),
-        DeviceType::Block => status.kind == FileKind::BlockDevice && status.rdev == (device.major, device.minor),
+        DeviceType::Character => {
+            status.kind == FileKind::CharacterDevice && status.rdev == (device.major, device.minor)
+        }
+        DeviceType::Block => {
+            status.kind == FileKind::BlockDevice && status.rdev == (device.major, device.minor)
+        }
         DeviceType::Fifo => status.kind == FileKind::Fifo,
     };
     if same {
@@ -490,7 +522,11 @@ pub(super) fn make_filesystem(
 ) -> Result<OwnedFd> {
     let context = kernel.open_filesystem(fstype).map_err(|call| {
         if call.is(Errno::ENODEV) {
-            Error::from_call(ErrorCode::Unsupported, format!("the kernel has no filesystem \"{fstype}\""), &call)
+            Error::from_call(
+                ErrorCode::Unsupported,
+                format!("the kernel has no filesystem \"{fstype}\""),
+                &call,
+            )
         } else {
             Error::from_call(ErrorCode::Mount, format!("a {fstype} can't be made"), &call)
         }

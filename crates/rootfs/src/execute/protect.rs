@@ -87,7 +87,8 @@ impl Execution<'_> {
             return Ok(());
         }
         let what = || "/dev/null of the host can't be used for masks";
-        let null = self.kernel.open_host(&"/dev/null".into(), false, false).context(ErrorCode::Device, what)?;
+        let null =
+            self.kernel.open_host(&"/dev/null".into(), false, false).context(ErrorCode::Device, what)?;
         check_null(self.kernel, &null)?;
         self.null = Some(self.kernel.clone_mount(null.as_fd(), false).context(ErrorCode::Device, what)?);
         Ok(())
@@ -99,7 +100,8 @@ impl Execution<'_> {
             return match mask.missing {
                 MissingMask::Skip => Ok(Done::skipped()),
                 MissingMask::Error => {
-                    let mut error = Error::new(ErrorCode::Mount, format!("{}: nothing is there to mask", mask.path));
+                    let mut error =
+                        Error::new(ErrorCode::Mount, format!("{}: nothing is there to mask", mask.path));
                     error.errno = Some(libc::ENOENT);
                     Err(error)
                 }
@@ -148,7 +150,8 @@ impl Execution<'_> {
             return Err(Error::new(ErrorCode::Mount, what()));
         };
         let copy = self.kernel.clone_mount(cover.as_fd(), false).context(ErrorCode::Mount, what)?;
-        let change = AttributeChange { propagation: Some(Propagation::RPRIVATE), ..AttributeChange::default() };
+        let change =
+            AttributeChange { propagation: Some(Propagation::RPRIVATE), ..AttributeChange::default() };
         self.kernel.set_attributes(copy.as_fd(), change).context(ErrorCode::Mount, what)?;
         Ok(copy)
     }
@@ -156,8 +159,7 @@ impl Execution<'_> {
 
 /// A mask that were not /dev/null would show, or take, what is written to it (CVE-2025-31133).
 fn check_null(kernel: &dyn Kernel, null: &OwnedFd) -> Result<()> {
-    let status =
-        kernel.status(null.as_fd()).context(ErrorCode::Device, || "/dev/null can't be looked at")?;
+    let status = kernel.status(null.as_fd()).context(ErrorCode::Device, || "/dev/null can't be looked at")?;
     if status.kind == FileKind::CharacterDevice && status.rdev == (1, 3) {
         return Ok(());
     }

@@ -100,7 +100,8 @@ pub fn open(kernel: &dyn Kernel, plan: &Plan, request: &Request<'_>) -> Result<S
             }
             if !matches!(step.action, Action::Root { .. }) {
                 let place = step.action.destination().map(|path| path.to_string()).unwrap_or_default();
-                error.message = format!("step {} ({} {place}): {}", step.index, step.action.name(), error.message);
+                error.message =
+                    format!("step {} ({} {place}): {}", step.index, step.action.name(), error.message);
             }
             error
         };
@@ -186,7 +187,10 @@ fn open_bind(
         }
         BindSource::Fd { index, path } => {
             let file = request.fds.get(*index as usize).ok_or_else(|| {
-                Error::new(ErrorCode::Source, format!("{path}: its file descriptor didn't come with the request"))
+                Error::new(
+                    ErrorCode::Source,
+                    format!("{path}: its file descriptor didn't come with the request"),
+                )
             })?;
             let status = status_of(kernel, file.as_fd(), path)?;
             (path, copy_descriptor(kernel, file.as_fd(), &status, *recursive, path)?, status)
@@ -257,14 +261,21 @@ fn copy_descriptor(
     match kernel.clone_mount(file, recursive) {
         Err(call) if call.is(Errno::EINVAL) => {}
         Err(call) => {
-            return Err(Error::from_call(ErrorCode::Mount, format!("{path}: the source can't be bound"), &call));
+            return Err(Error::from_call(
+                ErrorCode::Mount,
+                format!("{path}: the source can't be bound"),
+                &call,
+            ));
         }
         Ok(mount) => return Ok(mount),
     }
     let again = kernel.open_host(path, false, true).map_err(|call| source_error(path, &call))?;
     let found = status_of(kernel, again.as_fd(), path)?;
     if (found.device, found.inode) != (status.device, status.inode) {
-        return Err(Error::new(ErrorCode::Source, format!("{path}: source is not the file of the given descriptor")));
+        return Err(Error::new(
+            ErrorCode::Source,
+            format!("{path}: source is not the file of the given descriptor"),
+        ));
     }
     copy(kernel, again.as_fd(), recursive, path)
 }

@@ -23,11 +23,8 @@ impl Execution<'_> {
         let states =
             self.kernel.mount_states(&ids).context(ErrorCode::Verify, || "the mount table can't be read")?;
         for (expectation, state) in self.expectations.iter().zip(states) {
-            let destination = self
-                .plan
-                .steps
-                .get(expectation.step as usize)
-                .and_then(|step| step.action.destination());
+            let destination =
+                self.plan.steps.get(expectation.step as usize).and_then(|step| step.action.destination());
             let fail = |what: String| {
                 let mut error = Error::new(ErrorCode::Verify, what);
                 error.destination.clone_from(&destination);
@@ -40,11 +37,19 @@ impl Execution<'_> {
             let words = |set| Attributes { set, ..Attributes::default() }.words().join(",");
             let missing = expectation.set & !state.attributes;
             if missing != 0 {
-                return fail(format!("the mount of step {} on {name} lacks {}", expectation.step, words(missing)));
+                return fail(format!(
+                    "the mount of step {} on {name} lacks {}",
+                    expectation.step,
+                    words(missing)
+                ));
             }
             let extra = expectation.clear & state.attributes;
             if extra != 0 {
-                return fail(format!("the mount of step {} on {name} has {}", expectation.step, words(extra)));
+                return fail(format!(
+                    "the mount of step {} on {name} has {}",
+                    expectation.step,
+                    words(extra)
+                ));
             }
         }
         Ok(())

@@ -12,8 +12,8 @@ use pathrs::{Root, RootRef};
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
-    UnmountFlags,
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags,
 };
 
 use super::{AttributeChange, FileKind, FileStatus, Follow, Kernel, MountState, NodeKind};
@@ -73,7 +73,10 @@ struct MountIdRequest {
 const STATMOUNT_MNT_BASIC: u64 = 0x2;
 const SYS_STATMOUNT: libc::c_long = 457;
 
-pub(super) fn failed(syscall: &'static str, arguments: impl FnOnce() -> String) -> impl FnOnce(Errno) -> SysError {
+pub(super) fn failed(
+    syscall: &'static str,
+    arguments: impl FnOnce() -> String,
+) -> impl FnOnce(Errno) -> SysError {
     move |errno| SysError { syscall, errno: errno.raw_os_error(), arguments: arguments() }
 }
 
@@ -394,11 +397,19 @@ impl Kernel for Linux {
             .map_err(failed("mkdirat", || format!("{}, {name:?}, {mode:#o}", number(parent))))
     }
 
-    fn make_node(&self, parent: BorrowedFd<'_>, name: &PathBytes, kind: NodeKind, mode: u32) -> SysResult<()> {
+    fn make_node(
+        &self,
+        parent: BorrowedFd<'_>,
+        name: &PathBytes,
+        kind: NodeKind,
+        mode: u32,
+    ) -> SysResult<()> {
         let (kind, device) = match kind {
             NodeKind::Regular => (FileType::RegularFile, 0),
             NodeKind::Fifo => (FileType::Fifo, 0),
-            NodeKind::Character(major, minor) => (FileType::CharacterDevice, rustix::fs::makedev(major, minor)),
+            NodeKind::Character(major, minor) => {
+                (FileType::CharacterDevice, rustix::fs::makedev(major, minor))
+            }
             NodeKind::Block(major, minor) => (FileType::BlockDevice, rustix::fs::makedev(major, minor)),
         };
         rustix::fs::mknodat(parent, name.as_path(), kind, Mode::from_bits_retain(mode), device)
@@ -437,13 +448,15 @@ impl Kernel for Linux {
     fn set_root_propagation(&self, propagation: Propagation) -> SysResult<()> {
         let mut flags = propagation_flag(propagation.kind);
         flags.set(MountPropagationFlags::REC, propagation.recursive);
-        rustix::mount::mount_change(c"/", flags).map_err(failed("mount", || format!("\"/\", {}", propagation.name())))
+        rustix::mount::mount_change(c"/", flags)
+            .map_err(failed("mount", || format!("\"/\", {}", propagation.name())))
     }
 
     fn make_containing_mount_private(&self, file: BorrowedFd<'_>, slave: bool) -> SysResult<()> {
         let flag = if slave { MountPropagationFlags::DOWNSTREAM } else { MountPropagationFlags::PRIVATE };
         let attr = MountAttr { propagation: u64::from(flag.bits()), ..MountAttr::default() };
-        let mut current: OwnedFd = rustix::io::fcntl_dupfd_cloexec(file, 0).map_err(failed("fcntl", || number(file)))?;
+        let mut current: OwnedFd =
+            rustix::io::fcntl_dupfd_cloexec(file, 0).map_err(failed("fcntl", || number(file)))?;
         // A mount's attributes can only be changed at its root: walk up until that is found.
         for _ in 0..4096 {
             // SAFETY: as in set_attributes.
@@ -486,7 +499,8 @@ impl Kernel for Linux {
         // A slave and not private: a private one would keep mounts of the host busy that are unmounted there.
         rustix::mount::mount_change(c".", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
             .map_err(failed("mount", || "\".\", rslave".into()))?;
-        rustix::mount::unmount(c".", UnmountFlags::DETACH).map_err(failed("umount2", || "\".\", MNT_DETACH".into()))?;
+        rustix::mount::unmount(c".", UnmountFlags::DETACH)
+            .map_err(failed("umount2", || "\".\", MNT_DETACH".into()))?;
         rustix::process::chdir(c"/").map_err(failed("chdir", || "\"/\"".into()))
     }
 

@@ -44,7 +44,11 @@ pub fn sealed(name: &CStr, bytes: &[u8], executable: bool) -> SysResult<OwnedFd>
 pub fn read_sealed(fd: impl AsFd, limit: u64) -> SysResult<Vec<u8>> {
     let seals = rustix::fs::fcntl_get_seals(&fd).map_err(failed("fcntl", "F_GET_SEALS"))?;
     if !seals.contains(ALL_SEALS) {
-        return Err(SysError { syscall: "fcntl", errno: libc::EPERM, arguments: "F_GET_SEALS: not sealed".into() });
+        return Err(SysError {
+            syscall: "fcntl",
+            errno: libc::EPERM,
+            arguments: "F_GET_SEALS: not sealed".into(),
+        });
     }
     read(fd, limit)
 }

@@ -141,7 +141,8 @@ pub trait Kernel {
     /// Makes a directory whose mode is exact.
     fn make_directory(&self, parent: BorrowedFd<'_>, name: &PathBytes, mode: u32) -> SysResult<()>;
     /// Makes a node; a regular file too. An existing name is `EEXIST`.
-    fn make_node(&self, parent: BorrowedFd<'_>, name: &PathBytes, kind: NodeKind, mode: u32) -> SysResult<()>;
+    fn make_node(&self, parent: BorrowedFd<'_>, name: &PathBytes, kind: NodeKind, mode: u32)
+    -> SysResult<()>;
     /// Changes the owner of a node that has just been made.
     fn change_owner(&self, parent: BorrowedFd<'_>, name: &PathBytes, uid: u32, gid: u32) -> SysResult<()>;
     /// Makes a symbolic link.

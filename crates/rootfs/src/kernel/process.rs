@@ -12,7 +12,11 @@ fn last_error(syscall: &'static str, arguments: impl Into<String>) -> SysError {
     SysError { syscall, errno, arguments: arguments.into() }
 }
 
-fn check(result: libc::c_long, syscall: &'static str, arguments: impl FnOnce() -> String) -> SysResult<libc::c_long> {
+fn check(
+    result: libc::c_long,
+    syscall: &'static str,
+    arguments: impl FnOnce() -> String,
+) -> SysResult<libc::c_long> {
     if result < 0 { Err(last_error(syscall, arguments())) } else { Ok(result) }
 }
 
@@ -97,8 +101,10 @@ pub fn unshare(flags: libc::c_int) -> SysResult<()> {
 /// Joins the namespace of a descriptor, or those of a pidfd's process; `setns(2)`.
 pub fn set_namespace(fd: BorrowedFd<'_>, kind: libc::c_int) -> SysResult<()> {
     // SAFETY: takes no memory.
-    check(unsafe { libc::setns(fd.as_raw_fd(), kind) }.into(), "setns", || format!("{}, {kind:#x}", fd.as_raw_fd()))
-        .map(drop)
+    check(unsafe { libc::setns(fd.as_raw_fd(), kind) }.into(), "setns", || {
+        format!("{}, {kind:#x}", fd.as_raw_fd())
+    })
+    .map(drop)
 }
 
 fn prctl(option: libc::c_int, argument: u64, name: &'static str) -> SysResult<libc::c_long> {
@@ -236,13 +242,15 @@ pub fn set_groups(groups: &[u32]) -> SysResult<()> {
 /// Sets all group ids.
 pub fn set_gid(gid: u32) -> SysResult<()> {
     // SAFETY: takes no memory.
-    check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) }, "setresgid", || gid.to_string()).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) }, "setresgid", || gid.to_string())
+        .map(drop)
 }
 
 /// Sets all user ids.
 pub fn set_uid(uid: u32) -> SysResult<()> {
     // SAFETY: takes no memory.
-    check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }, "setresuid", || uid.to_string()).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }, "setresuid", || uid.to_string())
+        .map(drop)
 }
 
 /// Sets the file mode creation mask.
@@ -341,8 +349,9 @@ pub fn become_user(uid: u32, gid: u32, groups: Option<&[u32]>, capabilities: Cap
     unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0_u64, 0_u64, 0_u64) };
     for number in (0..64_u64).filter(|number| capabilities.ambient & 1 << number != 0) {
         // SAFETY: the arguments are numbers.
-        let result =
-            unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, word(number), 0_u64, 0_u64) };
+        let result = unsafe {
+            libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, word(number), 0_u64, 0_u64)
+        };
         check(result.into(), "prctl", || format!("PR_CAP_AMBIENT_RAISE, {number}"))?;
     }
     Ok(())
@@ -353,7 +362,8 @@ pub fn set_rlimit(limit: Rlimit) -> SysResult<()> {
     let value = libc::rlimit { rlim_cur: limit.soft, rlim_max: limit.hard };
     // SAFETY: the struct outlives the call.
     let result = unsafe { libc::setrlimit(limit.resource, &raw const value) };
-    check(result.into(), "setrlimit", || format!("{}, {}, {}", limit.resource, limit.soft, limit.hard)).map(drop)
+    check(result.into(), "setrlimit", || format!("{}, {}, {}", limit.resource, limit.soft, limit.hard))
+        .map(drop)
 }
 
 /// The soft and hard limit of a resource.
@@ -368,7 +378,11 @@ pub fn rlimit(resource: u32) -> SysResult<Rlimit> {
 /// Installs a compiled classic-BPF seccomp filter; `seccomp(2)`.
 pub fn set_seccomp_filter(filter: &[u8]) -> SysResult<()> {
     if filter.is_empty() || !filter.len().is_multiple_of(8) || filter.len() / 8 > usize::from(u16::MAX) {
-        return Err(SysError { syscall: "seccomp", errno: libc::EINVAL, arguments: "length of the filter".into() });
+        return Err(SysError {
+            syscall: "seccomp",
+            errno: libc::EINVAL,
+            arguments: "length of the filter".into(),
+        });
     }
     let instructions: Vec<libc::sock_filter> = filter
         .chunks_exact(8)
@@ -419,7 +433,8 @@ pub fn loopback_up() -> SysResult<()> {
         for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
             *to = (*from).cast_signed();
         }
-        request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or(libc::IFF_UP as i16);
+        request.ifr_ifru.ifru_flags =
+            i16::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or(libc::IFF_UP as i16);
         libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request)
     };
     check(result.into(), "ioctl", || "SIOCSIFFLAGS, lo".into()).map(drop)
@@ -449,8 +464,9 @@ pub fn unblock_signals() {
 /// Joins an existing namespace by its path.
 pub fn join_namespace(path: &crate::path::PathBytes, kind: libc::c_int) -> SysResult<()> {
     use rustix::fs::{Mode, OFlags};
-    let fd = rustix::fs::openat(rustix::fs::CWD, path.as_path(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(super::linux::failed("openat", || format!("{path:?}")))?;
+    let fd =
+        rustix::fs::openat(rustix::fs::CWD, path.as_path(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(super::linux::failed("openat", || format!("{path:?}")))?;
     set_namespace(std::os::fd::AsFd::as_fd(&fd), kind)
 }
 

@@ -145,14 +145,22 @@ pub fn start(executable: &Executable<'_>, socket: BorrowedFd<'_>) -> SysResult<S
     };
     drop(stack);
     if pid < 0 {
-        return Err(SysError { syscall: "clone", errno, arguments: "CLONE_VM|CLONE_VFORK|CLONE_PIDFD".into() });
+        return Err(SysError {
+            syscall: "clone",
+            errno,
+            arguments: "CLONE_VM|CLONE_VFORK|CLONE_PIDFD".into(),
+        });
     }
     // SAFETY: the kernel has just made this descriptor for us.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     if arguments.errno != 0 {
         reap(pid);
         let call = CALLS.get(arguments.failed_call as usize).copied().unwrap_or("execveat");
-        return Err(SysError { syscall: call, errno: arguments.errno, arguments: "rootfs-supervisor".into() });
+        return Err(SysError {
+            syscall: call,
+            errno: arguments.errno,
+            arguments: "rootfs-supervisor".into(),
+        });
     }
     Ok(SupervisorProcess { pid, pidfd })
 }
@@ -162,6 +170,8 @@ pub fn reap(pid: i32) {
     // SAFETY: no memory is given to the call; only this very child is waited for, so that the host program's other
     // children are left alone.
     unsafe {
-        while libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL) < 0 && *libc::__errno_location() == libc::EINTR {}
+        while libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL) < 0
+            && *libc::__errno_location() == libc::EINTR
+        {}
     }
 }

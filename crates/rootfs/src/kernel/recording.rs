@@ -1,0 +1,344 @@
+//! A double of the kernel for unit tests: a small tree in memory, and a record of every call.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use super::{AttributeChange, FileKind, FileStatus, Follow, Kernel, MountState, NodeKind};
+use crate::error::{SysError, SysResult};
+use crate::options::Propagation;
+use crate::path::PathBytes;
+use crate::procfs::PROC_SUPER_MAGIC;
+
+/// What a name in the tree is.
+#[derive(Clone, Debug)]
+pub(crate) enum Node {
+    Directory,
+    File,
+    Null,
+    Symlink(&'static str),
+}
+
+#[derive(Clone, Debug)]
+enum Handle {
+    /// A path of the host.
+    Host(PathBytes),
+    /// A place in the container's tree.
+    Place(PathBytes),
+    /// A detached or attached mount, by what it is of.
+    Mount(String),
+    Context(String),
+}
+
+/// Records calls, and answers them from the tree in memory.
+#[derive(Default)]
+pub(crate) struct Recording {
+    /// Every call that changes something, or opens something of the host.
+    pub(crate) calls: RefCell<Vec<String>>,
+    tree: RefCell<BTreeMap<PathBytes, Node>>,
+    handles: RefCell<BTreeMap<i32, Handle>>,
+    attributes: RefCell<BTreeMap<i32, u64>>,
+    refuse: RefCell<Vec<(&'static str, i32)>>,
+    procfs_at: RefCell<Option<PathBytes>>,
+    root_mount: Cell<u64>,
+    /// Has the kernel forget that mounts are read-only.
+    pub(crate) forgets_readonly: Cell<bool>,
+}
+
+impl Recording {
+    /// A tree with these names.
+    pub(crate) fn new(names: &[(&str, Node)]) -> Self {
+        let recording = Self::default();
+        for (name, node) in names {
+            recording.tree.borrow_mut().insert((*name).into(), node.clone());
+        }
+        recording
+    }
+
+    /// Has calls whose record begins with this fail.
+    pub(crate) fn refuse(&self, call: &'static str, errno: i32) {
+        self.refuse.borrow_mut().push((call, errno));
+    }
+
+    /// Has a directory of the tree be the root of a procfs.
+    pub(crate) fn mount_procfs(&self, at: &str) {
+        *self.procfs_at.borrow_mut() = Some(at.into());
+    }
+
+    pub(crate) fn position(&self, call: &str) -> usize {
+        let calls = self.calls.borrow();
+        calls
+            .iter()
+            .position(|made| made.starts_with(call))
+            .unwrap_or_else(|| panic!("no {call} in {calls:#?}"))
+    }
+
+    fn record(&self, syscall: &'static str, text: String) -> SysResult<()> {
+        let refused =
+            self.refuse.borrow().iter().find(|(call, _)| text.starts_with(call)).map(|(_, errno)| *errno);
+        self.calls.borrow_mut().push(text.clone());
+        match refused {
+            Some(errno) => Err(SysError { syscall, errno, arguments: text }),
+            None => Ok(()),
+        }
+    }
+
+    fn open(&self, handle: Handle) -> OwnedFd {
+        let fd =
+            rustix::fs::memfd_create(c"recording", rustix::fs::MemfdFlags::CLOEXEC).expect("a descriptor");
+        self.handles.borrow_mut().insert(fd.as_raw_fd(), handle);
+        self.attributes.borrow_mut().insert(fd.as_raw_fd(), 0);
+        fd
+    }
+
+    fn handle(&self, fd: BorrowedFd<'_>) -> Handle {
+        self.handles.borrow().get(&fd.as_raw_fd()).cloned().unwrap_or(Handle::Mount("unknown".into()))
+    }
+
+    fn name(&self, fd: BorrowedFd<'_>) -> String {
+        match self.handle(fd) {
+            Handle::Host(path) => format!("host:{path}"),
+            Handle::Place(path) => path.to_string(),
+            Handle::Mount(what) => format!("[{what}]"),
+            Handle::Context(fstype) => format!("context:{fstype}"),
+        }
+    }
+
+    fn place(&self, fd: BorrowedFd<'_>) -> PathBytes {
+        match self.handle(fd) {
+            Handle::Place(path) => path,
+            _ => "/".into(),
+        }
+    }
+}
+
+fn missing(path: &PathBytes) -> SysError {
+    SysError { syscall: "openat2", errno: libc::ENOENT, arguments: path.to_string() }
+}
+
+impl Kernel for Recording {
+    fn open_host(&self, path: &PathBytes, _directory: bool, _follow: bool) -> SysResult<OwnedFd> {
+        self.record("openat", format!("open_host {path}"))?;
+        Ok(self.open(Handle::Host(path.clone())))
+    }
+
+    fn resolve(&self, root: BorrowedFd<'_>, path: &PathBytes, follow: Follow) -> SysResult<OwnedFd> {
+        let mut current = self.place(root);
+        let mut left: Vec<PathBytes> = path.components().rev().map(PathBytes::new).collect();
+        let mut links = 0;
+        while let Some(name) = left.pop() {
+            let next = current.join(&name).normalized();
+            let node = self.tree.borrow().get(&next).cloned().ok_or_else(|| missing(&next))?;
+            match node {
+                Node::Symlink(target) if !(left.is_empty() && follow == Follow::AllButLast) => {
+                    links += 1;
+                    if follow == Follow::None || links > 40 {
+                        return Err(SysError {
+                            syscall: "openat2",
+                            errno: libc::ELOOP,
+                            arguments: next.to_string(),
+                        });
+                    }
+                    let target = PathBytes::from(target);
+                    if target.is_absolute() {
+                        current = "/".into();
+                    }
+                    left.extend(target.components().rev().map(PathBytes::new));
+                }
+                _ => current = next,
+            }
+        }
+        Ok(self.open(Handle::Place(current)))
+    }
+
+    fn open_directory(&self, _directory: BorrowedFd<'_>) -> SysResult<OwnedFd> {
+        Ok(self.open(Handle::Mount("lock".into())))
+    }
+
+    fn lock_shared(&self, _file: BorrowedFd<'_>) -> SysResult<()> {
+        self.record("flock", "lock".into())
+    }
+
+    fn status(&self, file: BorrowedFd<'_>) -> SysResult<FileStatus> {
+        let (kind, rdev, inode) = match self.handle(file) {
+            Handle::Place(path) => {
+                let node = if path.as_bytes() == b"/" {
+                    Some(Node::Directory)
+                } else {
+                    self.tree.borrow().get(&path).cloned()
+                };
+                let inode =
+                    100 + path.as_bytes().iter().fold(0, |sum, byte| sum * 31 % 1_000_003 + u64::from(*byte));
+                let is_procfs = self.procfs_at.borrow().as_ref() == Some(&path);
+                let inode = if is_procfs { 1 } else { inode };
+                match node {
+                    Some(Node::Directory) => (FileKind::Directory, (0, 0), inode),
+                    Some(Node::File) => (FileKind::Regular, (0, 0), inode),
+                    Some(Node::Null) => (FileKind::CharacterDevice, (1, 3), inode),
+                    Some(Node::Symlink(_)) => (FileKind::Symlink, (0, 0), inode),
+                    None => return Err(missing(&path)),
+                }
+            }
+            Handle::Host(path) if path.as_bytes() == b"/dev/null" => (FileKind::CharacterDevice, (1, 3), 2),
+            Handle::Host(path) if path.as_bytes().ends_with(b".file") => (FileKind::Regular, (0, 0), 3),
+            Handle::Mount(what) if what.contains("null") => (FileKind::CharacterDevice, (1, 3), 2),
+            _ => (FileKind::Directory, (0, 0), 4),
+        };
+        Ok(FileStatus { kind, mode: 0o755, device: 1, inode, rdev })
+    }
+
+    fn mount_id(&self, file: BorrowedFd<'_>) -> SysResult<u64> {
+        Ok(match self.handle(file) {
+            Handle::Mount(_) => u64::from(file.as_raw_fd().cast_unsigned()) + 1000,
+            _ => self.root_mount.get(),
+        })
+    }
+
+    fn filesystem_magic(&self, file: BorrowedFd<'_>) -> SysResult<u64> {
+        let below = match (self.handle(file), self.procfs_at.borrow().as_ref()) {
+            (Handle::Place(path), Some(procfs)) => path.starts_with(procfs),
+            _ => false,
+        };
+        Ok(if below { PROC_SUPER_MAGIC } else { 0x1021_994 })
+    }
+
+    fn read_link(&self, link: BorrowedFd<'_>) -> SysResult<PathBytes> {
+        match self.tree.borrow().get(&self.place(link)) {
+            Some(Node::Symlink(target)) => Ok((*target).into()),
+            _ => Err(SysError { syscall: "readlinkat", errno: libc::EINVAL, arguments: String::new() }),
+        }
+    }
+
+    fn clone_mount(&self, file: BorrowedFd<'_>, recursive: bool) -> SysResult<OwnedFd> {
+        let what = self.name(file);
+        self.record("open_tree", format!("clone {what} recursive={recursive}"))?;
+        let is_root = what == "host:/srv/root";
+        let fd = self.open(Handle::Mount(what));
+        if is_root {
+            self.root_mount.set(self.mount_id(std::os::fd::AsFd::as_fd(&fd))?);
+        }
+        Ok(fd)
+    }
+
+    fn set_attributes(&self, mount: BorrowedFd<'_>, change: AttributeChange) -> SysResult<()> {
+        let propagation = change.propagation.map_or("", Propagation::name);
+        self.record(
+            "mount_setattr",
+            format!("set {} +{:x} -{:x} {propagation}", self.name(mount), change.set, change.clear),
+        )?;
+        let mut attributes = self.attributes.borrow_mut();
+        let bits = attributes.entry(mount.as_raw_fd()).or_default();
+        *bits = *bits & !change.clear | change.set;
+        Ok(())
+    }
+
+    fn attach(&self, mount: BorrowedFd<'_>, destination: BorrowedFd<'_>) -> SysResult<()> {
+        self.record("move_mount", format!("attach {} -> {}", self.name(mount), self.name(destination)))
+    }
+
+    fn open_filesystem(&self, fstype: &str) -> SysResult<OwnedFd> {
+        self.record("fsopen", format!("fsopen {fstype}"))?;
+        Ok(self.open(Handle::Context(fstype.to_owned())))
+    }
+
+    fn set_filesystem_flag(&self, _context: BorrowedFd<'_>, key: &str) -> SysResult<()> {
+        self.record("fsconfig", format!("option {key}"))
+    }
+
+    fn set_filesystem_option(&self, _context: BorrowedFd<'_>, key: &str, value: &PathBytes) -> SysResult<()> {
+        self.record("fsconfig", format!("option {key}={value}"))
+    }
+
+    fn mount_filesystem(&self, context: BorrowedFd<'_>, attributes: u64) -> SysResult<OwnedFd> {
+        let Handle::Context(fstype) = self.handle(context) else {
+            return Err(SysError { syscall: "fsmount", errno: libc::EBADF, arguments: String::new() });
+        };
+        self.record("fsmount", format!("fsmount {fstype} {attributes:x}"))?;
+        let fd = self.open(Handle::Mount(fstype));
+        self.attributes.borrow_mut().insert(fd.as_raw_fd(), attributes);
+        Ok(fd)
+    }
+
+    fn make_superblock_readonly(&self, mount: BorrowedFd<'_>) -> SysResult<()> {
+        self.record("fspick", format!("superblock ro {}", self.name(mount)))
+    }
+
+    fn filesystem_log(&self, _context: BorrowedFd<'_>) -> Vec<String> {
+        vec!["e tmpfs: Unknown parameter".into()]
+    }
+
+    fn mount_states(&self, ids: &[u64]) -> SysResult<Vec<Option<MountState>>> {
+        let attributes = self.attributes.borrow();
+        Ok(ids
+            .iter()
+            .map(|id| {
+                let fd = i32::try_from(id.saturating_sub(1000)).unwrap_or(-1);
+                let kept = if self.forgets_readonly.get() { !crate::options::attr::RDONLY } else { !0 };
+                attributes.get(&fd).map(|bits| MountState { attributes: *bits & kept })
+            })
+            .collect())
+    }
+
+    fn make_directory(&self, parent: BorrowedFd<'_>, name: &PathBytes, mode: u32) -> SysResult<()> {
+        let path = self.place(parent).join(name);
+        self.record("mkdirat", format!("mkdir {path} {mode:o}"))?;
+        self.tree.borrow_mut().insert(path, Node::Directory);
+        Ok(())
+    }
+
+    fn make_node(
+        &self,
+        parent: BorrowedFd<'_>,
+        name: &PathBytes,
+        kind: NodeKind,
+        mode: u32,
+    ) -> SysResult<()> {
+        let path = self.place(parent).join(name);
+        self.record("mknodat", format!("mknod {path} {kind:?} {mode:o}"))?;
+        let node = if kind == NodeKind::Character(1, 3) { Node::Null } else { Node::File };
+        self.tree.borrow_mut().insert(path, node);
+        Ok(())
+    }
+
+    fn change_owner(&self, parent: BorrowedFd<'_>, name: &PathBytes, uid: u32, gid: u32) -> SysResult<()> {
+        self.record("fchownat", format!("chown {} {uid}:{gid}", self.place(parent).join(name)))
+    }
+
+    fn make_symlink(&self, target: &PathBytes, parent: BorrowedFd<'_>, name: &PathBytes) -> SysResult<()> {
+        self.record("symlinkat", format!("symlink {} -> {target}", self.place(parent).join(name)))
+    }
+
+    fn remove_file(&self, parent: BorrowedFd<'_>, name: &PathBytes) -> SysResult<()> {
+        self.record("unlinkat", format!("unlink {}", self.place(parent).join(name)))
+    }
+
+    fn new_mount_namespace(&self) -> SysResult<()> {
+        self.record("unshare", "unshare mount".into())
+    }
+
+    fn new_cgroup_namespace(&self) -> SysResult<()> {
+        self.record("unshare", "unshare cgroup".into())
+    }
+
+    fn set_root_propagation(&self, propagation: Propagation) -> SysResult<()> {
+        self.record("mount", format!("root propagation {}", propagation.name()))
+    }
+
+    fn make_containing_mount_private(&self, file: BorrowedFd<'_>, slave: bool) -> SysResult<()> {
+        self.record("mount_setattr", format!("containing mount of {} slave={slave}", self.name(file)))
+    }
+
+    fn enter_root(&self, _root: BorrowedFd<'_>) -> SysResult<()> {
+        self.record("pivot_root", "pivot".into())
+    }
+
+    fn own_cgroups(&self) -> SysResult<Vec<(String, PathBytes)>> {
+        Ok(vec![(String::new(), "/".into())])
+    }
+
+    fn set_hostname(&self, name: &str) -> SysResult<()> {
+        self.record("sethostname", format!("hostname {name}"))
+    }
+
+    fn pause(&self, _milliseconds: u64) {}
+}
