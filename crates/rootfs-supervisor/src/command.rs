@@ -23,10 +23,11 @@ pub(crate) enum Groups {
     Denied,
 }
 
-/// Becomes the command. Returns only when that failed. `reports` are kept until the execution closes them.
+/// Becomes the command. Returns only when that failed. `reports` are kept until the execution closes them; all other
+/// descriptors are closed, so their owners must never be dropped in this process.
 pub(crate) fn become_command(
     process: &ProcessSpec,
-    streams: &[OwnedFd; 3],
+    streams: [BorrowedFd<'_>; 3],
     reports: &[BorrowedFd<'_>],
     groups: Groups,
 ) -> Box<Error> {
@@ -44,15 +45,15 @@ struct Prepared {
 
 fn prepare(
     process: &ProcessSpec,
-    streams: &[OwnedFd; 3],
+    streams: [BorrowedFd<'_>; 3],
     reports: &[BorrowedFd<'_>],
     groups: Groups,
 ) -> Result<Prepared> {
     use std::os::fd::AsRawFd;
     for (number, stream) in (0..).zip(streams) {
-        let own_null = container_null(stream.as_fd());
-        let source = own_null.as_ref().unwrap_or(stream);
-        process::duplicate_to(source.as_fd(), number)
+        let own_null = container_null(stream);
+        let source = own_null.as_ref().map_or(stream, AsFd::as_fd);
+        process::duplicate_to(source, number)
             .context(ErrorCode::Exec, || format!("stdio[{number}] can't be set up"))?;
     }
     // Everything of the host is closed for real; the reports close with the execution.

@@ -1,5 +1,6 @@
 //! The first process of a container: it carries out the plan, then becomes the command, or stays and starts others.
 
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rootfs::error::{CallContext, Error, ErrorCode, Result};
@@ -76,13 +77,11 @@ pub(crate) fn send_failure(node: BorrowedFd<'_>, kind: Kind, id: u64, error: &Er
 impl FirstProcess {
     /// Runs in the forked child; never comes back.
     pub(crate) fn run(self) -> ! {
-        match self.set_up() {
-            Ok(never) => match never {},
-            Err(failure) => {
-                send_failure(failure.node.as_fd(), Kind::Failed, 0, &failure.error);
-                process::exit(127);
-            }
-        }
+        // Never dropped: at the end descriptors are closed by number, and a number must not be closed twice.
+        let this = ManuallyDrop::new(self);
+        let error = this.set_up();
+        send_failure(this.node.as_fd(), Kind::Failed, 0, &error);
+        process::exit(127)
     }
 
     fn keep_only_own_descriptors(&self) {
@@ -93,16 +92,14 @@ impl FirstProcess {
         process::close_all_but(3, &keep);
     }
 
-    fn set_up(self) -> std::result::Result<Never, Failure> {
+    /// Does everything. Returns only an error.
+    fn set_up(&self) -> Box<Error> {
         self.keep_only_own_descriptors();
         let _ = process::new_session();
         process::set_umask(0);
         match self.prepare() {
-            Ok(prepared) => {
-                let error = self.finish(prepared);
-                Err(Failure { error, node: self.node })
-            }
-            Err(error) => Err(Failure { error, node: self.node }),
+            Ok(prepared) => self.finish(prepared),
+            Err(error) => error,
         }
     }
 
@@ -168,20 +165,21 @@ impl FirstProcess {
     fn finish(&self, prepared: Prepared) -> Box<Error> {
         let Prepared { payload, mut report, mountinfo } = prepared;
         let Some(command) = &payload.process else {
-            return pid1::run(pid1::FirstOfMany {
+            return pid1::run(&ManuallyDrop::new(pid1::FirstOfMany {
                 node: &self.node,
                 control: &self.control,
                 mountinfo,
                 report: &report,
                 groups: self.groups(),
                 pid_namespace: self.start.pid,
-            });
+            }));
         };
         report.steps.clear();
         if let Err(error) = send_report(self.node.as_fd(), &report) {
             return error;
         }
-        become_command(command, &self.streams, &[self.node.as_fd()], self.groups())
+        let streams = [&self.streams[0], &self.streams[1], &self.streams[2]].map(AsFd::as_fd);
+        become_command(command, streams, &[self.node.as_fd()], self.groups())
     }
 
     fn groups(&self) -> Groups {
@@ -302,14 +300,6 @@ struct Prepared {
     payload: Payload,
     report: Report,
     mountinfo: Option<OwnedFd>,
-}
-
-/// A value that can't exist: success never comes back.
-enum Never {}
-
-struct Failure {
-    error: Box<Error>,
-    node: OwnedFd,
 }
 
 /// Sends a report; one that is too long goes in a memory file.

@@ -1,6 +1,7 @@
 //! A first process that stays: it reaps what ends in its container, and starts commands when Node asks.
 
 use std::collections::BTreeMap;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rootfs::error::{Error, ErrorCode, Result};
@@ -38,7 +39,7 @@ struct Child {
 }
 
 /// Stays until Node or the supervisor closes its end. Returns only an error.
-pub(crate) fn run(first: FirstOfMany<'_>) -> Box<Error> {
+pub(crate) fn run(first: &FirstOfMany<'_>) -> Box<Error> {
     use std::os::fd::AsRawFd;
     process::set_name(c"rootfs-init");
     // The mount table and the two sockets are all that is still needed; nothing of the host's is held.
@@ -46,7 +47,7 @@ pub(crate) fn run(first: FirstOfMany<'_>) -> Box<Error> {
     keep.extend(first.mountinfo.iter().map(AsRawFd::as_raw_fd));
     keep.sort_unstable();
     process::close_all_but(3, &keep);
-    match serve(&first) {
+    match serve(first) {
         Ok(()) => process::exit(0),
         Err(error) => error,
     }
@@ -204,9 +205,9 @@ fn spawn(first: &FirstOfMany<'_>, frame: Frame) -> Result<(i32, Child)> {
         process::Fork::Parent { pid, pidfd } => Ok((pid, Child { id, pidfd, execution: Some(execution) })),
         process::Fork::Child => {
             let _ = process::new_session();
-            // One end for two uses would be closed for the other: the report is the pipe, and the socket is
-            // duplicated by the fork.
-            let error = execute(first, &spec, [stdin, stdout, stderr], &child_execution);
+            // Closed by number before the execution, so never dropped.
+            let streams = ManuallyDrop::new([stdin, stdout, stderr]);
+            let error = execute(first, &spec, &streams, &child_execution);
             send_failure(first.node.as_fd(), Kind::SpawnFailed, id, &error);
             let _ = rustix::io::write(&child_execution, &[1]);
             process::exit(127)
@@ -218,7 +219,7 @@ fn spawn(first: &FirstOfMany<'_>, frame: Frame) -> Result<(i32, Child)> {
 fn execute(
     first: &FirstOfMany<'_>,
     spec: &ProcessSpec,
-    streams: [OwnedFd; 3],
+    streams: &[OwnedFd; 3],
     execution: &OwnedFd,
 ) -> Box<Error> {
     if !first.pid_namespace
@@ -226,5 +227,6 @@ fn execute(
     {
         return Error::from_call(ErrorCode::Exec, "the command can't follow its container", &call);
     }
-    become_command(spec, &streams, &[execution.as_fd(), first.node.as_fd()], first.groups)
+    let streams = [&streams[0], &streams[1], &streams[2]].map(AsFd::as_fd);
+    become_command(spec, streams, &[execution.as_fd(), first.node.as_fd()], first.groups)
 }

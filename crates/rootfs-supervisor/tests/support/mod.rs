@@ -204,11 +204,11 @@ impl Supervisor {
     pub fn start(cell: Cell) -> Self {
         let (here, there) = pair();
         let user = if cell == Cell::Ordinary {
-            format!("setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups")
+            format!("/usr/bin/setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups")
         } else {
             String::new()
         };
-        let script = format!("exec 3<&0 </dev/null; exec {user} \"$0\"");
+        let script = format!("exec 3<&0 </dev/null; exec /usr/bin/env -i {user} \"$0\"");
         let child = Command::new("/bin/sh")
             .args(["-c", &script, env!("CARGO_BIN_EXE_rootfs-supervisor")])
             .env_clear()

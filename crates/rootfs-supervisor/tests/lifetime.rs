@@ -1,0 +1,208 @@
+//! From the request until everything is taken down: prepared roots, shared directories, failures, and a Node that goes.
+#![allow(clippy::disallowed_methods, reason = "tests make and read their own files")]
+
+mod support;
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use rootfs::error::ErrorCode;
+use rootfs::kernel::memfd;
+use rootfs::mountinfo;
+use rootfs::protocol::{self, Exit, FrameError, Kind};
+use support::{Cell, Scratch, Supervisor, busybox_root, default_spec, host_mounts, listing, memory, shell};
+
+/// Starts a command in a prepared root, and returns how it ended and what it wrote.
+fn command(running: &support::Running, id: u64, script: &str) -> (Exit, String) {
+    let output = memory();
+    let payload = memfd::sealed(c"process", &protocol::encode(&shell(script)), false).unwrap();
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let fds = [payload.as_fd(), null.as_fd(), output.as_fd(), output.as_fd()];
+    protocol::send(&running.node, Kind::Spawn, id, &[], &fds).unwrap();
+    let spawned = protocol::receive(&running.node).unwrap();
+    assert_eq!((spawned.kind, spawned.id, spawned.fds.len()), (Kind::Spawned, id, 1));
+    let exited = protocol::receive(&running.node).unwrap();
+    assert_eq!((exited.kind, exited.id), (Kind::ChildExited, id));
+    let text = memfd::read(&output, 1 << 20).unwrap();
+    (exited.decode().unwrap(), String::from_utf8(text).unwrap())
+}
+
+#[test]
+fn a_prepared_root_runs_commands_and_reaps_orphans() {
+    for cell in Cell::ALL {
+        let scratch = Scratch::new();
+        let root = busybox_root(&scratch.0, cell, true);
+        let mut supervisor = Supervisor::start(cell);
+        let running = supervisor.begin(cell, &default_spec(&root), None, None).unwrap();
+        let ready = protocol::receive(&running.node).unwrap();
+        assert_eq!(ready.kind, Kind::Ready, "{cell:?}: {:?}", ready.decode::<rootfs::Error>());
+        let report: protocol::Report = ready.decode().unwrap();
+        assert!(report.steps.len() > 20, "{cell:?}: {report:?}");
+        assert_eq!(command(&running, 1, "echo $$; exit 3"), (Exit::Code(3), "2\n".into()), "{cell:?}");
+        let (exit, _) = command(&running, 2, "kill -9 $$");
+        assert_eq!(exit, Exit::Signal(9), "{cell:?}");
+        command(&running, 3, "for i in 1 2 3 4 5 6 7 8; do (sleep 0.01 &) ; done");
+        std::thread::sleep(Duration::from_millis(100));
+        let (_, processes) = command(&running, 4, "cd /proc; echo [0-9]*; ls -l /proc/self/fd | wc -l");
+        // Process 1, the shell, and nothing else; of descriptors 0, 1, 2 and the one that ls opens, after a total.
+        assert_eq!(processes.lines().next().unwrap().split(' ').count(), 2, "{cell:?}: {processes}");
+        assert!(processes.ends_with("5\n"), "{cell:?}: {processes}");
+        protocol::send(&running.node, Kind::Mounts, 5, &[], &[]).unwrap();
+        let table = protocol::receive(&running.node).unwrap();
+        assert_eq!(table.kind, Kind::MountTable);
+        let entries = mountinfo::parse(&memfd::read(&table.fds[0], 1 << 20).unwrap());
+        assert_eq!(entries[0].destination, "/".into(), "{cell:?}");
+        assert!(entries.iter().any(|entry| entry.destination == "/proc".into()), "{cell:?}: {entries:?}");
+        supervisor.close(running.id);
+        let ended = supervisor.finish(&running);
+        assert_eq!((ended.exit, ended.left.len()), (Exit::Signal(9), 0), "{cell:?}");
+    }
+}
+
+#[test]
+fn a_command_that_cannot_be_executed_is_told_and_the_root_goes_on() {
+    let scratch = Scratch::new();
+    let root = busybox_root(&scratch.0, Cell::Root, true);
+    let mut supervisor = Supervisor::start(Cell::Root);
+    let running = supervisor.begin(Cell::Root, &default_spec(&root), None, None).unwrap();
+    protocol::receive(&running.node).unwrap();
+    let mut process = shell("true");
+    process.command = "/bin/nowhere".into();
+    let payload = memfd::sealed(c"process", &protocol::encode(&process), false).unwrap();
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let fds = [payload.as_fd(), null.as_fd(), null.as_fd(), null.as_fd()];
+    protocol::send(&running.node, Kind::Spawn, 1, &[], &fds).unwrap();
+    let failed = protocol::receive(&running.node).unwrap();
+    assert_eq!((failed.kind, failed.id), (Kind::SpawnFailed, 1));
+    let error: rootfs::Error = failed.decode().unwrap();
+    assert_eq!((error.code, error.errno), (ErrorCode::Exec, Some(2)));
+    assert_eq!(command(&running, 2, "echo on"), (Exit::Code(0), "on\n".into()));
+}
+
+#[test]
+fn closing_one_of_two_containers_leaves_the_mounts_and_masks_of_the_other() {
+    let scratch = Scratch::new();
+    let root = busybox_root(&scratch.0, Cell::Root, false);
+    let before = listing(&root);
+    let mut supervisor = Supervisor::start(Cell::Root);
+    let first = supervisor.begin(Cell::Root, &default_spec(&root), None, None).unwrap();
+    assert_eq!(protocol::receive(&first.node).unwrap().kind, Kind::Ready);
+    let second = supervisor.begin(Cell::Root, &default_spec(&root), None, None).unwrap();
+    assert_eq!(protocol::receive(&second.node).unwrap().kind, Kind::Ready);
+    let table = |id| command(&second, id, "cat /proc/self/mountinfo; wc -c < /proc/keys; ls /sys/firmware").1;
+    let mounts = table(1);
+    assert!(mounts.contains(" /proc/keys ") && mounts.contains(" /sys/firmware "), "{mounts}");
+    supervisor.close(first.id);
+    let ended = supervisor.finish(&first);
+    assert!(!ended.left.is_empty(), "what the other container uses must be told");
+    assert_eq!(table(2), mounts);
+    supervisor.close(second.id);
+    assert!(supervisor.finish(&second).left.is_empty());
+    assert_eq!(listing(&root), before);
+}
+
+#[test]
+fn a_failed_preparation_leaves_nothing() {
+    for cell in Cell::ALL {
+        let scratch = Scratch::new();
+        let root = busybox_root(&scratch.0, cell, false);
+        let before = (host_mounts(), listing(&root));
+        let mut spec = default_spec(&root);
+        spec.mounts.push(rootfs::defaults::filesystem("/last", "tmpfs", 0, &[("size", "banana")]));
+        let mut supervisor = Supervisor::start(cell);
+        let ended = supervisor.run(cell, &spec, "true", None);
+        let error = ended.failure.unwrap();
+        assert_eq!(error.code, ErrorCode::Mount, "{cell:?}: {error}");
+        assert!(error.message.contains("size=banana"), "{cell:?}: {error}");
+        assert_eq!(ended.exit, Exit::Code(127));
+        assert!(ended.left.is_empty(), "{cell:?}: {:?}", ended.left);
+        assert_eq!((host_mounts(), listing(&root)), before, "{cell:?}");
+    }
+}
+
+#[test]
+fn wrong_roots_are_told_apart() {
+    let scratch = Scratch::new();
+    std::fs::write(scratch.0.join("file"), "").unwrap();
+    std::os::unix::fs::symlink("/", scratch.0.join("link")).unwrap();
+    let mut supervisor = Supervisor::start(Cell::Root);
+    for (name, what) in [("nowhere", "doesn't exist"), ("file", "no directory"), ("link", "symbolic link")] {
+        let ended = supervisor.run(Cell::Root, &default_spec(&scratch.0.join(name)), "true", None);
+        let error = ended.failure.unwrap();
+        assert_eq!(error.code, ErrorCode::Root, "{name}");
+        assert!(error.message.contains(what), "{name}: {error}");
+    }
+}
+
+#[test]
+fn when_the_client_goes_everything_goes() {
+    let scratch = Scratch::new();
+    let root = busybox_root(&scratch.0, Cell::Root, false);
+    let before = (host_mounts(), listing(&root));
+    let mut supervisor = Supervisor::start(Cell::Root);
+    let running: Vec<_> = (0..5)
+        .map(|_| {
+            let running = supervisor.begin(Cell::Root, &default_spec(&root), None, None).unwrap();
+            assert_eq!(protocol::receive(&running.node).unwrap().kind, Kind::Ready);
+            command(&running, 1, "sleep 1000 & true");
+            running
+        })
+        .collect();
+    let begin = Instant::now();
+    drop(supervisor);
+    assert!(begin.elapsed() < Duration::from_secs(1));
+    for container in &running {
+        let poll = &mut [rustix::event::PollFd::new(&container.pidfd, rustix::event::PollFlags::IN)];
+        assert_eq!(
+            rustix::event::poll(poll, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 })),
+            Ok(1)
+        );
+    }
+    assert_eq!((host_mounts(), listing(&root)), before);
+}
+
+#[test]
+fn when_the_supervisor_goes_its_containers_go() {
+    let scratch = Scratch::new();
+    let root = busybox_root(&scratch.0, Cell::Root, false);
+    let before = listing(&root);
+    let mut supervisor = Supervisor::start(Cell::Root);
+    let running = supervisor.begin(Cell::Root, &default_spec(&root), None, None).unwrap();
+    assert_eq!(protocol::receive(&running.node).unwrap().kind, Kind::Ready);
+    supervisor.child.kill().unwrap();
+    let poll = &mut [rustix::event::PollFd::new(&running.pidfd, rustix::event::PollFlags::IN)];
+    assert_eq!(rustix::event::poll(poll, Some(&rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 })), Ok(1));
+    // What it can't clean up any more, the other holder of the journal does.
+    let deadline = Instant::now() + Duration::from_secs(1);
+    loop {
+        let cleaned = rootfs::journal::clean_up(&running.journal);
+        if cleaned.in_use.is_empty() && cleaned.left.is_empty() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{:?}", cleaned.left);
+        std::thread::yield_now();
+    }
+    assert_eq!(listing(&root), before);
+}
+
+#[test]
+fn a_frame_that_is_wrong_ends_the_connection() {
+    for bytes in [&b"nonsense"[..], &protocol::frame_bytes(Kind::Ready, 1, b"", 0), &[0; 24]] {
+        let supervisor = Supervisor::start(Cell::Root);
+        rustix::net::send(&supervisor.socket, bytes, rustix::net::SendFlags::NOSIGNAL).unwrap();
+        assert_eq!(protocol::receive(&supervisor.socket).unwrap_err(), FrameError::Closed);
+    }
+}
+
+#[test]
+fn the_supervisor_cannot_be_looked_into() {
+    let supervisor = Supervisor::start(Cell::Ordinary);
+    let pid = supervisor.child.id();
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
+    assert!(environment.is_empty(), "{}", String::from_utf8_lossy(&environment));
+    // Not dumpable: its files belong to root although it is an ordinary user's.
+    use std::os::unix::fs::MetadataExt;
+    assert_eq!(std::fs::metadata(format!("/proc/{pid}/mem")).unwrap().uid(), 0);
+    let fds: Vec<_> = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().collect();
+    assert_eq!(fds.len(), 5, "the standard three, the socket and the epoll");
+}
