@@ -55,7 +55,8 @@ fn refused(destination: &PathBytes, why: &str) -> Box<Error> {
     error
 }
 
-/// Checks that this may be mounted there.
+/// Checks that this may be mounted there. Where /proc is known to be a procfs (`proc_is_mounted`), no other directory can be
+/// what /proc names.
 pub fn check_destination(
     kernel: &dyn Kernel,
     root: BorrowedFd<'_>,
@@ -63,12 +64,13 @@ pub fn check_destination(
     fd: BorrowedFd<'_>,
     status: &FileStatus,
     mounted: Mounted,
+    proc_is_mounted: bool,
 ) -> Result<()> {
     let magic = kernel
         .filesystem_magic(fd)
         .context(ErrorCode::Proc, || format!("{destination}: the filesystem type can't be found out"))?;
     if magic != PROC_SUPER_MAGIC {
-        if mounted == Mounted::Other && is_slash_proc(kernel, root, status) {
+        if mounted == Mounted::Other && !proc_is_mounted && is_slash_proc(kernel, root, status) {
             return Err(refused(destination, "only proc can be mounted on /proc"));
         }
         return Ok(());

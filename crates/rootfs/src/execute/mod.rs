@@ -137,6 +137,7 @@ pub struct Execution<'a> {
     root_path: PathBytes,
     attached: bool,
     entered: bool,
+    proc_is_mounted: bool,
     kept: BTreeMap<u32, Rc<OwnedFd>>,
     null: Option<OwnedFd>,
     empty: Option<OwnedFd>,
@@ -187,6 +188,7 @@ impl<'a> Execution<'a> {
             root_path: PathBytes::from("/"),
             attached: false,
             entered: false,
+            proc_is_mounted: false,
             kept: BTreeMap::new(),
             null: None,
             empty: None,
@@ -424,6 +426,9 @@ impl<'a> Execution<'a> {
         loop {
             let resolved =
                 resolve::resolve_or_make(self.kernel, root.as_fd(), path, missing, &mut self.ground)?;
+            if !self.ground.has_unlocked_trees() {
+                return Ok(resolved);
+            }
             let mount = self
                 .kernel
                 .mount_id(resolved.fd.as_fd())
@@ -496,6 +501,10 @@ impl Ground<'_> {
         let locked = host.is_none();
         self.trees.push(Tree { mount, fd: Rc::clone(fd), host, locked });
         Ok(mount)
+    }
+
+    fn has_unlocked_trees(&self) -> bool {
+        self.trees.iter().any(|tree| !tree.locked)
     }
 
     fn tree(&self, mount: u64) -> Option<&Tree> {

@@ -152,22 +152,20 @@ impl Execution<'_> {
             error
         };
         let root = self.root()?;
-        // What is missing is made, but only below directories that are no links either.
-        if let Err(call) = resolve::resolve(self.kernel, root.as_fd(), path, Follow::None) {
-            if call.is(Errno::ELOOP) {
-                return Err(refuse());
+        let fail = |call: &SysError| {
+            if call.is(Errno::ELOOP) { refuse() } else { resolve::resolution_error(path, call) }
+        };
+        let fd = match resolve::resolve(self.kernel, root.as_fd(), path, Follow::None) {
+            // What is missing is made, but only below directories that are no links either.
+            Err(call) if call.is(Errno::ENOENT) => {
+                if self.passes_through_link(path)? {
+                    return Err(refuse());
+                }
+                self.destination(path, Missing::Directory)?;
+                resolve::resolve(self.kernel, root.as_fd(), path, Follow::None).map_err(|call| fail(&call))?
             }
-            if !call.is(Errno::ENOENT) {
-                return Err(resolve::resolution_error(path, &call));
-            }
-            if self.passes_through_link(path)? {
-                return Err(refuse());
-            }
-            self.destination(path, Missing::Directory)?;
-        }
-        let fd = resolve::resolve(self.kernel, root.as_fd(), path, Follow::None).map_err(|call| {
-            if call.is(Errno::ELOOP) { refuse() } else { resolve::resolution_error(path, &call) }
-        })?;
+            other => other.map_err(|call| fail(&call))?,
+        };
         let status = self
             .kernel
             .status(fd.as_fd())
@@ -294,6 +292,7 @@ impl Execution<'_> {
             destination.fd.as_fd(),
             &destination.status,
             mounted,
+            self.proc_is_mounted,
         )?;
         self.kernel
             .attach(fd.as_fd(), destination.fd.as_fd())
@@ -312,8 +311,13 @@ impl Execution<'_> {
             set: set | mode,
             clear: (attributes.clear | attributes.clear_recursive | implied | mask & !mode) & !set,
         });
-        if mount.destination.normalized().as_bytes() == b"/" {
-            self.root = Some(Rc::clone(&fd));
+        match mount.destination.normalized().as_bytes() {
+            b"/" => {
+                self.root = Some(Rc::clone(&fd));
+                self.proc_is_mounted = false;
+            }
+            b"/proc" => self.proc_is_mounted = mounted != Mounted::Other,
+            _ => {}
         }
         self.kept.insert(step, fd);
         let resolved = destination.path.clone().filter(|path| *path != mount.destination.normalized());
