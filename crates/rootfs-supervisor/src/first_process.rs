@@ -60,18 +60,23 @@ pub(crate) fn read_payload(payload: &OwnedFd) -> Result<Payload> {
     protocol::decode(&bytes).map_err(|error| connection_error("the payload of the request", &error))
 }
 
-/// Sends an error to Node; one that is too long for a frame loses its details but not itself.
-pub(crate) fn send_failure(node: BorrowedFd<'_>, kind: Kind, id: u64, error: &Error) {
-    let mut body = protocol::encode(error);
-    if body.len() > MAX_BODY {
-        let mut short = error.clone();
-        short.message.truncate(short.message.floor_char_boundary(1000));
-        short.kernel_log.clear();
-        short.flags.clear();
-        (short.source, short.destination, short.resolved) = (None, None, None);
-        body = protocol::encode(&short);
+/// An error as the body of a frame; one that is too long loses its details but not itself.
+pub(crate) fn error_body(error: &Error) -> Vec<u8> {
+    let body = protocol::encode(error);
+    if body.len() <= MAX_BODY {
+        return body;
     }
-    let _ = protocol::send(node, kind, id, &body, &[]);
+    let mut short = error.clone();
+    short.message.truncate(short.message.floor_char_boundary(1000));
+    short.kernel_log.clear();
+    short.flags.clear();
+    (short.source, short.destination, short.resolved) = (None, None, None);
+    protocol::encode(&short)
+}
+
+/// Sends an error to Node.
+pub(crate) fn send_failure(node: BorrowedFd<'_>, kind: Kind, id: u64, error: &Error) {
+    let _ = protocol::send(node, kind, id, &error_body(error), &[]);
 }
 
 impl FirstProcess {

@@ -1,6 +1,6 @@
 //! The supervisor's loop: it starts containers, tells Node when they end, cleans up, and ends them all when Node goes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rootfs::error::{Error, ErrorCode, Result};
@@ -15,7 +15,7 @@ use rustix::event::epoll;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 
-use crate::first_process::{FirstProcess, SetUp};
+use crate::first_process::{FirstProcess, SetUp, error_body};
 use crate::idmap;
 use crate::opener::Opener;
 
@@ -91,6 +91,16 @@ struct Server {
     level: Option<Level>,
     identity: (u32, u32),
     open_files: Option<Rlimit>,
+    /// What Node has not taken yet: a Node that is stopped must not stop this loop.
+    unsent: VecDeque<Unsent>,
+}
+
+/// A frame that waits for Node.
+struct Unsent {
+    kind: Kind,
+    id: u64,
+    body: Vec<u8>,
+    fd: Option<OwnedFd>,
 }
 
 /// Serves until Node goes. The exit status of the supervisor.
@@ -112,9 +122,11 @@ pub(crate) fn run(node: OwnedFd) -> i32 {
         level: None,
         identity,
         open_files,
+        unsent: VecDeque::new(),
     };
     if rustix::net::sockopt::set_socket_passcred(&server.node, true).is_err()
-        || server.watch_node().is_err()
+        || rustix::io::ioctl_fionbio(&server.node, true).is_err()
+        || server.watch(server.node.as_fd(), Event::Node).is_err()
         || server.greet().is_err()
     {
         return 1;
@@ -125,10 +137,6 @@ pub(crate) fn run(node: OwnedFd) -> i32 {
 }
 
 impl Server {
-    fn watch_node(&self) -> rustix::io::Result<()> {
-        self.watch(self.node.as_fd(), Event::Node)
-    }
-
     fn watch(&self, fd: BorrowedFd<'_>, event: Event) -> rustix::io::Result<()> {
         epoll::add(&self.epoll, fd, epoll::EventData::new_u64(event.pack()), epoll::EventFlags::IN)
     }
@@ -136,6 +144,39 @@ impl Server {
     fn greet(&self) -> std::result::Result<(), FrameError> {
         let hello = Hello { pid: rustix::process::getpid().as_raw_nonzero().get() };
         protocol::send(&self.node, Kind::Hello, 0, &protocol::encode(&hello), &[])
+    }
+
+    /// Tells Node something, now or when it can take it.
+    fn tell_node(&mut self, kind: Kind, id: u64, body: Vec<u8>, fd: Option<OwnedFd>) {
+        self.unsent.push_back(Unsent { kind, id, body, fd });
+        self.flush();
+    }
+
+    fn tell_failure(&mut self, id: u64, error: &Error) {
+        self.tell_node(Kind::Refused, id, error_body(error), None);
+    }
+
+    /// Sends what Node can take, and asks to be woken for the rest.
+    fn flush(&mut self) {
+        while let Some(frame) = self.unsent.front() {
+            let fds: Vec<BorrowedFd<'_>> = frame.fd.iter().map(AsFd::as_fd).collect();
+            match protocol::send(&self.node, frame.kind, frame.id, &frame.body, &fds) {
+                Err(FrameError::WouldBlock) => {
+                    self.watch_writable(true);
+                    return;
+                }
+                // A Node that is gone is noticed where it is heard.
+                Ok(()) | Err(_) => {
+                    self.unsent.pop_front();
+                }
+            }
+        }
+    }
+
+    fn watch_writable(&self, writable: bool) {
+        let mut flags = epoll::EventFlags::IN;
+        flags.set(epoll::EventFlags::OUT, writable);
+        let _ = epoll::modify(&self.epoll, &self.node, epoll::EventData::new_u64(Event::Node.pack()), flags);
     }
 
     fn serve(&mut self) {
@@ -151,7 +192,16 @@ impl Server {
             let mut node = false;
             for event in &events {
                 match Event::unpack(event.data.u64()) {
-                    Event::Node => node = true,
+                    Event::Node => {
+                        let flags = event.flags;
+                        node |= flags.intersects(
+                            epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR,
+                        );
+                        if flags.contains(epoll::EventFlags::OUT) {
+                            self.watch_writable(false);
+                            self.flush();
+                        }
+                    }
                     Event::Ended(id) => self.ended(id),
                     Event::Control(id) => self.controlled(id),
                     Event::Cleaned(id) => self.cleaned(id),
@@ -165,7 +215,10 @@ impl Server {
 
     /// Serves one frame of Node. `false` when Node is gone, or not to be understood.
     fn hear_node(&mut self) -> bool {
-        let Ok(frame) = protocol::receive(&self.node) else { return false };
+        let frame = match protocol::receive(&self.node) {
+            Ok(frame) => frame,
+            Err(error) => return error == FrameError::WouldBlock,
+        };
         let id = frame.id;
         match frame.kind {
             Kind::Fds if id != 0 => {
@@ -174,7 +227,7 @@ impl Server {
             }
             Kind::Start if id != 0 && id < 1 << 62 && !self.containers.contains_key(&id) => {
                 if let Err(error) = self.start(frame) {
-                    crate::first_process::send_failure(self.node.as_fd(), Kind::Refused, id, &error);
+                    self.tell_failure(id, &error);
                 }
                 true
             }
@@ -263,7 +316,7 @@ impl Server {
 
     /// Tells everybody about a new first process.
     fn introduce(
-        &self,
+        &mut self,
         id: u64,
         container: &mut Container,
         opener: Option<&OwnedFd>,
@@ -276,7 +329,7 @@ impl Server {
         if let Some(control) = container.control.as_ref().filter(|_| hooks_or_user) {
             protocol::send(control, Kind::Started, id, &pid, &[]).map_err(gone)?;
         }
-        protocol::send(&self.node, Kind::Started, id, &pid, &[container.pidfd.as_fd()]).map_err(gone)?;
+        self.tell_node(Kind::Started, id, pid, Some(duplicate(&container.pidfd)?));
         let watched = self.watch(container.pidfd.as_fd(), Event::Ended(id)).and_then(|()| {
             container
                 .control
@@ -352,8 +405,9 @@ impl Server {
         let exit = process::wait_for(container.pidfd.as_fd()).unwrap_or(Exit::Code(255));
         let _ = epoll::delete(&self.epoll, &container.pidfd);
         container.ended();
-        let _ = protocol::send(&self.node, Kind::Exited, id, &protocol::encode(&exit), &[]);
-        if journal::is_empty(&container.journal) && self.pending.is_empty() {
+        let journal_is_empty = journal::is_empty(&container.journal);
+        self.tell_node(Kind::Exited, id, protocol::encode(&exit), None);
+        if journal_is_empty && self.pending.is_empty() {
             self.closed(id, &[]);
         } else {
             self.clean(id);
@@ -428,7 +482,7 @@ impl Server {
             shown = &shown[..shown.len() / 2];
             body = protocol::encode(&shown);
         }
-        let _ = protocol::send(&self.node, Kind::Closed, id, &body, &[]);
+        self.tell_node(Kind::Closed, id, body, None);
     }
 
     /// Node is gone, however that happened: so is everything.
