@@ -375,14 +375,8 @@ fn make_device(
     let tmpfs = match directory {
         Some(tmpfs) => tmpfs,
         None => {
-            let context =
-                kernel.open_filesystem("tmpfs").context(ErrorCode::Device, || "a tmpfs can't be made")?;
-            kernel
-                .set_filesystem_option(context.as_fd(), "mode", &"755".into())
-                .context(ErrorCode::Device, || "a tmpfs can't be made")?;
-            let tmpfs = kernel
-                .mount_filesystem(context.as_fd(), 0)
-                .context(ErrorCode::Device, || "a tmpfs can't be made")?;
+            let mode = [("mode".to_owned(), Some("755".to_owned()))];
+            let tmpfs = super::mounts::make_filesystem(kernel, "tmpfs", None, &[], &mode, 0)?;
             directory.insert(tmpfs)
         }
     };

@@ -219,7 +219,9 @@ impl Kernel for Linux {
             let mut resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
             resolve.set(ResolveFlags::NO_SYMLINKS, follow == Follow::None);
             match rustix::fs::openat2(root, path.as_path(), flags, Mode::empty(), resolve) {
-                Err(Errno::NOSYS | Errno::PERM) if self.openat2.get().is_none() => self.openat2.set(Some(false)),
+                Err(Errno::NOSYS | Errno::PERM) if self.openat2.get().is_none() => {
+                    self.openat2.set(Some(false))
+                }
                 result => {
                     self.openat2.set(Some(true));
                     return result.map_err(failed("openat2", || {
