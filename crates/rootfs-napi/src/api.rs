@@ -1,0 +1,343 @@
+//! The types that users see: option interfaces, plans, steps and what was done. `index.d.ts` is made from their
+//! comments.
+
+#![allow(dead_code, reason = "option interfaces are declared here; their values are read by `argument`, which refuses unknown keys")]
+
+use napi_derive::napi;
+use rootfs::PathBytes;
+use rootfs::plan;
+use rootfs::protocol;
+
+/// Text for people: bytes that are not UTF-8 are replaced.
+pub(crate) fn lossy(path: &PathBytes) -> String {
+    path.to_string()
+}
+
+/// Options of `Rootfs.empty`.
+#[napi(object, object_to_js = false)]
+pub struct EmptyOptions {
+    /// How much it can hold; tmpfs(5), `size`. @default half of the machine's memory
+    #[napi(ts_type = "Size")]
+    pub size: Option<f64>,
+    /// Permission bits of the root directory. @default 0o755
+    pub mode: Option<u32>,
+}
+
+/// Options of `defaults`.
+#[napi(object, object_to_js = false)]
+pub struct DefaultsOptions {
+    /// Whether `/sys/fs/cgroup` is mounted, read-only. @default true
+    pub cgroup: Option<bool>,
+}
+
+/// Options of `bind`.
+#[napi(object, object_to_js = false)]
+pub struct BindOptions {
+    /// Nothing can be written through it. Covers every mount below the source too. @default false
+    pub readonly: Option<bool>,
+    /// Bring mounts below the source along. @default true
+    pub recursive: Option<bool>,
+    /// Set-user-id bits and file capabilities have no effect. Also for submounts. @default true
+    pub nosuid: Option<bool>,
+    /// Device nodes can't be opened. Also for submounts; binding a device node with it is a plan warning. @default true
+    pub nodev: Option<bool>,
+    /// Programs can't be executed. Also for submounts. @default false
+    pub noexec: Option<bool>,
+    /// Symbolic links are not followed. Also for submounts; Linux 5.14. @default false
+    pub nosymfollow: Option<bool>,
+    /// When access times are written; mount(8). Also for submounts. @default the source's own mode
+    #[napi(ts_type = "'noatime' | 'relatime' | 'strictatime'")]
+    pub atime: Option<String>,
+    /// How mount events pass between the source and the container; mount_namespaces(7). @default 'rprivate'
+    #[napi(ts_type = "Propagation")]
+    pub propagation: Option<String>,
+    /// A missing source is skipped and listed in `PreparedRootfs.skipped`. @default false
+    pub optional: Option<bool>,
+    /// Resolve the source inside this directory: no symlink in it can lead out.
+    #[napi(ts_type = "PathLike")]
+    pub within: Option<String>,
+}
+
+/// A file descriptor as the source of a bind.
+#[napi(object, object_to_js = false)]
+pub struct FdSource {
+    /// Of a directory or file, opened for anything or with `O_PATH`. It is duplicated at the call and can be closed
+    /// afterwards. Not a memfd. Without privileges the file is found again by its path and must be the same inode.
+    pub fd: f64,
+}
+
+/// A path of the tree that is being built, as the source of a bind.
+#[napi(object, object_to_js = false)]
+pub struct InRootSource {
+    /// Resolved inside the root when its turn comes: earlier mounts are there.
+    #[napi(ts_type = "PathLike")]
+    pub in_root: String,
+}
+
+/// Options of `tmpfs`. It is always `nosuid` and `nodev`; tmpfs(5).
+#[napi(object, object_to_js = false)]
+pub struct TmpfsOptions {
+    /// How much it can hold. @default half of the machine's memory
+    #[napi(ts_type = "Size")]
+    pub size: Option<f64>,
+    /// How many files it can hold. @default half the number of the machine's pages
+    pub inodes: Option<f64>,
+    /// Permission bits of its directory. @default those of the directory it covers, 0o1777 if there is none
+    pub mode: Option<u32>,
+    /// Owner of its directory, as the container sees it. @default 0
+    pub uid: Option<u32>,
+    /// Group of its directory, as the container sees it. @default 0
+    pub gid: Option<u32>,
+    /// Becomes read-only when everything below it has been mounted. @default false
+    pub readonly: Option<bool>,
+    /// Programs can't be executed. @default false
+    pub noexec: Option<bool>,
+}
+
+/// Options of `proc`; proc(5), Mount options.
+#[napi(object, object_to_js = false)]
+pub struct ProcOptions {
+    /// @default false
+    pub readonly: Option<bool>,
+    /// What is hidden of other users' processes; the words need Linux 5.8. @default 'off'
+    #[napi(ts_type = "'off' | 'noaccess' | 'invisible' | 'ptraceable'")]
+    pub hidepid: Option<String>,
+    /// Show processes only and nothing of the system; Linux 5.8.
+    #[napi(ts_type = "'pid'")]
+    pub subset: Option<String>,
+}
+
+/// Options of `sysfs` and `cgroup`.
+#[napi(object, object_to_js = false)]
+pub struct ReadonlyOptions {
+    /// As OCI runtimes have it. @default true
+    pub readonly: Option<bool>,
+}
+
+/// Options of `dev`.
+#[napi(object, object_to_js = false)]
+pub struct DevOptions {
+    /// How much /dev can hold. @default '64m'
+    #[napi(ts_type = "Size")]
+    pub size: Option<f64>,
+    /// Becomes read-only when all is in it. @default false
+    pub readonly: Option<bool>,
+}
+
+/// Options of `mask`.
+#[napi(object, object_to_js = false)]
+pub struct MaskOptions {
+    /// What a path that doesn't exist gets: nothing, or an error. @default 'skip'
+    #[napi(ts_type = "'skip' | 'error'")]
+    pub missing: Option<String>,
+}
+
+/// Options of `readonly`.
+#[napi(object, object_to_js = false)]
+pub struct ReadonlyRootOptions {
+    /// Also covers the mounts that the root directory brought along. @default false
+    pub recursive: Option<bool>,
+}
+
+/// A line of a user namespace's `uid_map` or `gid_map`; user_namespaces(7).
+#[napi(object, object_to_js = false)]
+pub struct IdMapping {
+    /// First id in the container.
+    pub container_id: u32,
+    /// First id outside.
+    pub host_id: u32,
+    /// How many ids.
+    pub size: u32,
+}
+
+/// The mappings of a user namespace. More than the caller's own id needs root, or subordinate ids in `/etc/subuid` and
+/// `/etc/subgid` with the programs `newuidmap` and `newgidmap`.
+#[napi(object, object_to_js = false)]
+pub struct IdMap {
+    /// Users. At most 340 lines that don't overlap.
+    pub uids: Vec<IdMapping>,
+    /// Groups, likewise.
+    pub gids: Vec<IdMapping>,
+}
+
+/// An existing namespace.
+#[napi(object, object_to_js = false)]
+pub struct NamespacePath {
+    /// Absolute, such as `/proc/PID/ns/net`.
+    #[napi(ts_type = "PathLike")]
+    pub path: String,
+}
+
+/// Which namespaces the container has to itself; namespaces(7). It always has a mount namespace of its own.
+#[napi(object, object_to_js = false)]
+pub struct NamespaceOptions {
+    /// `true` maps the container's root to the calling user. @default true unless the caller has CAP_SYS_ADMIN
+    #[napi(ts_type = "boolean | IdMap")]
+    pub user: Option<bool>,
+    /// Processes. Without one, processes that leave the container's process group are not ended with it. @default true
+    pub pid: Option<bool>,
+    /// System V IPC and POSIX message queues. @default true
+    #[napi(ts_type = "boolean | NamespacePath")]
+    pub ipc: Option<bool>,
+    /// Host name. @default true
+    #[napi(ts_type = "boolean | NamespacePath")]
+    pub uts: Option<bool>,
+    /// The view of the cgroup tree. @default true
+    #[napi(ts_type = "boolean | NamespacePath")]
+    pub cgroup: Option<bool>,
+    /// A new network namespace has only a loopback, and it is up. @default false
+    #[napi(ts_type = "boolean | NamespacePath")]
+    pub network: Option<bool>,
+}
+
+/// A mount in OCI form; runtime-spec config.md, Mounts.
+#[napi(object, object_to_js = false)]
+pub struct OciMount {
+    /// Where, in the root. A relative one is taken from `/`, with a plan warning.
+    pub destination: String,
+    /// A relative source of a bind is taken from the cwd at the call.
+    pub source: Option<String>,
+    /// The filesystem; not needed for binds.
+    pub r#type: Option<String>,
+    /// Words from left to right, the last one wins. One that is unknown goes to the filesystem.
+    #[napi(ts_type = "readonly string[]")]
+    pub options: Option<Vec<String>>,
+}
+
+/// A program that runs at a point of the container's life; runtime-spec config.md, POSIX-platform Hooks. It gets the
+/// container's state as JSON on standard input. When it fails, everything is undone and the error is `ERR_ROOTFS_HOOK`.
+#[napi(object, object_to_js = false)]
+pub struct OciHook {
+    /// The program; absolute.
+    pub path: String,
+    /// Arguments, the first being the program's name. @default [path]
+    #[napi(ts_type = "readonly string[]")]
+    pub args: Option<Vec<String>>,
+    /// The whole environment, as `NAME=value`. @default []
+    #[napi(ts_type = "readonly string[]")]
+    pub env: Option<Vec<String>>,
+    /// Seconds after which it is killed, which is a failure. @default none
+    pub timeout: Option<u32>,
+}
+
+/// A step of a plan.
+#[napi(object, object_from_js = false)]
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// What it does: `'namespaces'`, `'root'`, `'mount'`, `'device'`, `'symlink'`, `'hook'`, `'pivot'`,
+    /// `'propagation'`, `'readonly'`, `'hostname'`, `'mask'`, `'verify'`.
+    #[napi(readonly)]
+    pub r#type: String,
+    /// Its place in the plan.
+    #[napi(readonly)]
+    pub index: u32,
+    /// Where in the root it takes effect.
+    #[napi(readonly)]
+    pub destination: Option<String>,
+    /// What it is made from.
+    #[napi(readonly)]
+    pub source: Option<String>,
+    /// Flags and options, as words.
+    #[napi(readonly, ts_type = "readonly string[]")]
+    pub flags: Option<Vec<String>>,
+}
+
+/// A step that was carried out.
+#[napi(object, object_from_js = false)]
+pub struct ExecutedStep {
+    /// See `Step`.
+    #[napi(readonly)]
+    pub r#type: String,
+    /// Its place in the plan.
+    #[napi(readonly)]
+    pub index: u32,
+    /// Where in the root it takes effect.
+    #[napi(readonly)]
+    pub destination: Option<String>,
+    /// What it is made from.
+    #[napi(readonly)]
+    pub source: Option<String>,
+    /// Flags and options, as words.
+    #[napi(readonly, ts_type = "readonly string[]")]
+    pub flags: Option<Vec<String>>,
+    /// What the destination was resolved to, where that differs.
+    #[napi(readonly)]
+    pub resolved: Option<String>,
+    /// Which of several ways was taken, such as `'bind-fallback'`.
+    #[napi(readonly)]
+    pub strategy: Option<String>,
+    /// How long it took, in microseconds.
+    #[napi(readonly)]
+    pub duration_us: f64,
+}
+
+/// Something that works, and that one should know.
+#[napi(object, object_from_js = false)]
+#[derive(Clone, Debug)]
+pub struct Warning {
+    /// A short name, such as `'hidden-mount'`.
+    #[napi(readonly)]
+    pub code: String,
+    /// What it means here.
+    #[napi(readonly)]
+    pub message: String,
+    /// The index of the step it is about.
+    #[napi(readonly)]
+    pub step: Option<u32>,
+}
+
+pub(crate) fn step(step: &plan::Step) -> Step {
+    let action = &step.action;
+    let flags = action.flags();
+    Step {
+        r#type: action.name().to_owned(),
+        index: step.index,
+        destination: action.destination().as_ref().map(lossy),
+        source: action.source().as_ref().map(lossy),
+        flags: if flags.is_empty() { None } else { Some(flags) },
+    }
+}
+
+pub(crate) fn executed_step(plan: &plan::Plan, done: &protocol::ExecutedStep) -> Option<ExecutedStep> {
+    let Step { r#type, index, destination, source, flags } = step(plan.steps.get(done.index as usize)?);
+    #[expect(clippy::cast_precision_loss, reason = "a step doesn't take months")]
+    let duration_us = done.duration_ns as f64 / 1000.0;
+    let resolved = done.resolved.as_ref().map(lossy);
+    Some(ExecutedStep {
+        r#type,
+        index,
+        destination,
+        source,
+        flags,
+        resolved,
+        strategy: done.strategy.clone(),
+        duration_us,
+    })
+}
+
+pub(crate) fn warning(warning: &plan::Warning) -> Warning {
+    Warning { code: warning.code.clone(), message: warning.message.clone(), step: warning.step }
+}
+
+/// A line of the container's mount table; proc_pid_mountinfo(5).
+#[napi(object, object_from_js = false)]
+pub struct MountInfo {
+    /// The mount's id, which is used again after it is gone.
+    pub id: f64,
+    /// The id of the mount it is on.
+    pub parent_id: f64,
+    /// What of the filesystem is its root.
+    pub root: String,
+    /// Where it is.
+    pub destination: String,
+    /// The filesystem's type.
+    pub r#type: String,
+    /// The filesystem's source.
+    pub source: String,
+    /// The mount's own flags.
+    pub options: Vec<String>,
+    /// The superblock's options.
+    pub super_options: Vec<String>,
+    /// `shared:N`, `master:N`, `propagate_from:N`, `unbindable`; none for a private mount.
+    pub propagation: Vec<String>,
+}

@@ -1,0 +1,331 @@
+//! The class `Rootfs`: a specification that grows with each call, and is checked at each.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use napi::bindgen_prelude::{Object, This};
+use napi::{Env, Result};
+use napi_derive::napi;
+use rootfs::PathBytes;
+use rootfs::defaults;
+use rootfs::spec::{BindSource, Mask, MissingMask, ReadonlyRoot, Root, RootfsSpec};
+
+use crate::api::{Step, Warning, step, warning};
+use crate::argument::{JsArg, Options, Parsed, absolute_path, mode, path, size, text, unexpected};
+use crate::failure::{ArgumentKind, Failure};
+use crate::js::internal_object;
+use crate::options;
+use crate::stdio;
+
+/// Describes a root filesystem. Methods append in call order, check their arguments at once (the error is thrown at the
+/// line that is wrong) and return `this`. Nothing touches the system until `prepare`, `run` or `spawn`; those take a
+/// snapshot, so a builder can be used again.
+#[napi]
+pub struct Rootfs {
+    spec: RootfsSpec,
+    sources: Vec<Arc<OwnedFd>>,
+}
+
+impl Rootfs {
+    /// What the builder says now.
+    pub(crate) fn snapshot(&self) -> (RootfsSpec, Vec<Arc<OwnedFd>>) {
+        (self.spec.clone(), self.sources.clone())
+    }
+
+    /// Applies a change as a whole or not at all, and checks the result.
+    fn change(&mut self, env: Env, change: impl FnOnce(&mut RootfsSpec) -> Parsed<()>) -> Result<()> {
+        let mut spec = self.spec.clone();
+        let changed = change(&mut spec).and_then(|()| spec.validate().map_err(Failure::from));
+        match changed {
+            Ok(()) => {
+                self.spec = spec;
+                Ok(())
+            }
+            Err(failure) => Err(failure.throw(env)),
+        }
+    }
+
+    fn mount_defaults(spec: &mut RootfsSpec, cgroup: bool) {
+        spec.mounts.push(defaults::proc());
+        spec.mounts.extend(defaults::dev(defaults::DEV_SIZE, false));
+        spec.mounts.push(defaults::sysfs(true));
+        if cgroup {
+            spec.mounts.push(defaults::cgroup(true));
+        }
+        spec.dev = true;
+        let mask = |path| Mask { path: PathBytes::from(path), missing: MissingMask::Skip };
+        spec.masks.extend(defaults::MASKED_PATHS.map(mask));
+        spec.readonly_paths.extend(defaults::READONLY_PATHS.map(PathBytes::from));
+    }
+}
+
+#[napi]
+impl Rootfs {
+    /// An existing directory as root. Absolute; the last component may not be a symlink (`ERR_ROOTFS_ROOT` when it is
+    /// used). Missing mountpoints are made in that directory, and removed again; use `Rootfs.empty` when nothing may be
+    /// written to it.
+    #[napi(constructor, ts_args_type = "directory: PathLike")]
+    pub fn new(env: Env, directory: JsArg) -> Result<Self> {
+        let path = absolute_path("directory", &directory).map_err(|failure| failure.throw(env))?;
+        Ok(Self { spec: RootfsSpec::new(Root::Directory(path)), sources: Vec::new() })
+    }
+
+    /// A new, empty tmpfs as root: put `bind`, `tmpfs` … into it. Nothing is written on the host.
+    #[napi(factory, ts_args_type = "options?: EmptyOptions", ts_return_type = "Rootfs")]
+    pub fn empty(env: Env, options: JsArg) -> Result<Self> {
+        let parse = || -> Parsed<Root> {
+            let mut options = Options::of_call(options)?;
+            let size = options.take("size", size)?;
+            let mode = options.take("mode", mode)?.unwrap_or(0o755);
+            options.finish()?;
+            Ok(Root::Empty { size, mode })
+        };
+        let root = parse().map_err(|failure| failure.throw(env))?;
+        Ok(Self { spec: RootfsSpec::new(root), sources: Vec::new() })
+    }
+
+    /// What an OCI runtime gives every container, as the configuration that `runc spec` writes has it: /proc, /dev
+    /// (`dev()`), /sys and /sys/fs/cgroup read-only, the usual masked and read-only paths.
+    #[napi(ts_args_type = "options?: DefaultsOptions", ts_return_type = "this")]
+    pub fn defaults<'a>(&mut self, env: Env, this: This<'a>, options: JsArg) -> Result<Object<'a>> {
+        self.change(env, |spec| {
+            let mut options = Options::of_call(options)?;
+            let cgroup = options.flag("cgroup", true)?;
+            options.finish()?;
+            Self::mount_defaults(spec, cgroup);
+            Ok(())
+        })?;
+        Ok(this.object)
+    }
+
+    /// Makes a file or directory of the host visible. A relative path is taken from the cwd at this call. `{ fd }`: a
+    /// directory, file or `O_PATH` descriptor, duplicated at this call (not a memfd; without privileges it is found
+    /// again by its path and must be the same inode). `{ inRoot }`: a path in the tree being built. Needs Linux 5.12.
+    #[napi(
+        ts_args_type = "source: PathLike | FdSource | InRootSource, destination: PathLike, options?: BindOptions",
+        ts_return_type = "this"
+    )]
+    pub fn bind<'a>(
+        &mut self,
+        env: Env,
+        this: This<'a>,
+        source: JsArg,
+        destination: JsArg,
+        options: JsArg,
+    ) -> Result<Object<'a>> {
+        let mut sources = self.sources.clone();
+        self.change(env, |spec| {
+            let source = match options::bind_source(&source)? {
+                options::Source::Path(path) => BindSource::Host(path),
+                options::Source::InRoot(path) => BindSource::InRoot(path),
+                options::Source::Fd(number) => {
+                    let (fd, path) = stdio::bind_source(number)
+                        .map_err(|what| unexpected(ArgumentKind::Value, what, "source.fd", &source_fd(number)))?;
+                    let index = u32::try_from(sources.len()).unwrap_or(u32::MAX);
+                    sources.push(Arc::new(fd));
+                    BindSource::Fd { index, path }
+                }
+            };
+            let destination = path("destination", &destination)?;
+            spec.mounts.push(options::bind(source, destination, options)?);
+            Ok(())
+        })?;
+        self.sources = sources;
+        Ok(this.object)
+    }
+
+    /// A new tmpfs, always nosuid and nodev; tmpfs(5).
+    #[napi(ts_args_type = "destination: PathLike, options?: TmpfsOptions", ts_return_type = "this")]
+    pub fn tmpfs<'a>(&mut self, env: Env, this: This<'a>, destination: JsArg, options: JsArg) -> Result<Object<'a>> {
+        self.change(env, |spec| {
+            let destination = path("destination", &destination)?;
+            spec.mounts.push(options::tmpfs(destination, options)?);
+            Ok(())
+        })?;
+        Ok(this.object)
+    }
+
+    /// A new proc of the container's pid namespace, always nosuid, nodev and noexec; proc(5).
+    /// @param destination @default '/proc'
+    #[napi(ts_args_type = "destination?: PathLike, options?: ProcOptions", ts_return_type = "this")]
+    pub fn proc<'a>(&mut self, env: Env, this: This<'a>, destination: JsArg, options: JsArg) -> Result<Object<'a>> {
+        self.change(env, |spec| {
+            let destination = optional_path(&destination, "/proc")?;
+            spec.mounts.push(options::proc(destination, options)?);
+            Ok(())
+        })?;
+        Ok(this.object)
+    }
+
+    /// A new sysfs of the container's network namespace, always nosuid, nodev and noexec; sysfs(5). In a user namespace
+    /// without a network namespace of its own, the host's /sys is bound read-only instead (`strategy: 'bind-fallback'`).
+    /// @param destination @default '/sys'
+    #[napi(ts_args_type = "destination?: PathLike, options?: ReadonlyOptions", ts_return_type = "this")]
+    pub fn sysfs<'a>(&mut self, env: Env, this: This<'a>, destination: JsArg, options: JsArg) -> Result<Object<'a>> {
+        self.change(env, |spec| {
+            let mut mount = defaults::sysfs(options::readonly(options, true)?);
+            mount.destination = optional_path(&destination, "/sys")?;
+            spec.mounts.push(mount);
+            Ok(())
+        })?;
+        Ok(this.object)
+    }
+
+    /// The cgroup filesystem, always nosuid, nodev and noexec: version 2, or on other hosts a directory for each
+    /// hierarchy of version 1; cgroups(7).
+    /// @param destination @default '/sys/fs/cgroup'
+    #[napi(ts_args_type = "destination?: PathLike, options?: ReadonlyOptions", ts_return_type = "this")]
+    pub fn cgroup<'a>(&mut self, env: Env, this: This<'a>, destination: JsArg, options: JsArg) -> Result<Object<'a>> {
+        self.change(env, |spec| {
+            let mut mount = defaults::cgroup(options::readonly(options, true)?);
+            mount.destination = optional_path(&destination, "/sys/fs/cgroup")?;
+            spec.mounts.push(mount);
+            Ok(())
+        })?;
+        Ok(this.object)
+    }
+
+    /// A tmpfs on /dev with null, zero, full, tty, random and urandom, links fd, stdin, stdout, stderr, ptmx and core,
+    /// and devpts, shm and mqueue in it.
+    #[napi(ts_args_type = "options?: DevOptions", ts_return_type = "this")]
+    pub fn dev<'a>(&mut self, env: Env, this: This<'a>, options: JsArg) -> Result<Object<'a>> {
+        self.change(env, |spec| {
+            let mut options = Options::of_call(options)?;
+            let size = options.take("size", size)?.unwrap_or(defaults::DEV_SIZE);
+            let readonly = options.flag("readonly", false)?;
+            options.finish()?;
+            spec.mounts.extend(defaults::dev(size, readonly));
+            spec.dev = true;
+            Ok(())
+        })?;
+        Ok(this.object)
+    }
+
+    /// Any mount in OCI form: option words keep their OCI meaning exactly.
+    #[napi(ts_args_type = "mount: OciMount", ts_return_type = "this")]
+    pub fn mount<'a>(&mut self, env: Env, this: This<'a>, mount: JsArg) -> Result<Object<'a>> {
+        self.change(env, |spec| {
+            spec.mounts.push(options::oci_mount(mount)?);
+            Ok(())
+        })?;
+        Ok(this.object)
+    }
+
+    /// Hides paths: files read as empty, directories are empty and read-only.
+    #[napi(
+        ts_args_type = "paths: PathLike | readonly PathLike[], options?: MaskOptions",
+        ts_return_type = "this"
+    )]
+    pub fn mask<'a>(&mut self, env: Env, this: This<'a>, paths: JsArg, options: JsArg) -> Result<Object<'a>> {
+        self.change(env, |spec| {
+            let missing = options::missing(options)?;
+            spec.masks.extend(options::paths(&paths)?.into_iter().map(|path| Mask { path, missing }));
+            Ok(())
+        })?;
+        Ok(this.object)
+    }
+
+    /// Makes paths read-only, with all mounts below them. A missing one is skipped.
+    #[napi(ts_args_type = "paths: PathLike | readonly PathLike[]", ts_return_type = "this")]
+    pub fn readonly_paths<'a>(&mut self, env: Env, this: This<'a>, paths: JsArg) -> Result<Object<'a>> {
+        self.change(env, |spec| {
+            spec.readonly_paths.extend(options::paths(&paths)?);
+            Ok(())
+        })?;
+        Ok(this.object)
+    }
+
+    /// Makes the root read-only; `recursive` also covers what the root directory brought along.
+    #[napi(ts_args_type = "options?: ReadonlyRootOptions", ts_return_type = "this")]
+    pub fn readonly<'a>(&mut self, env: Env, this: This<'a>, options: JsArg) -> Result<Object<'a>> {
+        self.change(env, |spec| {
+            let mut options = Options::of_call(options)?;
+            let recursive = options.flag("recursive", false)?;
+            options.finish()?;
+            spec.readonly = Some(ReadonlyRoot { recursive });
+            Ok(())
+        })?;
+        Ok(this.object)
+    }
+
+    /// How mount events pass between the container's mounts and the host's; mount_namespaces(7).
+    /// @param mode @default 'rslave'
+    #[napi(ts_args_type = "mode: Propagation", ts_return_type = "this")]
+    pub fn propagation<'a>(&mut self, env: Env, this: This<'a>, mode: JsArg) -> Result<Object<'a>> {
+        self.change(env, |spec| {
+            spec.propagation = Some(options::propagation("mode", &mode)?);
+            Ok(())
+        })?;
+        Ok(this.object)
+    }
+
+    /// Which namespaces the container has to itself. Those that are not named stay as they are.
+    #[napi(ts_args_type = "options: NamespaceOptions", ts_return_type = "this")]
+    pub fn namespaces<'a>(&mut self, env: Env, this: This<'a>, options: JsArg) -> Result<Object<'a>> {
+        self.change(env, |spec| options::namespaces(&mut spec.namespaces, &options))?;
+        Ok(this.object)
+    }
+
+    /// The host name inside; needs a uts namespace of the container's own. At most 64 bytes; sethostname(2).
+    #[napi(ts_args_type = "name: string", ts_return_type = "this")]
+    pub fn hostname<'a>(&mut self, env: Env, this: This<'a>, name: JsArg) -> Result<Object<'a>> {
+        self.change(env, |spec| {
+            let hostname = text("name", &name)?;
+            if hostname.is_empty() || hostname.len() > 64 {
+                return Err(unexpected(ArgumentKind::Value, "string of 1 to 64 bytes", "name", &name));
+            }
+            spec.hostname = Some(hostname);
+            Ok(())
+        })?;
+        Ok(this.object)
+    }
+
+    /// An OCI hook: a program that runs at a point of the container's life.
+    #[napi(
+        ts_args_type = "when: 'prestart' | 'createRuntime' | 'createContainer' | 'startContainer', hook: OciHook",
+        ts_return_type = "this"
+    )]
+    pub fn hook<'a>(&mut self, env: Env, this: This<'a>, when: JsArg, hook: JsArg) -> Result<Object<'a>> {
+        self.change(env, |spec| {
+            spec.hooks.push(options::hook(&when, &hook)?);
+            Ok(())
+        })?;
+        Ok(this.object)
+    }
+
+    /// The steps that `prepare` would take, and its text; made into a `Plan` by the TypeScript layer.
+    #[napi(skip_typescript)]
+    pub fn make_plan(&self, env: Env) -> Result<PlanData> {
+        let plan = rootfs::plan::Plan::new(&self.spec).map_err(|error| Failure::from(error).throw(env))?;
+        let text = plan.to_string();
+        Ok(PlanData {
+            steps: plan.steps.iter().map(step).collect(),
+            warnings: plan.warnings.iter().map(warning).collect(),
+            text,
+        })
+    }
+}
+
+internal_object! {
+    /// A plan and its text.
+    PlanData {
+        /// The steps.
+        steps as "steps": Vec<Step>,
+        /// The warnings.
+        warnings as "warnings": Vec<Warning>,
+        /// A table for people.
+        text as "text": String,
+        ..
+    }
+}
+
+fn optional_path(value: &JsArg, default: &str) -> Parsed<PathBytes> {
+    match value {
+        JsArg::Undefined => Ok(default.into()),
+        value => path("destination", value),
+    }
+}
+
+fn source_fd(number: i32) -> JsArg {
+    JsArg::Number(f64::from(number))
+}

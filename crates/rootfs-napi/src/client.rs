@@ -1,0 +1,811 @@
+//! The client of the supervisor: one for the whole Node process, with one thread that speaks with the supervisor and
+//! with every container.
+//!
+//! JavaScript threads only queue: they send a request on a socket that doesn't wait, and what comes back is delivered
+//! to the environment it belongs to.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use rootfs::error::{Error, ErrorCode, Result};
+use rootfs::journal;
+use rootfs::kernel::memfd;
+use rootfs::kernel::supervisor_process::{self, Executable, SupervisorProcess};
+use rootfs::mountinfo;
+use rootfs::plan::Plan;
+use rootfs::protocol::{self, ExecutedStep, Exit, Frame, FrameError, Kind, Leftover, MAX_FDS, Report, Start};
+use rustix::event::{EventfdFlags, epoll};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, UCred};
+use rustix::process::Signal;
+
+use crate::identity::Identity;
+
+/// What happened to a container, or to a command in one.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// A step was carried out.
+    Step(ExecutedStep),
+    /// All steps are done, and the first process waits for commands.
+    Ready { pid: i32, report: Report },
+    /// The command runs.
+    Spawned { pid: i32, report: Option<Report> },
+    /// It could not be prepared or started.
+    Failed(Box<Error>),
+    /// It has ended.
+    Exited(Exit),
+    /// Everything is taken down.
+    Closed(Vec<Leftover>),
+    /// The mount table.
+    Mounts(Vec<mountinfo::Entry>),
+}
+
+/// News, and what it is about.
+#[derive(Debug)]
+pub(crate) struct Event {
+    pub(crate) container: u64,
+    /// Which command; 0 for the container itself.
+    pub(crate) child: u64,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) news: News,
+}
+
+/// Where the news of an environment goes. Called on the client's thread.
+pub(crate) type Sink = Box<dyn Fn(Event) + Send>;
+
+/// Everything that a container is begun with.
+pub(crate) struct Beginning {
+    pub(crate) environment: u64,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) start: Start,
+    /// A sealed memory file.
+    pub(crate) payload: OwnedFd,
+    /// The ends of the container.
+    pub(crate) streams: [OwnedFd; 3],
+    /// Bind sources.
+    pub(crate) sources: Vec<OwnedFd>,
+    /// Whether it is one command.
+    pub(crate) one_command: bool,
+}
+
+struct Supervisor {
+    number: u64,
+    socket: Arc<OwnedFd>,
+    process: SupervisorProcess,
+    identity: Identity,
+}
+
+struct Container {
+    supervisor: u64,
+    environment: u64,
+    plan: Arc<Plan>,
+    one_command: bool,
+    /// Our end of the first process's socket.
+    socket: Arc<OwnedFd>,
+    journal: OwnedFd,
+    process: Option<(i32, Arc<OwnedFd>)>,
+    report: Option<Report>,
+    failure: Option<Box<Error>>,
+    /// The first process has closed its end: its command is executed, or it is gone.
+    silent: bool,
+    told: bool,
+    children: BTreeMap<u64, Option<Arc<OwnedFd>>>,
+}
+
+/// A frame that waits until it can be sent.
+struct Unsent {
+    socket: Arc<OwnedFd>,
+    kind: Kind,
+    id: u64,
+    body: Vec<u8>,
+    fds: Vec<OwnedFd>,
+}
+
+#[derive(Default)]
+struct State {
+    executable: Option<OwnedFd>,
+    supervisors: Vec<Supervisor>,
+    /// Beginnings that wait for a supervisor.
+    waiting: Vec<(u64, OwnedFd, Beginning)>,
+    starting: bool,
+    containers: BTreeMap<u64, Container>,
+    environments: BTreeMap<u64, Sink>,
+    unsent: Vec<Unsent>,
+    path: Option<CString>,
+}
+
+/// The one client.
+pub(crate) struct Client {
+    epoll: OwnedFd,
+    wake: OwnedFd,
+    state: Mutex<State>,
+    next: AtomicU64,
+}
+
+static CLIENT: OnceLock<std::result::Result<Arc<Client>, String>> = OnceLock::new();
+
+const WAKE: u64 = 0;
+
+fn supervisor_token(number: u64) -> u64 {
+    number << 1 | 1
+}
+
+fn container_token(id: u64) -> u64 {
+    id << 1
+}
+
+fn closed() -> Box<Error> {
+    Error::new(ErrorCode::Closed, "the container has ended")
+}
+
+impl Client {
+    /// The client, and its thread, begin with the first use.
+    pub(crate) fn get() -> Result<Arc<Self>> {
+        CLIENT
+            .get_or_init(|| Self::begin().map_err(|errno| errno.to_string()))
+            .clone()
+            .map_err(|what| Error::new(ErrorCode::Supervisor, format!("the client can't begin: {what}")))
+    }
+
+    fn begin() -> std::result::Result<Arc<Self>, std::io::Error> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        epoll::add(&epoll, &wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
+        let client = Arc::new(Self { epoll, wake, state: Mutex::default(), next: AtomicU64::new(1) });
+        let thread = Arc::clone(&client);
+        std::thread::Builder::new().name("rootfs".into()).stack_size(512 << 10).spawn(move || thread.listen())?;
+        Ok(client)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn wake(&self) {
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+    }
+
+    /// Says where news of an environment goes, and where the supervisor's executable is.
+    pub(crate) fn add_environment(&self, environment: u64, sink: Sink, path: CString) {
+        let mut state = self.state();
+        state.environments.insert(environment, sink);
+        state.path.get_or_insert(path);
+    }
+
+    /// An environment is torn down: so are its containers.
+    pub(crate) fn remove_environment(&self, environment: u64) {
+        let mut state = self.state();
+        state.environments.remove(&environment);
+        let ids: Vec<u64> = state
+            .containers
+            .iter()
+            .filter(|(_, container)| container.environment == environment)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            self.send_close(&mut state, id);
+        }
+    }
+
+    /// Begins a container. What comes of it is told as news.
+    pub(crate) fn start(&self, beginning: Beginning) -> Result<u64> {
+        let id = self.number();
+        let (ours, theirs) = socket_pair()?;
+        let journal = rustix::fs::memfd_create(c"rootfs-journal", rustix::fs::MemfdFlags::CLOEXEC)
+            .map_err(|errno| Error::new(ErrorCode::Supervisor, format!("the journal can't be made: {errno}")))?;
+        let container = Container {
+            supervisor: 0,
+            environment: beginning.environment,
+            plan: Arc::clone(&beginning.plan),
+            one_command: beginning.one_command,
+            socket: Arc::new(ours),
+            journal,
+            process: None,
+            report: None,
+            failure: None,
+            silent: false,
+            told: false,
+            children: BTreeMap::new(),
+        };
+        let mut state = self.state();
+        self.watch(container.socket.as_fd(), container_token(id))?;
+        state.containers.insert(id, container);
+        // A caller who has become somebody else must not keep an older, stronger supervisor.
+        let identity = Identity::of_this_process();
+        let current = state.supervisors.iter().rev().find(|supervisor| supervisor.identity == identity);
+        match current.map(|supervisor| supervisor.number) {
+            Some(number) => {
+                if let Err(error) = self.send_start(&mut state, number, id, theirs, beginning) {
+                    state.containers.remove(&id);
+                    return Err(error);
+                }
+            }
+            None => {
+                state.waiting.push((id, theirs, beginning));
+                state.starting = true;
+                self.wake();
+            }
+        }
+        Ok(id)
+    }
+
+    fn watch(&self, fd: BorrowedFd<'_>, token: u64) -> Result<()> {
+        epoll::add(&self.epoll, fd, epoll::EventData::new_u64(token), epoll::EventFlags::IN)
+            .map_err(|errno| Error::new(ErrorCode::Supervisor, format!("epoll: {errno}")))
+    }
+
+    fn send_start(
+        &self,
+        state: &mut State,
+        supervisor: u64,
+        id: u64,
+        socket: OwnedFd,
+        beginning: Beginning,
+    ) -> Result<()> {
+        let Some(to) = state.supervisors.iter().find(|known| known.number == supervisor) else {
+            return Err(closed());
+        };
+        let to = Arc::clone(&to.socket);
+        let Some(container) = state.containers.get_mut(&id) else { return Err(closed()) };
+        container.supervisor = supervisor;
+        let journal = duplicate(&container.journal)?;
+        let Beginning { start, payload, streams, mut sources, .. } = beginning;
+        // What doesn't fit into one message goes before.
+        let room = MAX_FDS - 6;
+        let early: Vec<OwnedFd> = sources.drain(..sources.len().saturating_sub(room)).collect();
+        let mut early = early.into_iter().peekable();
+        while early.peek().is_some() {
+            let fds: Vec<OwnedFd> = early.by_ref().take(MAX_FDS).collect();
+            self.send(state, &to, Kind::Fds, id, Vec::new(), fds);
+        }
+        let [stdin, stdout, stderr] = streams;
+        let mut fds = vec![payload, socket, journal, stdin, stdout, stderr];
+        fds.append(&mut sources);
+        self.send(state, &to, Kind::Start, id, protocol::encode(&start), fds);
+        Ok(())
+    }
+
+    /// Sends now, or leaves it to the thread when the socket is full.
+    fn send(&self, state: &mut State, socket: &Arc<OwnedFd>, kind: Kind, id: u64, body: Vec<u8>, fds: Vec<OwnedFd>) {
+        let frame = Unsent { socket: Arc::clone(socket), kind, id, body, fds };
+        if state.unsent.is_empty() {
+            if let Err(frame) = try_send(frame) {
+                state.unsent.push(frame);
+                self.wake();
+            }
+        } else {
+            state.unsent.push(frame);
+        }
+    }
+
+    /// Starts a command in a prepared root. Its number.
+    pub(crate) fn spawn(&self, container: u64, payload: OwnedFd, streams: [OwnedFd; 3]) -> Result<u64> {
+        let child = self.number();
+        let mut state = self.state();
+        let known = state.containers.get_mut(&container).ok_or_else(closed)?;
+        if known.silent {
+            return Err(closed());
+        }
+        known.children.insert(child, None);
+        let socket = Arc::clone(&known.socket);
+        let [stdin, stdout, stderr] = streams;
+        self.send(&mut state, &socket, Kind::Spawn, child, Vec::new(), vec![payload, stdin, stdout, stderr]);
+        Ok(child)
+    }
+
+    /// Asks for the mount table. The number of the answer.
+    pub(crate) fn mounts(&self, container: u64) -> Result<u64> {
+        let request = self.number();
+        let mut state = self.state();
+        let known = state.containers.get_mut(&container).ok_or_else(closed)?;
+        if known.silent {
+            return Err(closed());
+        }
+        known.children.insert(request, None);
+        let socket = Arc::clone(&known.socket);
+        self.send(&mut state, &socket, Kind::Mounts, request, Vec::new(), Vec::new());
+        Ok(request)
+    }
+
+    /// Sends a signal to a command, or with 0 to the first process. `false` if there is none.
+    pub(crate) fn kill(&self, container: u64, child: u64, signal: i32) -> bool {
+        let pidfd = {
+            let state = self.state();
+            let Some(known) = state.containers.get(&container) else { return false };
+            match child {
+                0 => known.process.as_ref().map(|(_, pidfd)| Arc::clone(pidfd)),
+                _ => known.children.get(&child).and_then(Clone::clone),
+            }
+        };
+        let Some(pidfd) = pidfd else { return false };
+        if signal == 0 {
+            return !has_ended(&pidfd);
+        }
+        Signal::from_named_raw(signal)
+            .is_some_and(|signal| rustix::process::pidfd_send_signal(&*pidfd, signal).is_ok())
+    }
+
+    /// Has a container killed and taken down.
+    pub(crate) fn close(&self, container: u64) {
+        let mut state = self.state();
+        self.send_close(&mut state, container);
+    }
+
+    fn send_close(&self, state: &mut State, id: u64) {
+        if let Some(position) = state.waiting.iter().position(|(waiting, ..)| *waiting == id) {
+            // Nobody has heard of it yet.
+            state.waiting.remove(position);
+            if let Some(container) = state.containers.remove(&id) {
+                deliver(state, id, 0, &container, News::Failed(closed()));
+                deliver(state, id, 0, &container, News::Closed(Vec::new()));
+            }
+            return;
+        }
+        let Some(number) = state.containers.get(&id).map(|container| container.supervisor) else { return };
+        let socket =
+            state.supervisors.iter().find(|known| known.number == number).map(|known| Arc::clone(&known.socket));
+        if let Some(socket) = socket {
+            self.send(state, &socket, Kind::Close, id, Vec::new(), Vec::new());
+        }
+    }
+
+    /// The thread.
+    fn listen(&self) {
+        let mut events = Vec::with_capacity(256);
+        loop {
+            events.clear();
+            let timeout = (!self.state().unsent.is_empty())
+                .then_some(rustix::event::Timespec { tv_sec: 0, tv_nsec: 1_000_000 });
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
+                Ok(_) => {}
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(_) => return,
+            }
+            let mut counter = [0; 8];
+            let _ = rustix::io::read(&self.wake, &mut counter);
+            // A panic must not end the thread that everything depends on, nor leave anybody waiting.
+            let served = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                let mut state = self.state();
+                flush(&mut state);
+                for event in &events {
+                    match event.data.u64() {
+                        WAKE => {}
+                        token if token & 1 == 1 => self.hear_supervisor(&mut state, token >> 1),
+                        token => hear_container(&mut state, token >> 1),
+                    }
+                }
+            }));
+            if served.is_err() {
+                let numbers: Vec<u64> = self.state().supervisors.iter().map(|known| known.number).collect();
+                for number in numbers {
+                    self.lose_supervisor(&mut self.state(), number);
+                }
+            }
+            if self.state().starting {
+                self.start_supervisor();
+            }
+        }
+    }
+
+    /// Starts a supervisor for all that wait. Runs on the thread, without the lock while it takes time.
+    fn start_supervisor(&self) {
+        let identity = Identity::of_this_process();
+        let started = self.executable().and_then(|executable| begin_supervisor(&executable));
+        let mut state = self.state();
+        state.starting = false;
+        let waiting = std::mem::take(&mut state.waiting);
+        match started {
+            Ok((process, socket)) => {
+                let number = self.number();
+                let socket = Arc::new(socket);
+                let watched = self.watch(socket.as_fd(), supervisor_token(number));
+                state.supervisors.push(Supervisor { number, socket, process, identity });
+                for (id, theirs, beginning) in waiting {
+                    let sent = match &watched {
+                        Ok(()) => self.send_start(&mut state, number, id, theirs, beginning),
+                        Err(error) => Err(error.clone()),
+                    };
+                    if let Err(error) = sent {
+                        fail(&mut state, id, error);
+                    }
+                }
+            }
+            Err(error) => {
+                for (id, ..) in waiting {
+                    fail(&mut state, id, error.clone());
+                }
+            }
+        }
+        self.retire(&mut state);
+    }
+
+    /// Ends supervisors of earlier identities that have no containers any more.
+    fn retire(&self, state: &mut State) {
+        let newest = state.supervisors.last().map(|known| known.number);
+        let used: Vec<u64> = state.containers.values().map(|container| container.supervisor).collect();
+        let mut kept = Vec::new();
+        for supervisor in std::mem::take(&mut state.supervisors) {
+            if Some(supervisor.number) == newest || used.contains(&supervisor.number) {
+                kept.push(supervisor);
+            } else {
+                let _ = epoll::delete(&self.epoll, &*supervisor.socket);
+                drop(supervisor.socket);
+                supervisor_process::reap(supervisor.process.pid);
+            }
+        }
+        state.supervisors = kept;
+    }
+
+    /// The supervisor's executable: its file, or a sealed copy of it.
+    fn executable(&self) -> Result<SupervisorFile> {
+        let mut state = self.state();
+        if let Some(path) = std::env::var_os("ROOTFS_SUPERVISOR_EXEC") {
+            use std::os::unix::ffi::OsStringExt;
+            return CString::new(path.into_vec())
+                .map(SupervisorFile::Path)
+                .map_err(|_| Error::new(ErrorCode::Supervisor, "ROOTFS_SUPERVISOR_EXEC contains a NUL byte"));
+        }
+        if state.executable.is_none() {
+            let path = state.path.clone().unwrap_or_default();
+            let bytes = read_file(&path)?;
+            let copy = memfd::sealed(c"rootfs-supervisor", &bytes, true).map_err(|call| {
+                Error::from_call(ErrorCode::Supervisor, "the supervisor can't be copied to memory", &call)
+                    .with_hint("memory files may be forbidden: set ROOTFS_SUPERVISOR_EXEC to the path of rootfs-supervisor")
+            })?;
+            state.executable = Some(copy);
+        }
+        match &state.executable {
+            Some(copy) => duplicate(copy).map(SupervisorFile::Memory),
+            None => Err(Error::new(ErrorCode::Supervisor, "the supervisor's executable is missing")),
+        }
+    }
+
+    fn hear_supervisor(&self, state: &mut State, number: u64) {
+        loop {
+            let Some(socket) =
+                state.supervisors.iter().find(|known| known.number == number).map(|known| Arc::clone(&known.socket))
+            else {
+                return;
+            };
+            match protocol::receive(&*socket) {
+                Ok(frame) => self.serve_supervisor(state, frame),
+                Err(FrameError::WouldBlock) => return,
+                Err(_) => return self.lose_supervisor(state, number),
+            }
+        }
+    }
+
+    fn serve_supervisor(&self, state: &mut State, mut frame: Frame) {
+        let id = frame.id;
+        match frame.kind {
+            Kind::Started => {
+                if let (Some(container), Ok(pid), Some(pidfd)) =
+                    (state.containers.get_mut(&id), frame.decode::<i32>(), frame.fds.pop())
+                {
+                    container.process = Some((pid, Arc::new(pidfd)));
+                }
+                hear_container(state, id);
+            }
+            Kind::Refused => {
+                let error = frame.decode::<Error>().map_or_else(|_| closed(), Box::new);
+                fail(state, id, error);
+            }
+            Kind::Exited => {
+                // What the first process said before it ended comes first.
+                hear_container(state, id);
+                if let (Some(container), Ok(exit)) = (state.containers.get_mut(&id), frame.decode::<Exit>()) {
+                    container.silent = true;
+                    end(state, id, exit);
+                }
+            }
+            Kind::Closed => {
+                let left = frame.decode::<Vec<Leftover>>().unwrap_or_default();
+                if let Some(container) = state.containers.remove(&id) {
+                    let _ = epoll::delete(&self.epoll, &*container.socket);
+                    deliver(state, id, 0, &container, News::Closed(left));
+                }
+                if state.supervisors.len() > 1 {
+                    self.retire(state);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A supervisor is gone: so are its containers, and what it can't clean up any more is cleaned up here.
+    fn lose_supervisor(&self, state: &mut State, number: u64) {
+        let Some(position) = state.supervisors.iter().position(|known| known.number == number) else { return };
+        let supervisor = state.supervisors.remove(position);
+        let _ = epoll::delete(&self.epoll, &*supervisor.socket);
+        supervisor_process::reap(supervisor.process.pid);
+        let ids: Vec<u64> = state
+            .containers
+            .iter()
+            .filter(|(_, container)| container.supervisor == number)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            hear_container(state, id);
+            let Some(container) = state.containers.remove(&id) else { continue };
+            let _ = epoll::delete(&self.epoll, &*container.socket);
+            if let Some((_, pidfd)) = &container.process {
+                rootfs::kernel::process::kill(pidfd.as_fd());
+                wait_until_ended(pidfd);
+            }
+            let lost = Error::new(ErrorCode::Supervisor, "the supervisor has ended, and its containers with it");
+            for child in container.children.keys() {
+                deliver(state, id, *child, &container, News::Failed(lost.clone()));
+            }
+            if container.told && container.one_command {
+                deliver(state, id, 0, &container, News::Exited(Exit::Signal(9)));
+            } else {
+                deliver(state, id, 0, &container, News::Failed(lost));
+            }
+            let cleaned = journal::clean_up(&container.journal);
+            let mut left = cleaned.left;
+            left.extend(cleaned.in_use.iter().map(|record| journal::leftover(record, "its tree is in use")));
+            deliver(state, id, 0, &container, News::Closed(left));
+        }
+    }
+}
+
+/// Where the supervisor is executed from.
+enum SupervisorFile {
+    Memory(OwnedFd),
+    Path(CString),
+}
+
+fn begin_supervisor(file: &SupervisorFile) -> Result<(SupervisorProcess, OwnedFd)> {
+    let (ours, theirs) = socket_pair()?;
+    let executable = match file {
+        SupervisorFile::Memory(fd) => Executable::Memory(fd.as_fd()),
+        SupervisorFile::Path(path) => Executable::Path(path.clone()),
+    };
+    let process = supervisor_process::start(&executable, theirs.as_fd()).map_err(|call| {
+        let error = Error::from_call(ErrorCode::Supervisor, "the supervisor can't be started", &call);
+        match (file, call.errno) {
+            (SupervisorFile::Memory(_), 13 | 1) => error.with_hint(
+                "the host forbids executing memory files (sysctl vm.memfd_noexec, or a security module): set \
+                 ROOTFS_SUPERVISOR_EXEC to the path of rootfs-supervisor",
+            ),
+            _ => error,
+        }
+    })?;
+    drop(theirs);
+    // The first frame may take a moment: this thread has nothing else to do before it is there.
+    let poll = &mut [rustix::event::PollFd::new(&ours, rustix::event::PollFlags::IN)];
+    let patience = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
+    let ready = rustix::event::poll(poll, Some(&patience));
+    let hello = if ready == Ok(1) { protocol::receive(&ours) } else { Err(FrameError::WouldBlock) };
+    match hello {
+        Ok(frame) if frame.kind == Kind::Hello => Ok((process, ours)),
+        other => {
+            rootfs::kernel::process::kill(process.pidfd.as_fd());
+            supervisor_process::reap(process.pid);
+            let what = other.map_or_else(|error| error.to_string(), |_| "it says something else first".to_owned());
+            Err(Error::new(ErrorCode::Supervisor, format!("the supervisor doesn't begin: {what}"))
+                .with_hint("the addon and rootfs-supervisor must be of the same version"))
+        }
+    }
+}
+
+fn read_file(path: &CString) -> Result<Vec<u8>> {
+    use rustix::fs::{Mode, OFlags};
+    let fail = |what: &str, errno: rustix::io::Errno| {
+        let call = rootfs::error::SysError {
+            syscall: "open",
+            errno: errno.raw_os_error(),
+            arguments: path.to_string_lossy().into_owned(),
+        };
+        Error::from_call(ErrorCode::Supervisor, what, &call)
+            .with_hint("reinstall the package: the file rootfs-supervisor must be beside the addon")
+    };
+    let file = rustix::fs::open(path.as_c_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|errno| fail("the supervisor's executable can't be opened", errno))?;
+    memfd::read(&file, 64 << 20).map_err(|call| {
+        Error::from_call(ErrorCode::Supervisor, "the supervisor's executable can't be read", &call)
+    })
+}
+
+fn socket_pair() -> Result<(OwnedFd, OwnedFd)> {
+    let fail = |errno: rustix::io::Errno| Error::new(ErrorCode::Supervisor, format!("a socket can't be made: {errno}"));
+    let (ours, theirs) =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .map_err(fail)?;
+    rustix::io::ioctl_fionbio(&ours, true).map_err(fail)?;
+    Ok((ours, theirs))
+}
+
+fn duplicate(fd: &OwnedFd) -> Result<OwnedFd> {
+    rustix::io::fcntl_dupfd_cloexec(fd, 3)
+        .map_err(|errno| Error::new(ErrorCode::Supervisor, format!("a descriptor can't be duplicated: {errno}")))
+}
+
+fn has_ended(pidfd: &OwnedFd) -> bool {
+    let poll = &mut [rustix::event::PollFd::new(pidfd, rustix::event::PollFlags::IN)];
+    rustix::event::poll(poll, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 })) != Ok(0)
+}
+
+fn wait_until_ended(pidfd: &OwnedFd) {
+    let poll = &mut [rustix::event::PollFd::new(pidfd, rustix::event::PollFlags::IN)];
+    let _ = rustix::event::poll(poll, Some(&rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 }));
+}
+
+/// Who sends: the kernel checks it, and the supervisor compares it with who started it.
+fn sender() -> UCred {
+    UCred { pid: rustix::process::getpid(), uid: rustix::process::geteuid(), gid: rustix::process::getegid() }
+}
+
+/// Sends a frame; gives it back when it has to wait. One whose receiver is gone is dropped: its end is noticed elsewhere.
+fn try_send(frame: Unsent) -> std::result::Result<(), Unsent> {
+    const ETOOMANYREFS: i32 = 109;
+    const ENOBUFS: i32 = 105;
+    let fds: Vec<BorrowedFd<'_>> = frame.fds.iter().map(AsFd::as_fd).collect();
+    let from = (frame.kind == Kind::Start).then(sender);
+    match protocol::send_as(&*frame.socket, frame.kind, frame.id, &frame.body, &fds, from) {
+        // Too many descriptors in flight: they land when the other side has received some.
+        Err(FrameError::WouldBlock | FrameError::System(ETOOMANYREFS | ENOBUFS)) => Err(frame),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn flush(state: &mut State) {
+    let mut waiting = std::mem::take(&mut state.unsent).into_iter();
+    for frame in waiting.by_ref() {
+        if let Err(frame) = try_send(frame) {
+            state.unsent.push(frame);
+            break;
+        }
+    }
+    state.unsent.extend(waiting);
+}
+
+fn deliver(state: &State, id: u64, child: u64, container: &Container, news: News) {
+    if let Some(sink) = state.environments.get(&container.environment) {
+        sink(Event { container: id, child, plan: Arc::clone(&container.plan), news });
+    }
+}
+
+/// A container that never began.
+fn fail(state: &mut State, id: u64, error: Box<Error>) {
+    if let Some(container) = state.containers.remove(&id) {
+        deliver(state, id, 0, &container, News::Failed(error));
+        deliver(state, id, 0, &container, News::Closed(Vec::new()));
+    }
+}
+
+/// The first process has ended.
+fn end(state: &mut State, id: u64, exit: Exit) {
+    let Some(mut container) = state.containers.remove(&id) else { return };
+    for (child, _) in std::mem::take(&mut container.children) {
+        // Commands end with the first process of their pid namespace, and nobody is left to tell how.
+        deliver(state, id, child, &container, News::Exited(Exit::Signal(9)));
+    }
+    if let Some(error) = container.failure.take() {
+        deliver(state, id, 0, &container, News::Failed(error));
+    } else if !container.told && container.report.is_none() {
+        let how = match exit {
+            Exit::Code(code) => format!("with status {code}"),
+            Exit::Signal(signal) => format!("by signal {signal}"),
+        };
+        let error = Error::new(ErrorCode::Closed, format!("the first process ended {how} before the root was prepared"));
+        deliver(state, id, 0, &container, News::Failed(error));
+    } else {
+        tell_begun(state, id, &mut container);
+        deliver(state, id, 0, &container, News::Exited(exit));
+    }
+    state.containers.insert(id, container);
+}
+
+/// Tells once that the command runs, or that the root is prepared, when all is known that belongs to it.
+fn tell_begun(state: &State, id: u64, container: &mut Container) {
+    if container.told || container.failure.is_some() {
+        return;
+    }
+    let Some((pid, _)) = container.process else { return };
+    if container.one_command {
+        if container.silent && container.report.is_some() {
+            container.told = true;
+            let report = container.report.clone();
+            deliver(state, id, 0, container, News::Spawned { pid, report });
+        }
+    } else if let Some(report) = container.report.clone() {
+        container.told = true;
+        deliver(state, id, 0, container, News::Ready { pid, report });
+    }
+}
+
+/// Hears what a first process has to say, as far as it is there.
+fn hear_container(state: &mut State, id: u64) {
+    let Some(mut container) = state.containers.remove(&id) else { return };
+    while !container.silent {
+        match protocol::receive(&*container.socket) {
+            Ok(frame) => serve_container(state, id, &mut container, frame),
+            Err(FrameError::WouldBlock) => break,
+            Err(_) => container.silent = true,
+        }
+    }
+    if container.silent {
+        // The end of file would be reported again and again.
+        if let Some(Ok(client)) = CLIENT.get() {
+            let _ = epoll::delete(&client.epoll, &*container.socket);
+        }
+    }
+    tell_begun(state, id, &mut container);
+    state.containers.insert(id, container);
+}
+
+fn serve_container(state: &State, id: u64, container: &mut Container, mut frame: Frame) {
+    let child = frame.id;
+    match frame.kind {
+        Kind::Ready => {
+            let report = match frame.fds.first() {
+                Some(file) => memfd::read_sealed(file, 64 << 20)
+                    .ok()
+                    .and_then(|bytes| protocol::decode(&bytes).ok())
+                    .unwrap_or_default(),
+                None => frame.decode().unwrap_or_default(),
+            };
+            container.report = Some(report);
+        }
+        Kind::Step => {
+            if let Ok(step) = frame.decode() {
+                deliver(state, id, 0, container, News::Step(step));
+            }
+        }
+        Kind::Failed => container.failure = frame.decode::<Error>().ok().map(Box::new),
+        Kind::Spawned => {
+            let Some(pidfd) = frame.fds.pop() else { return };
+            let pid = pid_of(&pidfd);
+            if let Some(known) = container.children.get_mut(&child) {
+                *known = Some(Arc::new(pidfd));
+                deliver(state, id, child, container, News::Spawned { pid, report: None });
+            }
+        }
+        Kind::SpawnFailed => {
+            if container.children.remove(&child).is_some() {
+                let error = frame.decode::<Error>().map_or_else(|_| closed(), Box::new);
+                deliver(state, id, child, container, News::Failed(error));
+            }
+        }
+        Kind::ChildExited => {
+            if container.children.remove(&child).is_some()
+                && let Ok(exit) = frame.decode()
+            {
+                deliver(state, id, child, container, News::Exited(exit));
+            }
+        }
+        Kind::MountTable => {
+            if container.children.remove(&child).is_some() {
+                let text = frame.fds.first().and_then(|file| memfd::read_sealed(file, 256 << 20).ok());
+                deliver(state, id, child, container, News::Mounts(mountinfo::parse(&text.unwrap_or_default())));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The pid behind a pidfd, as this process sees it; `proc_pid_fdinfo(5)`.
+fn pid_of(pidfd: &OwnedFd) -> i32 {
+    use std::os::fd::AsRawFd;
+    let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
+    let Ok(path) = CString::new(path) else { return 0 };
+    let Ok(file) = rustix::fs::open(
+        path.as_c_str(),
+        rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    ) else {
+        return 0;
+    };
+    let text = rootfs::kernel::linux::read_to_end(file.as_fd()).unwrap_or_default();
+    String::from_utf8_lossy(&text)
+        .lines()
+        .find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
+        .unwrap_or(0)
+}

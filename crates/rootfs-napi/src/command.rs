@@ -1,0 +1,165 @@
+//! The options of a command.
+
+use rootfs::PathBytes;
+use rootfs::process::{
+    Capabilities, ProcessSpec, RLIMITS, Rlimit, User, capability_number,
+};
+
+use crate::argument::{JsArg, MAX_SAFE_INTEGER, Options, Parsed, array, id, integer, integer32, path, text, unexpected, word};
+use crate::failure::{ArgumentKind, Failure};
+use crate::stdio::{self, Stream};
+
+/// The `PATH` of a command when no environment is given.
+const DEFAULT_PATH: &[u8] = b"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A command and its streams.
+#[derive(Debug)]
+pub(crate) struct Command {
+    pub(crate) process: ProcessSpec,
+    pub(crate) streams: [Stream; 3],
+}
+
+/// Parses a command, its arguments, and those options that TypeScript leaves to us.
+pub(crate) fn parse(command: &JsArg, args: &JsArg, options: JsArg) -> Parsed<Command> {
+    let command = path("command", command)?;
+    let mut argv = vec![command.as_bytes().to_vec()];
+    if *args != JsArg::Undefined {
+        argv.extend(array("args", args, text)?.into_iter().map(String::into_bytes));
+    }
+    let mut options = Options::of_call(options)?;
+    let user = options.take("user", user)?.unwrap_or_default();
+    let process = ProcessSpec {
+        command,
+        args: argv,
+        env: options.take("env", environment)?.unwrap_or_else(|| vec![DEFAULT_PATH.to_vec()]),
+        cwd: options.take("cwd", working_directory)?,
+        capabilities: options.take("capabilities", capabilities)?,
+        user,
+        no_new_privileges: options.flag("noNewPrivileges", true)?,
+        rlimits: options.take("rlimits", |name, value| array(name, value, rlimit))?.unwrap_or_default(),
+        seccomp: options.take("seccomp", filter)?,
+    };
+    let streams = options.take("stdio", stdio::streams)?.unwrap_or([Stream::Pipe; 3]);
+    options.finish()?;
+    Ok(Command { process, streams })
+}
+
+fn working_directory(name: &str, value: &JsArg) -> Parsed<PathBytes> {
+    let path = path(name, value)?;
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(unexpected(ArgumentKind::Value, "absolute path in the container", name, value))
+    }
+}
+
+fn environment(name: &str, value: &JsArg) -> Parsed<Vec<Vec<u8>>> {
+    let JsArg::Object(entries) = value else {
+        return Err(unexpected(ArgumentKind::Type, "object", name, value));
+    };
+    let mut environment = Vec::with_capacity(entries.len());
+    for (key, value) in entries {
+        // As child_process has it: an undefined value is left out.
+        if *value == JsArg::Undefined {
+            continue;
+        }
+        if key.is_empty() || key.contains(['=', '\0']) {
+            return Err(Failure::argument(
+                ArgumentKind::Value,
+                format!("Expected name without '=' and NUL bytes for a key of {name} but received {key:?}"),
+            ));
+        }
+        let value = text(&format!("{name}.{key}"), value)?;
+        environment.push(format!("{key}={value}").into_bytes());
+    }
+    Ok(environment)
+}
+
+fn user(name: &str, value: &JsArg) -> Parsed<User> {
+    let mut object = Options::nested(name, value)?;
+    let user = User {
+        uid: object.require("uid", id)?,
+        gid: object.require("gid", id)?,
+        additional_gids: object.take("additionalGids", |name, value| array(name, value, id))?.unwrap_or_default(),
+        umask: object.take("umask", |name, value| integer32(name, value, 0, 0o777))?,
+    };
+    object.finish()?;
+    Ok(user)
+}
+
+fn capability_set(name: &str, value: &JsArg) -> Parsed<u64> {
+    let numbers = array(name, value, |name, value| match value {
+        JsArg::String(text) => capability_number(text)
+            .ok_or_else(|| unexpected(ArgumentKind::Value, "name of a capability", name, value)),
+        other => Err(unexpected(ArgumentKind::Type, "name of a capability", name, other)),
+    })?;
+    Ok(numbers.into_iter().fold(0, |set, number| set | 1 << number))
+}
+
+/// One list for the bounding, effective and permitted set, or each set by its name.
+fn capabilities(name: &str, value: &JsArg) -> Parsed<Capabilities> {
+    if matches!(value, JsArg::Array(_)) {
+        let set = capability_set(name, value)?;
+        return Ok(Capabilities { bounding: set, effective: set, permitted: set, inheritable: 0, ambient: 0 });
+    }
+    let mut object = Options::nested(name, value)?;
+    let mut set = |key| Ok::<_, Failure>(object.take(key, capability_set)?.unwrap_or(0));
+    let capabilities = Capabilities {
+        bounding: set("bounding")?,
+        effective: set("effective")?,
+        permitted: set("permitted")?,
+        inheritable: set("inheritable")?,
+        ambient: set("ambient")?,
+    };
+    object.finish()?;
+    if capabilities.effective & !capabilities.permitted != 0 {
+        return Err(Failure::argument(
+            ArgumentKind::Value,
+            format!("Expected subset of {name}.permitted for {name}.effective"),
+        ));
+    }
+    if capabilities.ambient & !(capabilities.permitted & capabilities.inheritable) != 0 {
+        return Err(Failure::argument(
+            ArgumentKind::Value,
+            format!("Expected subset of {name}.permitted and {name}.inheritable for {name}.ambient"),
+        ));
+    }
+    Ok(capabilities)
+}
+
+fn rlimit(name: &str, value: &JsArg) -> Parsed<Rlimit> {
+    const INFINITY: u64 = u64::MAX;
+    let names: Vec<&str> = RLIMITS.iter().map(|(name, _)| *name).collect();
+    let find = |text: &str| RLIMITS.iter().find(|(name, _)| *name == text).map(|(_, number)| *number);
+    let limit = |name: &str, value: &JsArg| match value {
+        JsArg::Number(number) if *number == f64::INFINITY => Ok(INFINITY),
+        value => integer(name, value, 0, MAX_SAFE_INTEGER),
+    };
+    let mut object = Options::nested(name, value)?;
+    let rlimit = Rlimit {
+        resource: object.require("type", |name, value| word(name, value, &names, find))?,
+        soft: object.require("soft", limit)?,
+        hard: object.require("hard", limit)?,
+    };
+    object.finish()?;
+    if rlimit.soft > rlimit.hard {
+        return Err(Failure::argument(
+            ArgumentKind::Range,
+            format!("Expected number not greater than {name}.hard for {name}.soft"),
+        ));
+    }
+    Ok(rlimit)
+}
+
+fn filter(name: &str, value: &JsArg) -> Parsed<Vec<u8>> {
+    match value {
+        JsArg::Bytes(bytes) if !bytes.is_empty() && bytes.len() % 8 == 0 && bytes.len() / 8 <= 4096 => Ok(bytes.clone()),
+        JsArg::Bytes(_) => Err(unexpected(
+            ArgumentKind::Value,
+            "compiled classic-BPF filter of 1 to 4096 instructions of 8 bytes",
+            name,
+            value,
+        )),
+        other => Err(unexpected(ArgumentKind::Type, "Uint8Array", name, other)),
+    }
+}

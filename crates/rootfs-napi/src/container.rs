@@ -1,0 +1,209 @@
+//! What the TypeScript layer calls to begin, use and end containers. Everything here only queues.
+
+use std::os::fd::{IntoRawFd, OwnedFd};
+use std::sync::Arc;
+
+use napi::{Env, Result};
+use napi_derive::napi;
+use rootfs::ErrorCode;
+use rootfs::execute::Level;
+use rootfs::kernel::{memfd, process};
+use rootfs::plan::Plan;
+use rootfs::process::ProcessSpec;
+use rootfs::protocol::{self, Payload, Start};
+use rootfs::spec::{IdMap, IdMapping, Namespace, Namespaces, UserNamespace};
+
+use crate::argument::{JsArg, Options, Parsed};
+use crate::builder::Rootfs;
+use crate::client::{Beginning, Client};
+use crate::command::{self, Command};
+use crate::environment::Environment;
+use crate::failure::Failure;
+use crate::js::internal_object;
+use crate::stdio::{self, Ends, Stream};
+
+internal_object! {
+    /// A container or command that has been asked for.
+    Launched {
+        /// Its number, which its news carry.
+        id as "id": f64,
+        /// Our ends of pipes; `null` where there is none.
+        streams as "streams": Vec<Option<i32>>,
+        ..
+    }
+}
+
+impl Launched {
+    fn new(id: u64, ours: [Option<OwnedFd>; 3]) -> Self {
+        #[expect(clippy::cast_precision_loss, reason = "nobody starts 2^53 containers")]
+        let id = id as f64;
+        Self { id, streams: ours.into_iter().map(|fd| fd.map(IntoRawFd::into_raw_fd)).collect() }
+    }
+}
+
+/// What `PrepareOptions` say.
+struct Preparation {
+    verify: bool,
+    report_steps: bool,
+}
+
+fn preparation(options: JsArg) -> Parsed<Preparation> {
+    let mut options = Options::of_call(options)?;
+    let preparation =
+        Preparation { verify: options.flag("verify", true)?, report_steps: options.flag("reportSteps", false)? };
+    options.finish()?;
+    Ok(preparation)
+}
+
+/// The mapping of the user namespace; `None` for none.
+fn mapping(namespaces: &Namespaces, privileged: bool) -> Option<IdMap> {
+    match &namespaces.user {
+        UserNamespace::None => None,
+        UserNamespace::UnlessPrivileged if privileged => None,
+        UserNamespace::Mapped(map) => Some(map.clone()),
+        UserNamespace::Caller | UserNamespace::UnlessPrivileged => {
+            let line = |host_id| vec![IdMapping { container_id: 0, host_id, size: 1 }];
+            Some(IdMap {
+                uids: line(rustix::process::geteuid().as_raw()),
+                gids: line(rustix::process::getegid().as_raw()),
+            })
+        }
+    }
+}
+
+/// Forces a level, for tests of both.
+fn forced_level() -> Parsed<Option<Level>> {
+    match std::env::var("ROOTFS_TEST_LEVEL") {
+        Ok(name) => Level::from_name(&name).map(Some).ok_or_else(|| {
+            rootfs::Error::new(ErrorCode::Unsupported, format!("ROOTFS_TEST_LEVEL={name}: no such level")).into()
+        }),
+        Err(_) => Ok(None),
+    }
+}
+
+fn sealed(bytes: &[u8]) -> Parsed<OwnedFd> {
+    memfd::sealed(c"rootfs-payload", bytes, false).map_err(|call| {
+        rootfs::Error::from_call(ErrorCode::Supervisor, "the request can't be written down", &call).into()
+    })
+}
+
+fn begin(environment: u64, rootfs: &Rootfs, command: Option<Command>, preparation: &Preparation) -> Parsed<Launched> {
+    let (spec, sources) = rootfs.snapshot();
+    let plan = Arc::new(Plan::new(&spec)?);
+    let with_plan = |error| Failure::with_plan(error, &plan);
+    let privileged = process::has_capability(process::CAP_SYS_ADMIN);
+    let user = mapping(&spec.namespaces, privileged);
+    let sources: Vec<OwnedFd> = sources
+        .iter()
+        .map(|fd| rustix::io::fcntl_dupfd_cloexec(&**fd, 3))
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|errno| rootfs::Error::new(ErrorCode::Source, format!("a descriptor can't be duplicated: {errno}")))?;
+    let new = |namespace: &Namespace| *namespace == Namespace::New;
+    let hooks: Vec<_> = spec.hooks.iter().map(|hook| hook.point).collect();
+    let start = Start {
+        pid: new(&spec.namespaces.pid),
+        ipc: new(&spec.namespaces.ipc),
+        uts: new(&spec.namespaces.uts),
+        cgroup_namespace: new(&spec.namespaces.cgroup),
+        network: new(&spec.namespaces.network),
+        mount: user.is_some(),
+        opener: (privileged && user.is_some()) || hooks.iter().any(|point| point.in_runtime_namespaces()),
+        hooks: !hooks.is_empty(),
+        cgroup: false,
+        sources: u32::try_from(sources.len()).unwrap_or(u32::MAX),
+        user,
+    };
+    let one_command = command.is_some();
+    let (process, streams) = match command {
+        Some(command) => (Some(command.process), command.streams),
+        None => (None, [Stream::Ignore; 3]),
+    };
+    let payload = Payload {
+        plan: Plan::clone(&plan),
+        process,
+        verify: preparation.verify,
+        report_steps: preparation.report_steps,
+        level: forced_level()?,
+        privileged,
+    };
+    let payload = sealed(&protocol::encode(&payload))?;
+    let Ends { theirs, ours } = stdio::open(streams)?;
+    let beginning =
+        Beginning { environment, plan: Arc::clone(&plan), start, payload, streams: theirs, sources, one_command };
+    let id = Client::get().and_then(|client| client.start(beginning)).map_err(with_plan)?;
+    Ok(Launched::new(id, ours))
+}
+
+/// Begins a container that stays, and waits for commands.
+#[napi(skip_typescript)]
+pub fn prepare(env: Env, rootfs: &Rootfs, options: JsArg) -> Result<Launched> {
+    let environment = Environment::of(env)?;
+    preparation(options)
+        .and_then(|preparation| begin(environment.id, rootfs, None, &preparation))
+        .map_err(|failure| failure.throw(env))
+}
+
+/// Begins a container that is one command.
+#[napi(skip_typescript)]
+pub fn launch(
+    env: Env,
+    rootfs: &Rootfs,
+    command: JsArg,
+    args: JsArg,
+    process: JsArg,
+    options: JsArg,
+) -> Result<Launched> {
+    let environment = Environment::of(env)?;
+    command::parse(&command, &args, process)
+        .and_then(|command| begin(environment.id, rootfs, Some(command), &preparation(options)?))
+        .map_err(|failure| failure.throw(env))
+}
+
+/// A number that TypeScript got from us.
+fn id(number: f64) -> u64 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float cast saturates")]
+    let id = number as u64;
+    id
+}
+
+fn spawn_in(container: u64, process: &ProcessSpec, streams: [Stream; 3]) -> Parsed<Launched> {
+    let payload = sealed(&protocol::encode(process))?;
+    let Ends { theirs, ours } = stdio::open(streams)?;
+    let child = Client::get().and_then(|client| client.spawn(container, payload, theirs))?;
+    Ok(Launched::new(child, ours))
+}
+
+/// Starts a command in a prepared container.
+#[napi(skip_typescript)]
+pub fn spawn(env: Env, container: f64, command: JsArg, args: JsArg, process: JsArg) -> Result<Launched> {
+    command::parse(&command, &args, process)
+        .and_then(|command| spawn_in(id(container), &command.process, command.streams))
+        .map_err(|failure| failure.throw(env))
+}
+
+/// Checks a command without starting it.
+#[napi(skip_typescript)]
+pub fn check_command(env: Env, command: JsArg, args: JsArg, process: JsArg) -> Result<()> {
+    command::parse(&command, &args, process).map(drop).map_err(|failure| failure.throw(env))
+}
+
+/// Asks for the mount table of a prepared container.
+#[napi(skip_typescript)]
+pub fn mounts(env: Env, container: f64) -> Result<f64> {
+    let request = Client::get().and_then(|client| client.mounts(id(container)));
+    request.map(|request| Launched::new(request, [None, None, None]).id).map_err(|error| Failure::from(error).throw(env))
+}
+
+/// Sends a signal to a command, or with 0 to the container's first process. `false` if it isn't there.
+#[napi(skip_typescript)]
+pub fn kill(container: f64, child: f64, signal: i32) -> bool {
+    Client::get().is_ok_and(|client| client.kill(id(container), id(child), signal))
+}
+
+/// Has a container killed and taken down.
+#[napi(skip_typescript)]
+pub fn close(container: f64) {
+    if let Ok(client) = Client::get() {
+        client.close(id(container));
+    }
+}

@@ -1,0 +1,117 @@
+//! News of containers and commands, on their way to JavaScript.
+
+use rootfs::mountinfo::Entry;
+use rootfs::protocol::{Exit, Report};
+
+use crate::api::{ExecutedStep, MountInfo, Step, Warning, executed_step, lossy, step, warning};
+use crate::client::{Event, News};
+use crate::failure::ErrorData;
+use crate::js::internal_object;
+
+internal_object! {
+    /// What the function `tell` of news.ts gets.
+    JsEvent {
+        /// The container.
+        container as "container": f64,
+        /// The command; 0 for the container itself.
+        child as "child": f64,
+        /// `step`, `ready`, `spawn`, `error`, `exit`, `closed`, `mounts`.
+        kind as "kind": String,
+        ..
+        /// Of `ready` and `spawn`.
+        pid as "pid": i32,
+        /// Of `exit`: its status.
+        exit_code as "exitCode": i32,
+        /// Of `exit`: the number of the signal that ended it.
+        signal as "signal": i32,
+        /// Of `error`.
+        error as "error": ErrorData,
+        /// Of `step`: one; of `ready`: all.
+        steps as "steps": Vec<ExecutedStep>,
+        /// Of `ready` and `spawn`.
+        skipped as "skipped": Vec<Step>,
+        /// Of `ready`, `spawn` and `closed`.
+        warnings as "warnings": Vec<Warning>,
+        /// Of `mounts`.
+        mounts as "mounts": Vec<MountInfo>,
+    }
+}
+
+impl JsEvent {
+    pub(crate) fn new(event: Event) -> Self {
+        let Event { container, child, plan, news } = event;
+        let mut told = Self { container: number(container), child: number(child), ..Self::default() };
+        let report = |told: &mut Self, report: &Report| {
+            told.skipped = Some(
+                report.skipped.iter().filter_map(|index| plan.steps.get(*index as usize)).map(step).collect(),
+            );
+            told.warnings = Some(plan.warnings.iter().chain(&report.warnings).map(warning).collect());
+        };
+        told.kind = match news {
+            News::Step(done) => {
+                told.steps = Some(executed_step(&plan, &done).into_iter().collect());
+                "step"
+            }
+            News::Ready { pid, report: done } => {
+                told.pid = Some(pid);
+                told.steps = Some(done.steps.iter().filter_map(|done| executed_step(&plan, done)).collect());
+                report(&mut told, &done);
+                "ready"
+            }
+            News::Spawned { pid, report: done } => {
+                told.pid = Some(pid);
+                if let Some(done) = done {
+                    report(&mut told, &done);
+                }
+                "spawn"
+            }
+            News::Failed(error) => {
+                told.error = Some(ErrorData::new(*error, Some(&plan)));
+                "error"
+            }
+            News::Exited(Exit::Code(code)) => {
+                told.exit_code = Some(code);
+                "exit"
+            }
+            News::Exited(Exit::Signal(signal)) => {
+                told.signal = Some(signal);
+                "exit"
+            }
+            News::Closed(left) => {
+                let left = left.into_iter().map(|left| Warning {
+                    code: "mountpoint-left".to_owned(),
+                    message: format!("the mountpoint {} was made and is left: {}", lossy(&left.path), left.reason),
+                    step: None,
+                });
+                told.warnings = Some(left.collect());
+                "closed"
+            }
+            News::Mounts(entries) => {
+                told.mounts = Some(entries.into_iter().map(mount_info).collect());
+                "mounts"
+            }
+        }
+        .to_owned();
+        told
+    }
+}
+
+/// Ids are counted from one, so doubles hold them.
+#[expect(clippy::cast_precision_loss, reason = "nobody starts 2^53 containers")]
+fn number(id: u64) -> f64 {
+    id as f64
+}
+
+fn mount_info(entry: Entry) -> MountInfo {
+    MountInfo {
+        id: number(entry.id),
+        parent_id: number(entry.parent_id),
+        root: lossy(&entry.root),
+        destination: lossy(&entry.destination),
+        r#type: entry.fstype,
+        source: lossy(&entry.source),
+        options: entry.options,
+        super_options: entry.super_options,
+        propagation: entry.propagation,
+    }
+}

@@ -1,0 +1,23 @@
+//! The Node.js binding: the builder with its checks, and the client of the supervisor. Thin: what a root filesystem
+//! is, and how it is made, is in the `rootfs` crate.
+//!
+//! * [`argument`]: JavaScript values as plain Rust data, and the checks that name what is wrong with one.
+//! * [`builder`]: the class `Rootfs`, with [`options`] for the options of its methods and [`api`] for their types.
+//! * [`command`]: the options of a process, and [`stdio`] its streams.
+//! * [`container`]: what JavaScript calls to begin, use and end containers.
+//! * [`client`]: the one thread that speaks with the supervisor and with every container, and [`identity`] who it is.
+//! * [`failure`] and [`event`]: how errors and news get to JavaScript.
+
+mod api;
+mod argument;
+mod builder;
+mod client;
+mod command;
+mod container;
+mod environment;
+mod event;
+mod failure;
+mod identity;
+mod js;
+mod options;
+mod stdio;

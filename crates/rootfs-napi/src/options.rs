@@ -1,0 +1,299 @@
+//! The options of the builder's methods, as parts of a specification.
+
+use rootfs::PathBytes;
+use rootfs::options::{Attributes, Propagation, attr};
+use rootfs::spec::{
+    BindSource, Hook, HookPoint, IdMap, IdMapping, MissingMask, Mount, MountKind, Namespace, Namespaces, UserNamespace,
+    mount_from_oci,
+};
+
+use crate::argument::{
+    JsArg, Options, Parsed, absolute_path, array, boolean, id, integer, integer32, mode, path, size, text, unexpected, word,
+};
+use crate::failure::{ArgumentKind, Failure};
+
+const PROPAGATION: [&str; 8] =
+    ["private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable"];
+
+pub(crate) fn propagation(name: &str, value: &JsArg) -> Parsed<Propagation> {
+    word(name, value, &PROPAGATION, Propagation::from_name)
+}
+
+/// A path of the host: a relative one is taken from the working directory at the call.
+pub(crate) fn host_path(name: &str, value: &JsArg) -> Parsed<PathBytes> {
+    let path = path(name, value)?;
+    if path.is_absolute() {
+        return Ok(path);
+    }
+    let cwd = rustix::process::getcwd(Vec::new()).map_err(|errno| {
+        Failure::argument(ArgumentKind::Value, format!("{name} is relative, and there is no working directory: {errno}"))
+    })?;
+    Ok(PathBytes::new(cwd.into_bytes()).join(path.as_bytes()))
+}
+
+/// Whether the source of a bind is a descriptor, and which.
+pub(crate) enum Source {
+    Path(PathBytes),
+    InRoot(PathBytes),
+    Fd(i32),
+}
+
+pub(crate) fn bind_source(value: &JsArg) -> Parsed<Source> {
+    if !matches!(value, JsArg::Object(_)) {
+        return host_path("source", value).map(Source::Path);
+    }
+    let mut object = Options::nested("source", value)?;
+    let fd = object.take("fd", |name, value| integer32(name, value, 0, i32::MAX.cast_unsigned()))?;
+    let in_root = object.take("inRoot", path)?;
+    object.finish()?;
+    match (fd, in_root) {
+        (Some(fd), None) => Ok(Source::Fd(fd.cast_signed())),
+        (None, Some(path)) => Ok(Source::InRoot(path)),
+        _ => Err(unexpected(ArgumentKind::Value, "path, { fd } or { inRoot }", "source", value)),
+    }
+}
+
+pub(crate) fn bind(source: BindSource, destination: PathBytes, options: JsArg) -> Parsed<Mount> {
+    let mut options = Options::of_call(options)?;
+    let mut set = 0;
+    for (key, bit, default) in [
+        ("readonly", attr::RDONLY, false),
+        ("nosuid", attr::NOSUID, true),
+        ("nodev", attr::NODEV, true),
+        ("noexec", attr::NOEXEC, false),
+        ("nosymfollow", attr::NOSYMFOLLOW, false),
+    ] {
+        if options.flag(key, default)? {
+            set |= bit;
+        }
+    }
+    let recursive = options.flag("recursive", true)?;
+    let optional = options.flag("optional", false)?;
+    let atime = options.take("atime", |name, value| {
+        word(name, value, &["noatime", "relatime", "strictatime"], |text| match text {
+            "noatime" => Some(attr::NOATIME),
+            "relatime" => Some(attr::RELATIME),
+            "strictatime" => Some(attr::STRICTATIME),
+            _ => None,
+        })
+    })?;
+    let propagation = options.take("propagation", propagation)?.unwrap_or(Propagation::RPRIVATE);
+    let within = options.take("within", host_path)?;
+    options.finish()?;
+    Ok(Mount {
+        destination,
+        kind: MountKind::Bind { source, recursive, optional, within },
+        attributes: Attributes { set_recursive: set, atime_recursive: atime, ..Attributes::default() },
+        propagation: vec![propagation],
+        ineffective: Vec::new(),
+    })
+}
+
+fn filesystem(destination: PathBytes, fstype: &str, set: u64, data: Vec<(String, Option<String>)>) -> Mount {
+    Mount {
+        destination,
+        kind: MountKind::Filesystem { fstype: fstype.to_owned(), source: None, superblock: Vec::new(), data },
+        attributes: Attributes { set, ..Attributes::default() },
+        propagation: Vec::new(),
+        ineffective: Vec::new(),
+    }
+}
+
+pub(crate) fn tmpfs(destination: PathBytes, options: JsArg) -> Parsed<Mount> {
+    let mut options = Options::of_call(options)?;
+    let mut data = Vec::new();
+    let mut option = |key: &str, value: Option<String>| {
+        data.extend(value.map(|value| (key.to_owned(), Some(value))));
+    };
+    option("size", options.take("size", size)?.map(|size| size.to_string()));
+    option(
+        "nr_inodes",
+        options.take("inodes", |name, value| integer(name, value, 1, 1 << 52))?.map(|count| count.to_string()),
+    );
+    option("mode", options.take("mode", mode)?.map(|mode| format!("{mode:o}")));
+    option("uid", options.take("uid", id)?.map(|id| id.to_string()));
+    option("gid", options.take("gid", id)?.map(|id| id.to_string()));
+    let mut set = attr::NOSUID | attr::NODEV;
+    for (key, bit) in [("readonly", attr::RDONLY), ("noexec", attr::NOEXEC)] {
+        if options.flag(key, false)? {
+            set |= bit;
+        }
+    }
+    options.finish()?;
+    Ok(filesystem(destination, "tmpfs", set, data))
+}
+
+pub(crate) fn proc(destination: PathBytes, options: JsArg) -> Parsed<Mount> {
+    const HIDEPID: [&str; 4] = ["off", "noaccess", "invisible", "ptraceable"];
+    let mut options = Options::of_call(options)?;
+    let mut data = Vec::new();
+    let find = |words: &'static [&'static str]| {
+        move |name: &str, value: &JsArg| word(name, value, words, |text| words.iter().find(|word| **word == text).copied())
+    };
+    for (key, words) in [("hidepid", &HIDEPID[..]), ("subset", &["pid"][..])] {
+        if let Some(value) = options.take(key, find(words))? {
+            data.push((key.to_owned(), Some(value.to_owned())));
+        }
+    }
+    let mut set = attr::NOSUID | attr::NODEV | attr::NOEXEC;
+    if options.flag("readonly", false)? {
+        set |= attr::RDONLY;
+    }
+    options.finish()?;
+    Ok(filesystem(destination, "proc", set, data))
+}
+
+/// The one option of `sysfs` and `cgroup`.
+pub(crate) fn readonly(options: JsArg, default: bool) -> Parsed<bool> {
+    let mut options = Options::of_call(options)?;
+    let readonly = options.flag("readonly", default)?;
+    options.finish()?;
+    Ok(readonly)
+}
+
+pub(crate) fn oci_mount(value: JsArg) -> Parsed<Mount> {
+    let mut object = Options::nested("mount", &value)?;
+    let destination = object.require("destination", path)?;
+    let source = object.take("source", path)?;
+    let fstype = object.take("type", text)?;
+    let words = object.take("options", |name, value| array(name, value, text))?.unwrap_or_default();
+    object.finish()?;
+    let mut mount = mount_from_oci(destination, source, fstype.as_deref(), &words)?;
+    if let MountKind::Bind { source: BindSource::Host(path), .. } = &mut mount.kind
+        && !path.is_absolute()
+    {
+        *path = host_path("source", &JsArg::Bytes(path.as_bytes().to_vec()))?;
+    }
+    Ok(mount)
+}
+
+/// One path or several.
+pub(crate) fn paths(value: &JsArg) -> Parsed<Vec<PathBytes>> {
+    match value {
+        JsArg::Array(_) => array("paths", value, path),
+        _ => Ok(vec![path("paths", value)?]),
+    }
+}
+
+pub(crate) fn missing(options: JsArg) -> Parsed<MissingMask> {
+    const WORDS: [&str; 2] = ["skip", "error"];
+    let mut options = Options::of_call(options)?;
+    let missing = options.take("missing", |name, value| {
+        if let JsArg::String(text) = value
+            && ["deny-create", "readonly-parent", "stub"].contains(&text.as_str())
+        {
+            return Err(Failure::unsupported(format!("missing: '{text}' is not supported by this version")));
+        }
+        word(name, value, &WORDS, |text| match text {
+            "skip" => Some(MissingMask::Skip),
+            "error" => Some(MissingMask::Error),
+            _ => None,
+        })
+    })?;
+    options.finish()?;
+    Ok(missing.unwrap_or(MissingMask::Skip))
+}
+
+fn mapping(name: &str, value: &JsArg) -> Parsed<IdMapping> {
+    let mut object = Options::nested(name, value)?;
+    let mapping = IdMapping {
+        container_id: object.require("containerId", id)?,
+        host_id: object.require("hostId", id)?,
+        size: object.require("size", |name, value| integer32(name, value, 1, u32::MAX))?,
+    };
+    object.finish()?;
+    Ok(mapping)
+}
+
+fn user(name: &str, value: &JsArg) -> Parsed<UserNamespace> {
+    match value {
+        JsArg::Bool(true) => Ok(UserNamespace::Caller),
+        JsArg::Bool(false) => Ok(UserNamespace::None),
+        JsArg::Object(entries) if entries.iter().any(|(key, _)| key == "path") => {
+            Err(Failure::unsupported("user: joining an existing user namespace is not supported by this version"))
+        }
+        JsArg::Object(_) => {
+            let mut object = Options::nested(name, value)?;
+            let uids = object.require("uids", |name, value| array(name, value, mapping))?;
+            let gids = object.require("gids", |name, value| array(name, value, mapping))?;
+            object.finish()?;
+            Ok(UserNamespace::Mapped(IdMap { uids, gids }))
+        }
+        other => Err(unexpected(ArgumentKind::Type, "boolean or object", name, other)),
+    }
+}
+
+fn namespace(name: &str, value: &JsArg) -> Parsed<Namespace> {
+    match value {
+        JsArg::Bool(true) => Ok(Namespace::New),
+        JsArg::Bool(false) => Ok(Namespace::Inherit),
+        JsArg::Object(_) => {
+            let mut object = Options::nested(name, value)?;
+            let path = object.require("path", absolute_path)?;
+            object.finish()?;
+            Ok(Namespace::Path(path))
+        }
+        other => Err(unexpected(ArgumentKind::Type, "boolean or object", name, other)),
+    }
+}
+
+fn pid(name: &str, value: &JsArg) -> Parsed<Namespace> {
+    match value {
+        JsArg::Object(_) => {
+            Err(Failure::unsupported("pid: joining an existing pid namespace is not supported by this version"))
+        }
+        _ => boolean(name, value).map(|new| if new { Namespace::New } else { Namespace::Inherit }),
+    }
+}
+
+/// Changes the namespaces that are named and leaves the others.
+pub(crate) fn namespaces(namespaces: &mut Namespaces, value: &JsArg) -> Parsed<()> {
+    let mut object = Options::nested("namespaces", value)?;
+    let mut changed = namespaces.clone();
+    if let Some(user) = object.take("user", user)? {
+        changed.user = user;
+    }
+    if let Some(pid) = object.take("pid", pid)? {
+        changed.pid = pid;
+    }
+    for (key, place) in [
+        ("ipc", &mut changed.ipc),
+        ("uts", &mut changed.uts),
+        ("cgroup", &mut changed.cgroup),
+        ("network", &mut changed.network),
+    ] {
+        if let Some(wanted) = object.take(key, namespace)? {
+            *place = wanted;
+        }
+    }
+    if object.take("mount", |_, _| Ok(()))?.is_some() {
+        return Err(Failure::unsupported("mount: joining an existing mount namespace is not supported by this version"));
+    }
+    object.finish()?;
+    *namespaces = changed;
+    Ok(())
+}
+
+pub(crate) fn hook(when: &JsArg, value: &JsArg) -> Parsed<Hook> {
+    const POINTS: [&str; 4] = ["prestart", "createRuntime", "createContainer", "startContainer"];
+    if let JsArg::String(text) = when
+        && ["poststart", "poststop"].contains(&text.as_str())
+    {
+        return Err(Failure::unsupported(format!("{text} hooks are not supported by this version")));
+    }
+    let point = word("when", when, &POINTS, |text| HookPoint::ALL.into_iter().find(|point| point.name() == text))?;
+    if matches!(value, JsArg::Other("a function")) {
+        return Err(Failure::unsupported("hooks that are JavaScript functions are not supported by this version"));
+    }
+    let bytes = |name: &str, value: &JsArg| text(name, value).map(String::into_bytes);
+    let mut object = Options::nested("hook", value)?;
+    let hook = Hook {
+        point,
+        path: object.require("path", absolute_path)?,
+        args: object.take("args", |name, value| array(name, value, bytes))?.unwrap_or_default(),
+        env: object.take("env", |name, value| array(name, value, bytes))?.unwrap_or_default(),
+        timeout: object.take("timeout", |name, value| integer32(name, value, 1, i32::MAX.cast_unsigned()))?,
+    };
+    object.finish()?;
+    Ok(hook)
+}

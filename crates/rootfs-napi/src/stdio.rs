@@ -1,0 +1,140 @@
+//! Streams of commands, and descriptors given by the caller.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rootfs::PathBytes;
+use rustix::fs::{FileType, OFlags};
+
+use crate::argument::{JsArg, Parsed, integer32, unexpected};
+use crate::failure::{ArgumentKind, Failure};
+
+/// Where one stream of a command goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Pipe,
+    Inherit,
+    Ignore,
+    Fd(i32),
+}
+
+fn stream_word(text: &str) -> Option<Stream> {
+    match text {
+        "pipe" => Some(Stream::Pipe),
+        "inherit" => Some(Stream::Inherit),
+        "ignore" => Some(Stream::Ignore),
+        _ => None,
+    }
+}
+
+fn stream(name: &str, value: &JsArg) -> Parsed<Stream> {
+    const WANTED: &str = "'pipe', 'inherit', 'ignore' or a file descriptor";
+    match value {
+        JsArg::String(text) => {
+            stream_word(text).ok_or_else(|| unexpected(ArgumentKind::Value, WANTED, name, value))
+        }
+        JsArg::Number(_) => {
+            integer32(name, value, 0, i32::MAX.cast_unsigned()).map(|fd| Stream::Fd(fd.cast_signed()))
+        }
+        other => Err(unexpected(ArgumentKind::Type, WANTED, name, other)),
+    }
+}
+
+/// The option `stdio`: one word for all three, or one for each.
+pub(crate) fn streams(name: &str, value: &JsArg) -> Parsed<[Stream; 3]> {
+    match value {
+        JsArg::Array(items) if items.len() <= 3 => {
+            let mut streams = [Stream::Pipe; 3];
+            for (index, item) in items.iter().enumerate() {
+                if *item != JsArg::Undefined && *item != JsArg::Null {
+                    streams[index] = stream(&format!("{name}[{index}]"), item)?;
+                }
+            }
+            Ok(streams)
+        }
+        JsArg::Array(_) => Err(unexpected(ArgumentKind::Value, "array of at most 3 elements", name, value)),
+        JsArg::String(_) => stream(name, value).map(|stream| [stream; 3]),
+        other => Err(unexpected(ArgumentKind::Type, "string or array", name, other)),
+    }
+}
+
+/// The two ends of a command's streams.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    /// What the command gets.
+    pub(crate) theirs: [OwnedFd; 3],
+    /// What this process keeps of pipes.
+    pub(crate) ours: [Option<OwnedFd>; 3],
+}
+
+fn system(what: &str, errno: rustix::io::Errno) -> Failure {
+    let code = rootfs::ErrorCode::Exec;
+    let mut error = rootfs::Error::new(code, format!("{what}: {}", rootfs::error::errno_text(errno.raw_os_error())));
+    error.errno = Some(errno.raw_os_error());
+    error.into()
+}
+
+/// A copy of a descriptor the caller names. `borrow` is how the only place with `unsafe` sees it.
+fn duplicate(number: i32) -> Result<OwnedFd, rustix::io::Errno> {
+    rustix::io::fcntl_dupfd_cloexec(borrow(number), 3)
+}
+
+/// A descriptor that belongs to the caller, for the one call that duplicates it.
+#[allow(unsafe_code)]
+fn borrow(number: i32) -> BorrowedFd<'static> {
+    // SAFETY: numbers come from the caller and are checked to be at least 0; the borrow is used for a single fcntl, which
+    // answers EBADF when nothing is open there.
+    unsafe { BorrowedFd::borrow_raw(number.max(0)) }
+}
+
+/// Makes the ends: pipes, copies of the caller's own streams, or the null device.
+pub(crate) fn open(streams: [Stream; 3]) -> Parsed<Ends> {
+    let mut theirs = Vec::with_capacity(3);
+    let mut ours = [None, None, None];
+    for (index, stream) in streams.into_iter().enumerate() {
+        let number = i32::try_from(index).unwrap_or(0);
+        theirs.push(match stream {
+            Stream::Pipe => {
+                let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+                    .map_err(|errno| system("a pipe can't be made", errno))?;
+                let (their, our) = if index == 0 { (read, write) } else { (write, read) };
+                ours[index] = Some(our);
+                their
+            }
+            Stream::Ignore => rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, rustix::fs::Mode::empty())
+                .map_err(|errno| system("/dev/null can't be opened", errno))?,
+            Stream::Inherit => given(number, &format!("stdio[{index}]"))?,
+            Stream::Fd(fd) => given(fd, &format!("stdio[{index}]"))?,
+        });
+    }
+    match theirs.try_into() {
+        Ok(theirs) => Ok(Ends { theirs, ours }),
+        Err(_) => Err(Failure::unsupported("a command has three streams")),
+    }
+}
+
+/// A copy of a descriptor for a command: never a directory, nor one that only names a file.
+fn given(number: i32, name: &str) -> Parsed<OwnedFd> {
+    let refuse = |wanted: &str| unexpected(ArgumentKind::Value, wanted, name, &JsArg::Number(f64::from(number)));
+    let fd = duplicate(number).map_err(|_| refuse("open file descriptor"))?;
+    let stat = rustix::fs::fstat(&fd).map_err(|_| refuse("open file descriptor"))?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        return Err(refuse("file descriptor that is no directory"));
+    }
+    let flags = rustix::fs::fcntl_getfl(&fd).map_err(|_| refuse("open file descriptor"))?;
+    if flags.contains(OFlags::PATH) {
+        return Err(refuse("file descriptor that was not opened with O_PATH"));
+    }
+    Ok(fd)
+}
+
+/// A copy of a descriptor for a bind, and the path it has now.
+pub(crate) fn bind_source(number: i32) -> Result<(OwnedFd, PathBytes), &'static str> {
+    let fd = duplicate(number).map_err(|_| "open file descriptor")?;
+    let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd.as_fd()));
+    let path = rustix::fs::readlink(link, Vec::new()).map_err(|_| "file descriptor with a path")?;
+    let path = PathBytes::new(path.into_bytes());
+    if path.as_bytes().starts_with(b"/memfd:") || !path.is_absolute() {
+        return Err("file descriptor of a file or directory of a mounted filesystem");
+    }
+    Ok((fd, path))
+}

@@ -1,0 +1,279 @@
+// Made by `npm run build:addon` from the comments of crates/rootfs-napi and from src/api-header.d.ts. Do not edit.
+
+import type { EventEmitter } from 'node:events'
+import type { Readable, Writable } from 'node:stream'
+
+/** A file name. Bytes (Uint8Array) are for names that are not UTF-8. A NUL byte is refused. */
+export type PathLike = string | Uint8Array
+/** Bytes as a number, or a string with a k, m or g suffix (powers of 1024). */
+export type Size = number | string
+/** How mount events pass between a mount and its peers; mount_namespaces(7). The words with r include all mounts below. */
+export type Propagation =
+  | 'private'
+  | 'rprivate'
+  | 'shared'
+  | 'rshared'
+  | 'slave'
+  | 'rslave'
+  | 'unbindable'
+  | 'runbindable'
+
+/** When a hook runs; OCI runtime-spec config.md, POSIX-platform Hooks. */
+export type HookPoint = 'prestart' | 'createRuntime' | 'createContainer' | 'startContainer'
+
+/** How a root filesystem is prepared. */
+export interface PrepareOptions {
+  /** Ends the preparation, and what came of it, with an `AbortError`. */
+  signal?: AbortSignal
+  /** Compare the kernel's mount table with the plan afterwards and fail if a flag or a mount differs. @default true */
+  verify?: boolean
+  /** Called when a step is done. What it throws is an uncaught exception and changes nothing about the preparation. */
+  onStep?: (step: ExecutedStep) => void
+}
+
+/** Who a process is, as the container sees it. */
+export interface User {
+  /** From 0 to 4294967294. */
+  uid: number
+  /** From 0 to 4294967294. */
+  gid: number
+  /** Not possible where the user namespace maps one id: setgroups is denied there. @default [] */
+  additionalGids?: readonly number[]
+  /** File mode creation mask. @default 0o022 */
+  umask?: number
+}
+
+/** Names such as `'CAP_KILL'` or `'KILL'`; capabilities(7). A set that is not named is empty. */
+export interface CapabilitySets {
+  /** What can ever be had. */
+  bounding?: readonly string[]
+  /** What is in force; a subset of `permitted`. */
+  effective?: readonly string[]
+  /** What may be put in force. */
+  permitted?: readonly string[]
+  /** What is kept when a file with inheritable capabilities is executed. */
+  inheritable?: readonly string[]
+  /** What is kept when any file is executed; a subset of `permitted` and `inheritable`. */
+  ambient?: readonly string[]
+}
+
+/** A resource limit; getrlimit(2). `Infinity` is no limit. */
+export interface Rlimit {
+  /** Such as `'RLIMIT_NOFILE'`. */
+  type: string
+  /** What is in force. */
+  soft: number
+  /** How far the process may raise it. */
+  hard: number
+}
+
+/** How a command is started. */
+export interface SpawnOptions {
+  /** Absolute, in the container. Made if it is missing. @default '/' */
+  cwd?: string
+  /** Nothing is inherited. @default { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' } */
+  env?: Record<string, string | undefined>
+  /**
+   * Where standard input, output and error go. Numbers are file descriptors, duplicated before the call returns; a
+   * directory or an `O_PATH` one is refused. With 'inherit' the process is still in a session of its own: no job
+   * control. @default 'pipe'
+   */
+  stdio?: 'pipe' | 'inherit' | 'ignore' | readonly ('pipe' | 'inherit' | 'ignore' | number | null | undefined)[]
+  /** @default { uid: 0, gid: 0 } */
+  user?: User
+  /**
+   * One list for the bounding, effective and permitted set, or each by its name.
+   * @default the OCI default set (AUDIT_WRITE, KILL, NET_BIND_SERVICE) for uid 0, none otherwise
+   */
+  capabilities?: readonly string[] | CapabilitySets
+  /** Executing a file gives nothing that the process doesn't have; PR_SET_NO_NEW_PRIVS. @default true */
+  noNewPrivileges?: boolean
+  /** Others are inherited from this process. */
+  rlimits?: readonly Rlimit[]
+  /** A compiled classic-BPF filter; seccomp(2). */
+  seccomp?: Uint8Array
+  /** Kills the command. */
+  signal?: AbortSignal
+  /** Milliseconds after which the command is killed. @default none */
+  timeout?: number
+  /**
+   * For timeout and abort. The first process of a pid namespace ignores SIGTERM unless it handles it.
+   * @default 'SIGKILL'
+   */
+  killSignal?: NodeJS.Signals
+}
+
+/** How a command is run to its end. */
+export interface RunOptions extends SpawnOptions {
+  /** Written to the command's standard input, which is then closed. @default nothing: it is empty */
+  input?: string | Uint8Array
+  /** @default 'utf8' */
+  encoding?: BufferEncoding | 'buffer'
+  /**
+   * How many bytes of standard output or error are taken. More kills the command and rejects with
+   * `ERR_CHILD_PROCESS_STDIO_MAXBUFFER`. @default 1 MiB
+   */
+  maxBuffer?: number
+}
+
+/** How a command ended. A non-zero exit is a result and no error. */
+export interface RunResult<T = string> {
+  /** `null` when a signal ended it. */
+  exitCode: number | null
+  /** `null` when it ended by itself. */
+  signal: NodeJS.Signals | null
+  /** Whether it was killed because of `timeout`. */
+  timedOut: boolean
+  stdout: T
+  stderr: T
+  /** Microseconds from the call until everything was taken down. */
+  durationUs: number
+  /** Steps that were skipped, such as an optional bind whose source is missing. */
+  skipped: readonly Step[]
+  /** What one should know, such as a mountpoint that had to be left. */
+  warnings: readonly Warning[]
+}
+
+/**
+ * A command in a container, in the shape and with the events of node:child_process. It is returned at once: `pid` is
+ * undefined until 'spawn', a `kill()` before that is queued, what fails before the command is executed is one 'error'
+ * event with a `RootfsError`, and 'close' comes when its streams have ended and, for the first process of a container,
+ * everything is taken down. Disposing it kills it and waits for 'close'.
+ */
+export interface ContainerProcess extends EventEmitter, AsyncDisposable {
+  /** The host's pid. */
+  readonly pid: number | undefined
+  readonly stdin: Writable | null
+  readonly stdout: Readable | null
+  readonly stderr: Readable | null
+  readonly stdio: readonly [Writable | null, Readable | null, Readable | null]
+  readonly exitCode: number | null
+  readonly signalCode: NodeJS.Signals | null
+  /** Whether `kill()` has sent a signal. */
+  readonly killed: boolean
+  /** Sends a signal. `false` if the process has ended. @default 'SIGTERM', which a first process may ignore */
+  kill(signal?: NodeJS.Signals | number): boolean
+  /** Has Node stay alive until it ends, which is so at first. */
+  ref(): void
+  /** Has Node not stay alive because of it. When Node goes, it goes too. */
+  unref(): void
+  on(event: 'spawn', listener: () => void): this
+  on(event: 'error', listener: (error: Error) => void): this
+  on(event: 'exit' | 'close', listener: (code: number | null, signal: NodeJS.Signals | null) => void): this
+  on(event: string | symbol, listener: (...args: any[]) => void): this
+  once(event: 'spawn', listener: () => void): this
+  once(event: 'error', listener: (error: Error) => void): this
+  once(event: 'exit' | 'close', listener: (code: number | null, signal: NodeJS.Signals | null) => void): this
+  once(event: string | symbol, listener: (...args: any[]) => void): this
+}
+
+/** A prepared root filesystem in its own namespaces. It ends with `close`, or with this process, however that ends. */
+export interface PreparedRootfs extends AsyncDisposable {
+  /** Host pid of the container's first process. */
+  readonly pid: number
+  /** What was done. */
+  readonly steps: readonly ExecutedStep[]
+  /** What was not, such as an optional bind whose source is missing. */
+  readonly skipped: readonly Step[]
+  /** What one should know. After `close`, mountpoints that had to be left too. */
+  readonly warnings: readonly Warning[]
+  /** The container's mount table. */
+  mounts(): Promise<MountInfo[]>
+  /** Starts a command. */
+  spawn(command: string, args?: readonly string[], options?: SpawnOptions): ContainerProcess
+  /** Runs a command to its end. */
+  run(command: string, args: readonly string[] | undefined, options: RunOptions & { encoding: 'buffer' }): Promise<RunResult<Buffer>>
+  run(command: string, args?: readonly string[], options?: RunOptions): Promise<RunResult>
+  /** Kills all that runs in it and takes everything down. Calling it again waits for the same. */
+  close(): Promise<void>
+}
+
+/** What takes a root filesystem's description further. */
+export interface Rootfs {
+  /** The ordered, typed steps that `prepare` would take. Reads nothing but the builder. */
+  plan(): Plan
+  /** Makes the root filesystem, and a first process in it that waits for commands. */
+  prepare(options?: PrepareOptions): Promise<PreparedRootfs>
+  /** prepare, run one command as the container's first process, close. The quickest way to run one thing. */
+  run(
+    command: string,
+    args: readonly string[] | undefined,
+    options: RunOptions & PrepareOptions & { encoding: 'buffer' },
+  ): Promise<RunResult<Buffer>>
+  run(command: string, args?: readonly string[], options?: RunOptions & PrepareOptions): Promise<RunResult>
+  /** The same without waiting for its end. */
+  spawn(command: string, args?: readonly string[], options?: SpawnOptions & PrepareOptions): ContainerProcess
+}
+
+/** The ordered, typed steps that make a root filesystem, in stages that only go forward. */
+export interface Plan {
+  readonly steps: readonly Step[]
+  readonly warnings: readonly Warning[]
+  /** A table for people. */
+  toString(): string
+  toJSON(): { steps: readonly Step[]; warnings: readonly Warning[] }
+}
+
+/** What went wrong, at which step, on what, and what to do about it. */
+export class RootfsError extends Error {
+  /** What kind of failure it is. */
+  readonly code: RootfsErrorCode
+  /** Which step of the plan failed. */
+  readonly step?: Step
+  /** The system call that failed. */
+  readonly syscall?: string
+  /** Negative, as Node has it. */
+  readonly errno?: number
+  /** Such as 'EPERM'. */
+  readonly errnoName?: string
+  /** The source of the mount. */
+  readonly source?: string
+  /** The destination in the root. */
+  readonly destination?: string
+  /** What the destination was resolved to. */
+  readonly resolved?: string
+  /** The flags asked for. */
+  readonly flags?: readonly string[]
+  /** What the kernel itself said about a filesystem's options. */
+  readonly kernelLog?: readonly string[]
+  /** What to do about it. */
+  readonly hint?: string
+}
+
+/** What kind of failure it is; docs/errors.md. */
+export type RootfsErrorCode =
+  /** The description is wrong or contradicts itself. */
+  | 'ERR_ROOTFS_SPEC'
+  /** The root directory is missing, a symbolic link, or not a directory. */
+  | 'ERR_ROOTFS_ROOT'
+  /** A source is missing, can't be read, or changed while it was used. */
+  | 'ERR_ROOTFS_SOURCE'
+  /** A path or working directory would leave the root. */
+  | 'ERR_ROOTFS_ESCAPE'
+  /** A mount on or below /proc that is not allowed, or a /proc that was tampered with. */
+  | 'ERR_ROOTFS_PROC'
+  /** The kernel refused a mount or one of its attributes. */
+  | 'ERR_ROOTFS_MOUNT'
+  /** A mount flag that is locked by a more privileged mount namespace was to be cleared. */
+  | 'ERR_ROOTFS_LOCKED'
+  /** A device node could not be made, or one that exists is another device. */
+  | 'ERR_ROOTFS_DEVICE'
+  /** Something kept changing underneath; it may be tried again. */
+  | 'ERR_ROOTFS_RACE'
+  /** The kernel's mount table is not what was asked for. */
+  | 'ERR_ROOTFS_VERIFY'
+  /** A hook failed or ran out of time. */
+  | 'ERR_ROOTFS_HOOK'
+  /** The command could not be started. */
+  | 'ERR_ROOTFS_EXEC'
+  /** The policy of the host forbids it. */
+  | 'ERR_ROOTFS_DENIED'
+  /** The kernel, the platform or this version lacks something. */
+  | 'ERR_ROOTFS_UNSUPPORTED'
+  /** The helper process is missing, can't be executed, is of another version, or died. */
+  | 'ERR_ROOTFS_SUPERVISOR'
+  /** The prepared root filesystem has been closed. */
+  | 'ERR_ROOTFS_CLOSED'
+
+/** Something that is taken down with `await using`. */
+type AsyncDisposable = { [Symbol.asyncDispose](): Promise<void> }

@@ -1,0 +1,102 @@
+// Errors: the addon tells them as data, and here they become objects.
+import { inspect } from 'node:util'
+import type { RootfsErrorCode, Step } from '../index.js'
+import type { ErrorData } from './native.ts'
+
+/** What went wrong, at which step, on what, and what to do about it. */
+export class RootfsError extends Error {
+  declare readonly code: RootfsErrorCode
+  declare readonly step?: Step
+  declare readonly syscall?: string
+  declare readonly errno?: number
+  declare readonly errnoName?: string
+  declare readonly source?: string
+  declare readonly destination?: string
+  declare readonly resolved?: string
+  declare readonly flags?: readonly string[]
+  declare readonly kernelLog?: readonly string[]
+  declare readonly hint?: string
+
+  constructor(data: Omit<ErrorData, 'code'> & { code: RootfsErrorCode }) {
+    super(data.message)
+    const { message: _, ...fields } = data
+    Object.assign(this, fields)
+    // As Node's own errors have it: the code is part of the stack's first line.
+    this.stack = `${this.stack}`.replace(/^\w+/, `RootfsError [${data.code}]`)
+  }
+
+  static {
+    Object.defineProperty(this.prototype, 'name', { value: 'RootfsError', writable: true, configurable: true })
+  }
+
+  [inspect.custom](_depth: number, options: object, inspectNow: typeof inspect): string {
+    const { stack: _stack, cause, ...fields } = this as Error & Record<string, unknown>
+    const lines = [this.stack ?? `${this}`]
+    for (const [key, value] of Object.entries(fields)) {
+      const text = typeof value === 'string' ? value : inspectNow(value, { ...options, compact: true, breakLength: Infinity })
+      lines.push(`  ${key}: ${text}`)
+    }
+    if (cause !== undefined) {
+      lines.push(`  cause: ${inspectNow(cause, options)}`)
+    }
+    return lines.join('\n')
+  }
+}
+
+/** A wrong argument, in the class that Node gives its own. */
+function argumentError(data: ErrorData): Error {
+  const Base = data.code === 'ERR_OUT_OF_RANGE' ? RangeError : TypeError
+  const error = new Base(data.message)
+  const { stack } = error
+  Object.assign(error, { code: data.code })
+  error.stack = stack?.replace(/^(\w+)/, `$1 [${data.code}]`) ?? error.message
+  return error
+}
+
+export function makeError(data: ErrorData): Error {
+  return data.code.startsWith('ERR_ROOTFS_')
+    ? new RootfsError(data as ErrorData & { code: RootfsErrorCode })
+    : argumentError(data)
+}
+
+/**
+ * Has an error that comes later say where the call was: its own stack begins in the event loop.
+ * Made at the call; costs nothing but a short stack trace.
+ */
+export function callSite(below: (...args: never[]) => unknown): (error: Error) => Error {
+  const site: { stack?: string } = {}
+  Error.captureStackTrace(site, below)
+  return (error) => {
+    const head = error.stack?.split('\n    at ', 1)[0] ?? `${error}`
+    const frames = site.stack?.slice(site.stack.indexOf('\n    at ')) ?? ''
+    error.stack = head + frames
+    return error
+  }
+}
+
+/** The reason of an abort, as Node's own functions reject with it. */
+export function abortError(signal: AbortSignal): Error {
+  const error = new Error('The operation was aborted', { cause: signal.reason })
+  error.name = 'AbortError'
+  return Object.assign(error, { code: 'ABORT_ERR' })
+}
+
+/** An option or argument that only TypeScript looks at is wrong. */
+export function invalidArgument(
+  code: 'ERR_INVALID_ARG_TYPE' | 'ERR_INVALID_ARG_VALUE' | 'ERR_OUT_OF_RANGE',
+  wanted: string,
+  name: string,
+  received: unknown,
+): Error {
+  const type = received === null ? 'object' : typeof received
+  let text = inspect(received, { depth: 0, breakLength: Infinity })
+  text = text.length > 100 ? `${text.slice(0, 100)}…` : text
+  const shown = received === undefined ? 'undefined' : `${text} of type ${type}`
+  return argumentError({ code, message: `Expected ${wanted} for ${name} but received ${shown}` })
+}
+
+/** More output than was asked for, as child_process has it. */
+export function maxBufferError(name: string): Error {
+  const error = new RangeError(`${name} maxBuffer length exceeded`)
+  return Object.assign(error, { code: 'ERR_CHILD_PROCESS_STDIO_MAXBUFFER' })
+}

@@ -1,0 +1,184 @@
+// Options that TypeScript looks at; the rest goes to the addon, which refuses what it doesn't know.
+import { constants } from 'node:os'
+import type { ExecutedStep, PrepareOptions, RunOptions, SpawnOptions } from '../index.js'
+import { invalidArgument } from './errors.ts'
+
+const DEFAULT_MAX_BUFFER = 1024 * 1024
+
+/** What is done to a command from here. */
+export interface Control {
+  signal?: AbortSignal
+  timeout?: number
+  killSignal: NodeJS.Signals
+}
+
+/** What is done with the output of a command. */
+export interface Collection {
+  input?: string | Uint8Array
+  encoding: BufferEncoding | 'buffer'
+  maxBuffer: number
+}
+
+export interface Preparation {
+  signal?: AbortSignal
+  onStep?: (step: ExecutedStep) => void
+  /** For the addon. */
+  native: { verify?: boolean; reportSteps: boolean }
+}
+
+type Checked = Record<string, unknown>
+
+function object(options: unknown): Checked {
+  if (options === undefined) {
+    return {}
+  }
+  if (typeof options !== 'object' || options === null || Array.isArray(options)) {
+    throw invalidArgument('ERR_INVALID_ARG_TYPE', 'object', 'options', options)
+  }
+  return { ...options }
+}
+
+function take<T>(options: Checked, key: string, check: (value: unknown) => T): T | undefined {
+  const value = options[key]
+  delete options[key]
+  return value === undefined ? undefined : check(value)
+}
+
+function abortSignal(value: unknown): AbortSignal {
+  if (typeof value !== 'object' || value === null || !('aborted' in value) || !('addEventListener' in value)) {
+    throw invalidArgument('ERR_INVALID_ARG_TYPE', 'AbortSignal', 'signal', value)
+  }
+  return value as AbortSignal
+}
+
+function timeout(value: unknown): number {
+  if (typeof value !== 'number') {
+    throw invalidArgument('ERR_INVALID_ARG_TYPE', 'number of milliseconds', 'timeout', value)
+  }
+  if (!Number.isInteger(value) || value < 0 || value > 2 ** 31 - 1) {
+    throw invalidArgument('ERR_OUT_OF_RANGE', `integer between 0 and ${2 ** 31 - 1}`, 'timeout', value)
+  }
+  return value
+}
+
+/** The number of a signal by its name or number. */
+export function signalNumber(value: unknown, name: string): number {
+  if (typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= 64) {
+    return value
+  }
+  const found = typeof value === 'string' ? constants.signals[value as NodeJS.Signals] : undefined
+  if (found === undefined) {
+    throw invalidArgument('ERR_INVALID_ARG_VALUE', "signal such as 'SIGTERM'", name, value)
+  }
+  return found
+}
+
+/** The name of a signal by its number. */
+export function signalName(number: number): NodeJS.Signals {
+  const found = Object.entries(constants.signals).find(([, known]) => known === number)
+  return (found?.[0] ?? `SIG${number}`) as NodeJS.Signals
+}
+
+function killSignal(value: unknown): NodeJS.Signals {
+  return signalName(signalNumber(value, 'killSignal'))
+}
+
+function takeControl(options: Checked): Control {
+  const signal = take(options, 'signal', abortSignal)
+  const limit = take(options, 'timeout', timeout)
+  return {
+    ...(signal && { signal }),
+    ...(limit && { timeout: limit }),
+    killSignal: take(options, 'killSignal', killSignal) ?? 'SIGKILL',
+  }
+}
+
+function callback(value: unknown): (step: ExecutedStep) => void {
+  if (typeof value !== 'function') {
+    throw invalidArgument('ERR_INVALID_ARG_TYPE', 'function', 'onStep', value)
+  }
+  return value as (step: ExecutedStep) => void
+}
+
+function boolean(value: unknown): boolean {
+  if (typeof value !== 'boolean') {
+    throw invalidArgument('ERR_INVALID_ARG_TYPE', 'boolean', 'verify', value)
+  }
+  return value
+}
+
+function takePreparation(options: Checked): Omit<Preparation, 'signal'> {
+  const onStep = take(options, 'onStep', callback)
+  const verify = take(options, 'verify', boolean)
+  return {
+    ...(onStep && { onStep }),
+    native: { ...(verify !== undefined && { verify }), reportSteps: onStep !== undefined },
+  }
+}
+
+function input(value: unknown): string | Uint8Array {
+  if (typeof value !== 'string' && !(value instanceof Uint8Array)) {
+    throw invalidArgument('ERR_INVALID_ARG_TYPE', 'string or Uint8Array', 'input', value)
+  }
+  return value
+}
+
+function encoding(value: unknown): BufferEncoding | 'buffer' {
+  if (typeof value !== 'string' || (value !== 'buffer' && !Buffer.isEncoding(value))) {
+    throw invalidArgument('ERR_INVALID_ARG_VALUE', "encoding such as 'utf8', or 'buffer',", 'encoding', value)
+  }
+  return value
+}
+
+function maxBuffer(value: unknown): number {
+  if (typeof value !== 'number' || Number.isNaN(value)) {
+    throw invalidArgument('ERR_INVALID_ARG_TYPE', 'number of bytes', 'maxBuffer', value)
+  }
+  if (value < 0) {
+    throw invalidArgument('ERR_OUT_OF_RANGE', 'number of bytes that is not negative', 'maxBuffer', value)
+  }
+  return value
+}
+
+function takeCollection(options: Checked): Collection {
+  const given = take(options, 'input', input)
+  return {
+    ...(given !== undefined && { input: given }),
+    encoding: take(options, 'encoding', encoding) ?? 'utf8',
+    maxBuffer: take(options, 'maxBuffer', maxBuffer) ?? DEFAULT_MAX_BUFFER,
+  }
+}
+
+/** The options of `spawn`; what is left is the addon's. */
+export function spawnOptions(options: SpawnOptions | undefined): { control: Control; native: object } {
+  const left = object(options)
+  return { control: takeControl(left), native: left }
+}
+
+/** The options of `Rootfs.spawn`. */
+export function launchOptions(options: (SpawnOptions & PrepareOptions) | undefined): {
+  control: Control
+  preparation: Preparation
+  native: object
+} {
+  const left = object(options)
+  return { control: takeControl(left), preparation: takePreparation(left), native: left }
+}
+
+/** The options of `run`, apart from those of `spawn`. */
+export function runOptions(options: RunOptions | undefined): { collection: Collection; spawn: object } {
+  const left = object(options)
+  return { collection: takeCollection(left), spawn: left }
+}
+
+/** The options of `prepare`. */
+export function prepareOptions(options: PrepareOptions | undefined): Preparation {
+  const left = object(options)
+  const signal = take(left, 'signal', abortSignal)
+  const preparation = takePreparation(left)
+  const unknown = Object.keys(left)[0]
+  if (unknown !== undefined) {
+    throw invalidArgument('ERR_INVALID_ARG_VALUE', 'known options (signal, verify, onStep)', 'options', { [unknown]: left[unknown] })
+  }
+  return { ...preparation, ...(signal && { signal }) }
+}

@@ -1,0 +1,184 @@
+// A prepared root filesystem: commands can be started in it until it is closed.
+import { inspect } from 'node:util'
+import type {
+  ExecutedStep,
+  MountInfo,
+  PreparedRootfs as Public,
+  RunOptions,
+  RunResult,
+  SpawnOptions,
+  Step,
+  Warning,
+} from '../index.js'
+import { abortError, callSite, makeError, RootfsError } from './errors.ts'
+import { type Launched, type News, native } from './native.ts'
+import { listenToChild, listenToContainer, Reference } from './news.ts'
+import { type Preparation, runOptions, spawnOptions } from './options.ts'
+import { ContainerProcess } from './process.ts'
+import { collect } from './run.ts'
+
+/** Waits until a container is prepared. */
+export async function waitUntilPrepared(
+  launched: Launched,
+  preparation: Preparation,
+  locate: (error: Error) => Error,
+): Promise<PreparedRootfs> {
+  const { signal, onStep } = preparation
+  const reference = new Reference()
+  let failure: Error | undefined
+  const abort = () => {
+    failure ??= locate(abortError(signal as AbortSignal))
+    native.close(launched.id)
+  }
+  let unlisten = () => {}
+  const ready = new Promise<News>((resolve, reject) => {
+    unlisten = listenToContainer(launched.id, (news) => {
+      if (news.kind === 'step') {
+        for (const step of news.steps ?? []) {
+          onStep?.(step)
+        }
+      } else if (news.kind === 'ready' && failure === undefined) {
+        resolve(news)
+      } else if (news.kind === 'error' && news.error) {
+        failure ??= locate(makeError(news.error))
+      } else if (news.kind === 'closed') {
+        // A failure is told when all of it is undone.
+        reject(failure ?? locate(closedError()))
+      }
+    })
+  })
+  signal?.addEventListener('abort', abort, { once: true })
+  if (signal?.aborted) {
+    abort()
+  }
+  try {
+    return new PreparedRootfs(launched.id, await ready)
+  } finally {
+    unlisten()
+    signal?.removeEventListener('abort', abort)
+    reference.release()
+  }
+}
+
+function closedError(): RootfsError {
+  return new RootfsError({ code: 'ERR_ROOTFS_CLOSED', message: 'the prepared root filesystem has been closed' })
+}
+
+export class PreparedRootfs implements Public {
+  readonly pid: number
+  readonly steps: readonly ExecutedStep[]
+  readonly skipped: readonly Step[]
+  #warnings: readonly Warning[]
+  readonly #id: number
+  readonly #commands = new Set<ContainerProcess>()
+  /** The first process has ended. */
+  #ended = false
+  #closing: Promise<void> | undefined
+  readonly #whenClosed: Promise<void>
+
+  constructor(id: number, ready: News) {
+    this.#id = id
+    this.pid = ready.pid ?? 0
+    this.steps = ready.steps ?? []
+    this.skipped = ready.skipped ?? []
+    this.#warnings = ready.warnings ?? []
+    this.#whenClosed = new Promise((resolve) => {
+      const unlisten = listenToContainer(id, (news) => {
+        if (news.kind === 'exit' || news.kind === 'error') {
+          this.#ended = true
+        } else if (news.kind === 'closed') {
+          this.#ended = true
+          this.#warnings = [...this.#warnings, ...(news.warnings ?? [])]
+          unlisten()
+          resolve()
+        }
+      })
+    })
+  }
+
+  get warnings(): readonly Warning[] {
+    return this.#warnings
+  }
+
+  async mounts(): Promise<MountInfo[]> {
+    const locate = callSite(this.mounts)
+    this.#check()
+    const request = native.mounts(this.#id)
+    const reference = new Reference()
+    try {
+      return await new Promise((resolve, reject) => {
+        const unlisten = listenToChild(request, (news) => {
+          unlisten()
+          if (news.kind === 'mounts') {
+            resolve(news.mounts ?? [])
+          } else {
+            reject(locate(news.error ? makeError(news.error) : closedError()))
+          }
+        })
+      })
+    } finally {
+      reference.release()
+    }
+  }
+
+  spawn(command: string, args?: readonly string[], options?: SpawnOptions): ContainerProcess {
+    return this.#spawn(command, args, options, this.spawn)
+  }
+
+  run(
+    command: string,
+    args: readonly string[] | undefined,
+    options: RunOptions & { encoding: 'buffer' },
+  ): Promise<RunResult<Buffer>>
+  run(command: string, args?: readonly string[], options?: RunOptions): Promise<RunResult>
+  async run(command: string, args?: readonly string[], options?: RunOptions): Promise<RunResult<string | Buffer>> {
+    const begin = process.hrtime.bigint()
+    const { collection, spawn } = runOptions(options)
+    return collect(this.#spawn(command, args, spawn, this.run), collection, begin)
+  }
+
+  #spawn(
+    command: string,
+    args: readonly string[] | undefined,
+    options: SpawnOptions | undefined,
+    caller: (...args: never[]) => unknown,
+  ): ContainerProcess {
+    const locate = callSite(caller)
+    this.#check()
+    const { control, native: rest } = spawnOptions(options)
+    const launched = native.spawn(this.#id, command, args, rest)
+    const child = new ContainerProcess(launched, { kind: 'child', container: this.#id }, control, locate)
+    this.#commands.add(child)
+    child.once('close', () => this.#commands.delete(child))
+    return child
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close()
+    return this.#closing
+  }
+
+  async #close(): Promise<void> {
+    const reference = new Reference()
+    native.close(this.#id)
+    await this.#whenClosed
+    reference.release()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  #check(): void {
+    if (this.#ended || this.#closing) {
+      throw closedError()
+    }
+  }
+
+  [inspect.custom](_depth: number, options: object, inspectNow: typeof inspect): string {
+    const state = this.#closing ? 'closed' : this.#ended ? 'ended' : 'open'
+    const { pid, skipped, warnings } = this
+    const fields = { pid, state, steps: this.steps.length, skipped, warnings, commands: this.#commands.size }
+    return `PreparedRootfs ${inspectNow(fields, options)}`
+  }
+}

@@ -1,0 +1,258 @@
+// A command in a container, in the shape and with the events of node:child_process.
+import { EventEmitter } from 'node:events'
+import { Socket } from 'node:net'
+import type { Readable, Writable } from 'node:stream'
+import type { ContainerProcess as Public, ExecutedStep, Step, Warning } from '../index.js'
+import { abortError, makeError } from './errors.ts'
+import { type Launched, type News, native } from './native.ts'
+import { listenToChild, listenToContainer, Reference } from './news.ts'
+import { type Control, signalName, signalNumber } from './options.ts'
+
+/** What a command is: the first process of a container of its own, or one more in a prepared one. */
+export type Place = { kind: 'first' } | { kind: 'child'; container: number }
+
+/** What is known of a preparation when the command is executed. */
+export interface Prepared {
+  skipped: readonly Step[]
+  warnings: readonly Warning[]
+}
+
+type Streams = [Writable | null, Readable | null, Readable | null]
+
+function stream(fd: number | null | undefined, writable: boolean): Socket | null {
+  if (fd === null || fd === undefined) {
+    return null
+  }
+  return new Socket({ fd, readable: !writable, writable })
+}
+
+export class ContainerProcess extends EventEmitter implements Public {
+  pid: number | undefined = undefined
+  exitCode: number | null = null
+  signalCode: NodeJS.Signals | null = null
+  killed = false
+  readonly stdio: readonly [Writable | null, Readable | null, Readable | null]
+  /** Whether it was killed because its time was over. */
+  timedOut = false
+  prepared: Prepared = { skipped: [], warnings: [] }
+
+  readonly #place: Place
+  readonly #id: number
+  readonly #reference = new Reference()
+  readonly #unlisten: () => void
+  readonly #locate: (error: Error) => Error
+  readonly #onStep: ((step: ExecutedStep) => void) | undefined
+  #timer: NodeJS.Timeout | undefined
+  #stopListening: (() => void) | undefined
+  /** A signal asked for before there was a process. */
+  #queued: number | undefined
+  #ended = false
+  #open: number
+  #failed: Error | undefined
+  #closed = false
+  #takenDown: boolean
+  readonly #whenClosed: Promise<void>
+
+  constructor(
+    launched: Launched,
+    place: Place,
+    control: Control,
+    locate: (error: Error) => Error,
+    onStep?: (step: ExecutedStep) => void,
+  ) {
+    super()
+    this.#place = place
+    this.#id = launched.id
+    this.#locate = locate
+    this.#onStep = onStep
+    this.#takenDown = place.kind === 'child'
+    const streams: Streams = [
+      stream(launched.streams[0], true),
+      stream(launched.streams[1], false),
+      stream(launched.streams[2], false),
+    ]
+    this.stdio = streams
+    this.#open = 0
+    for (const each of streams) {
+      if (each) {
+        this.#open += 1
+        each.once('close', () => {
+          this.#open -= 1
+          this.#close()
+        })
+      }
+    }
+    this.#whenClosed = new Promise((resolve) => super.once('close', () => resolve()))
+    const listen = place.kind === 'first' ? listenToContainer : listenToChild
+    this.#unlisten = listen(launched.id, (news) => this.#hear(news))
+    this.#limit(control)
+  }
+
+  get stdin(): Writable | null {
+    return this.stdio[0]
+  }
+
+  get stdout(): Readable | null {
+    return this.stdio[1]
+  }
+
+  get stderr(): Readable | null {
+    return this.stdio[2]
+  }
+
+  kill(signal: NodeJS.Signals | number = 'SIGTERM'): boolean {
+    const number = signalNumber(signal, 'signal')
+    if (this.#ended) {
+      return false
+    }
+    if (this.pid === undefined) {
+      // A stronger one is not forgotten because of a weaker one that comes later.
+      this.#queued = this.#queued === 9 ? 9 : number
+      this.killed ||= number !== 0
+      return true
+    }
+    const sent =
+      this.#place.kind === 'first'
+        ? native.kill(this.#id, 0, number)
+        : native.kill(this.#place.container, this.#id, number)
+    this.killed ||= sent && number !== 0
+    return sent
+  }
+
+  ref(): void {
+    this.#reference.hold()
+  }
+
+  unref(): void {
+    this.#reference.drop()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#closed) {
+      this.stdin?.destroy()
+      this.#stop('SIGKILL')
+      // Nobody reads any more: what is left must not hold 'close' back.
+      this.stdout?.resume()
+      this.stderr?.resume()
+      if (this.listenerCount('error') === 0) {
+        super.once('error', () => undefined)
+      }
+    }
+    await this.#whenClosed
+  }
+
+  /** Ends it, also while its root is still being prepared. */
+  #stop(signal: NodeJS.Signals): void {
+    if (this.pid === undefined && this.#place.kind === 'first') {
+      this.killed = true
+      native.close(this.#id)
+    } else {
+      this.kill(signal)
+    }
+  }
+
+  #limit(control: Control): void {
+    const { signal, timeout, killSignal } = control
+    if (timeout !== undefined) {
+      this.#timer = setTimeout(() => {
+        this.timedOut = !this.#ended
+        this.#stop(killSignal)
+      }, timeout)
+    }
+    if (signal) {
+      const abort = () => {
+        if (!this.#ended) {
+          this.#failed ??= this.#locate(abortError(signal))
+          this.#stop(killSignal)
+          if (this.pid !== undefined) {
+            this.#tellFailure()
+          }
+        }
+      }
+      if (signal.aborted) {
+        abort()
+      } else {
+        signal.addEventListener('abort', abort, { once: true })
+        this.#stopListening = () => signal.removeEventListener('abort', abort)
+      }
+    }
+  }
+
+  #toldFailure = false
+
+  #tellFailure(): void {
+    if (this.#failed && !this.#toldFailure) {
+      this.#toldFailure = true
+      const error = this.#failed
+      process.nextTick(() => this.emit('error', error))
+    }
+  }
+
+  #hear(news: News): void {
+    switch (news.kind) {
+      case 'step':
+        for (const step of news.steps ?? []) {
+          this.#onStep?.(step)
+        }
+        break
+      case 'spawn':
+        this.pid = news.pid
+        this.prepared = { skipped: news.skipped ?? [], warnings: news.warnings ?? [] }
+        if (this.#queued !== undefined) {
+          this.kill(this.#queued)
+        }
+        this.emit('spawn')
+        break
+      case 'error':
+        this.#end()
+        if (news.error && !this.timedOut) {
+          this.#failed ??= this.#locate(makeError(news.error))
+        }
+        // It may have been ended from here before there was a process.
+        if (this.timedOut || (this.killed && this.#failed === undefined)) {
+          this.signalCode = 'SIGKILL'
+          this.emit('exit', null, this.signalCode)
+        } else {
+          this.#tellFailure()
+        }
+        for (const each of this.stdio) {
+          each?.destroy()
+        }
+        this.#close()
+        break
+      case 'exit':
+        this.#end()
+        this.exitCode = news.exitCode ?? null
+        this.signalCode = news.signal === undefined ? null : signalName(news.signal)
+        this.stdin?.destroy()
+        this.emit('exit', this.exitCode, this.signalCode)
+        this.#close()
+        break
+      case 'closed':
+        this.#takenDown = true
+        this.prepared = { ...this.prepared, warnings: [...this.prepared.warnings, ...(news.warnings ?? [])] }
+        this.#close()
+        break
+      default:
+        break
+    }
+  }
+
+  #end(): void {
+    this.#ended = true
+    clearTimeout(this.#timer)
+    this.#stopListening?.()
+  }
+
+  /** Tells once that all is over: it has ended, its streams too, and its container is taken down. */
+  #close(): void {
+    if (this.#closed || !this.#ended || this.#open > 0 || !this.#takenDown) {
+      return
+    }
+    this.#closed = true
+    this.#unlisten()
+    this.#reference.release()
+    // After an error that is told in this very tick.
+    process.nextTick(() => this.emit('close', this.exitCode, this.signalCode))
+  }
+}

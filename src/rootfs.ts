@@ -1,0 +1,63 @@
+// The builder, with what begins containers from it.
+import type { PathLike, PrepareOptions, RunOptions, RunResult, SpawnOptions } from '../index.js'
+import { callSite } from './errors.ts'
+import { native } from './native.ts'
+import { launchOptions, prepareOptions, runOptions } from './options.ts'
+import { Plan } from './plan.ts'
+import { type PreparedRootfs, waitUntilPrepared } from './prepared.ts'
+import { ContainerProcess } from './process.ts'
+import { collect } from './run.ts'
+
+export class Rootfs extends native.Rootfs {
+  // biome-ignore lint/complexity/noUselessConstructor: it narrows the type, which is the contract
+  constructor(directory: PathLike) {
+    super(directory)
+  }
+
+  static override empty(options?: object): Rootfs {
+    return Object.setPrototypeOf(native.Rootfs.empty(options), Rootfs.prototype) as Rootfs
+  }
+
+  plan(): Plan {
+    const { steps, warnings, text } = this.makePlan()
+    return new Plan(steps, warnings, text)
+  }
+
+  async prepare(options?: PrepareOptions): Promise<PreparedRootfs> {
+    const locate = callSite(this.prepare)
+    const preparation = prepareOptions(options)
+    return waitUntilPrepared(native.prepare(this, preparation.native), preparation, locate)
+  }
+
+  run(
+    command: string,
+    args: readonly string[] | undefined,
+    options: RunOptions & PrepareOptions & { encoding: 'buffer' },
+  ): Promise<RunResult<Buffer>>
+  run(command: string, args?: readonly string[], options?: RunOptions & PrepareOptions): Promise<RunResult>
+  async run(
+    command: string,
+    args?: readonly string[],
+    options?: RunOptions & PrepareOptions,
+  ): Promise<RunResult<string | Buffer>> {
+    const begin = process.hrtime.bigint()
+    const { collection, spawn } = runOptions(options)
+    return collect(this.#launch(command, args, spawn, this.run), collection, begin)
+  }
+
+  spawn(command: string, args?: readonly string[], options?: SpawnOptions & PrepareOptions): ContainerProcess {
+    return this.#launch(command, args, options, this.spawn)
+  }
+
+  #launch(
+    command: string,
+    args: readonly string[] | undefined,
+    options: (SpawnOptions & PrepareOptions) | undefined,
+    caller: (...args: never[]) => unknown,
+  ): ContainerProcess {
+    const locate = callSite(caller)
+    const { control, preparation, native: rest } = launchOptions(options)
+    const launched = native.launch(this, command, args, rest, preparation.native)
+    return new ContainerProcess(launched, { kind: 'first' }, control, locate, preparation.onStep)
+  }
+}
