@@ -42,22 +42,24 @@ export class Rootfs extends native.Rootfs {
   ): Promise<RunResult<string | Buffer>> {
     const begin = process.hrtime.bigint()
     const { collection, spawn } = runOptions(options)
-    return collect(this.#launch(command, args, spawn, this.run), collection, begin)
+    return collect(launch(this, command, args, spawn, this.run), collection, begin)
   }
 
   spawn(command: string, args?: readonly string[], options?: SpawnOptions & PrepareOptions): ContainerProcess {
-    return this.#launch(command, args, options, this.spawn)
+    return launch(this, command, args, options, this.spawn)
   }
+}
 
-  #launch(
-    command: string,
-    args: readonly string[] | undefined,
-    options: (SpawnOptions & PrepareOptions) | undefined,
-    caller: (...args: never[]) => unknown,
-  ): ContainerProcess {
-    const locate = callSite(caller)
-    const { control, preparation, native: rest } = launchOptions(options)
-    const launched = native.launch(this, command, args, rest, preparation.native)
-    return new ContainerProcess(launched, { kind: 'first' }, control, locate, preparation.onStep)
-  }
+/** Begins a container that is one command. No private method: what `empty` makes didn't go through the constructor. */
+function launch(
+  rootfs: Rootfs,
+  command: string,
+  args: readonly string[] | undefined,
+  options: (SpawnOptions & PrepareOptions) | undefined,
+  caller: (...args: never[]) => unknown,
+): ContainerProcess {
+  const locate = callSite(caller)
+  const { control, preparation, native: rest } = launchOptions(options)
+  const launched = native.launch(rootfs, command, args, rest, preparation.native)
+  return new ContainerProcess(launched, { kind: 'first' }, control, locate, preparation.onStep)
 }

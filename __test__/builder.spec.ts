@@ -1,0 +1,548 @@
+// The builder: arguments are checked at the call, calls chain and can be reused, and the plan is an ordered list.
+import test, { type ExecutionContext } from 'ava'
+import { Rootfs } from 'rootfs'
+import { guardHost } from './support/host.ts'
+import { defaultMasks, defaultReadonlyPaths } from './support/inspect.ts'
+
+guardHost(test)
+
+/** Nothing here touches the system, so the root need not exist. */
+const make = (): Rootfs => new Rootfs('/no/such/root')
+
+// ---------------------------------------------------------------- wrong arguments
+
+type Code = 'ERR_INVALID_ARG_TYPE' | 'ERR_INVALID_ARG_VALUE' | 'ERR_OUT_OF_RANGE'
+
+interface Mistake {
+  title: string
+  call: () => unknown
+  code: Code
+  message: RegExp
+}
+
+/** A call as plain JavaScript could make it. */
+const untyped = (method: string, ...args: unknown[]) => {
+  const rootfs = make()
+  const call = Reflect.get(rootfs, method) as (...args: unknown[]) => unknown
+  return () => call.apply(rootfs, args)
+}
+const construct =
+  (...args: unknown[]) =>
+  () =>
+    Reflect.construct(Rootfs, args)
+const empty = (options: unknown) => () => (Rootfs.empty as (options: unknown) => unknown)(options)
+
+const mistakes: Mistake[] = [
+  // The form of the message.
+  {
+    title: 'a mode that is too large',
+    call: untyped('tmpfs', '/tmp', { mode: 99999 }),
+    code: 'ERR_OUT_OF_RANGE',
+    message: /^Expected integer between 0 and 4095 for mode but received 99999 of type number$/,
+  },
+  {
+    title: 'the mode of an empty root',
+    call: empty({ mode: 99999 }),
+    code: 'ERR_OUT_OF_RANGE',
+    message: /^Expected integer between 0 and 4095 for mode but received 99999 of type number$/,
+  },
+  {
+    title: 'a mode that is a string',
+    call: untyped('tmpfs', '/tmp', { mode: '755' }),
+    code: 'ERR_INVALID_ARG_TYPE',
+    message: /^Expected integer between 0 and 4095 for mode but received 755 of type string$/,
+  },
+
+  // Numbers: never wrapped, never rounded.
+  ...([2 ** 32, 2 ** 32 - 1, -1, 1.5, Number.NaN, Number.POSITIVE_INFINITY] as const).map(
+    (uid): Mistake => ({
+      title: `uid ${uid}`,
+      call: untyped('tmpfs', '/tmp', { uid }),
+      code: 'ERR_OUT_OF_RANGE',
+      message: /^Expected integer between 0 and 4294967294 for uid but received .* of type number$/,
+    }),
+  ),
+  {
+    title: 'a uid that is a string',
+    call: untyped('tmpfs', '/tmp', { uid: '1' }),
+    code: 'ERR_INVALID_ARG_TYPE',
+    message: /for uid but received 1 of type string$/,
+  },
+  {
+    title: 'a negative number of inodes',
+    call: untyped('tmpfs', '/tmp', { inodes: -1 }),
+    code: 'ERR_OUT_OF_RANGE',
+    message: /for inodes but received -1 of type number$/,
+  },
+  {
+    title: 'a negative size',
+    call: untyped('tmpfs', '/tmp', { size: -1 }),
+    code: 'ERR_OUT_OF_RANGE',
+    message: /for size but received -1 of type number$/,
+  },
+  {
+    title: 'a size with an unknown suffix',
+    call: untyped('tmpfs', '/tmp', { size: '1x' }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /for size but received 1x of type string$/,
+  },
+  {
+    title: 'a size that is a boolean',
+    call: untyped('tmpfs', '/tmp', { size: true }),
+    code: 'ERR_INVALID_ARG_TYPE',
+    message: /for size but received true of type boolean$/,
+  },
+
+  // Types.
+  {
+    title: 'a root that is a number',
+    call: construct(1),
+    code: 'ERR_INVALID_ARG_TYPE',
+    message: /but received 1 of type number$/,
+  },
+  { title: 'no root', call: construct(), code: 'ERR_INVALID_ARG_TYPE', message: /undefined/ },
+  {
+    title: 'a destination that is an object',
+    call: untyped('tmpfs', {}),
+    code: 'ERR_INVALID_ARG_TYPE',
+    message: /destination/,
+  },
+  {
+    title: 'a bind without destination',
+    call: untyped('bind', '/srv'),
+    code: 'ERR_INVALID_ARG_TYPE',
+    message: /destination/,
+  },
+  {
+    title: 'a flag that is not a boolean',
+    call: untyped('bind', '/srv', '/srv', { readonly: 'yes' }),
+    code: 'ERR_INVALID_ARG_TYPE',
+    message: /^Expected boolean for readonly but received yes of type string$/,
+  },
+  {
+    title: 'options that are no object',
+    call: untyped('tmpfs', '/tmp', 'ro'),
+    code: 'ERR_INVALID_ARG_TYPE',
+    message: /but received ro of type string$/,
+  },
+  {
+    title: 'a hostname that is a number',
+    call: untyped('hostname', 5),
+    code: 'ERR_INVALID_ARG_TYPE',
+    message: /but received 5 of type number$/,
+  },
+  {
+    title: 'paths to mask that are numbers',
+    call: untyped('mask', [1]),
+    code: 'ERR_INVALID_ARG_TYPE',
+    message: /but received 1 of type number$/,
+  },
+  {
+    title: 'mount options that are one string',
+    call: untyped('mount', { destination: '/x', type: 'tmpfs', options: 'ro,nosuid' }),
+    code: 'ERR_INVALID_ARG_TYPE',
+    message: /for options but received/,
+  },
+
+  // Paths.
+  {
+    title: 'a relative root',
+    call: construct('images/alpine'),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /absolute.* but received images\/alpine of type string$/,
+  },
+  { title: 'an empty root', call: construct(''), code: 'ERR_INVALID_ARG_VALUE', message: /absolute/ },
+  {
+    title: 'a NUL byte in the root',
+    call: construct('/srv/a\0b'),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /NUL|null byte/i,
+  },
+  {
+    title: 'a NUL byte in a source',
+    call: untyped('bind', '/srv/a\0b', '/x'),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /NUL|null byte/i,
+  },
+  {
+    title: 'a NUL byte in a destination of bytes',
+    call: untyped('tmpfs', Uint8Array.of(0x2f, 0x61, 0, 0x62)),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /NUL|null byte/i,
+  },
+  {
+    title: 'a NUL byte in a path to mask',
+    call: untyped('mask', ['/ok', '/a\0b']),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /NUL|null byte/i,
+  },
+  {
+    title: 'a NUL byte in a hostname',
+    call: untyped('hostname', 'a\0b'),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /NUL|null byte/i,
+  },
+  {
+    title: 'a NUL byte in an option word',
+    call: untyped('mount', { destination: '/x', type: 'tmpfs', options: ['size=1\0'] }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /NUL|null byte/i,
+  },
+
+  // Words out of a list.
+  {
+    title: 'an unknown propagation',
+    call: untyped('bind', '/srv', '/srv', { propagation: 'public' }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /rprivate.* for propagation but received public of type string$/,
+  },
+  {
+    title: 'an unknown atime',
+    call: untyped('bind', '/srv', '/srv', { atime: 'sometimes' }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /relatime.* for atime but received sometimes of type string$/,
+  },
+  {
+    title: 'an unknown hidepid',
+    call: untyped('proc', '/proc', { hidepid: 'yes' }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /invisible.* for hidepid but received yes of type string$/,
+  },
+  {
+    title: 'an unknown choice for missing paths',
+    call: untyped('mask', '/x', { missing: 'panic' }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /skip.* for missing but received panic of type string$/,
+  },
+
+  // Namespaces.
+  {
+    title: 'a mapping of no ids',
+    call: untyped('namespaces', { user: { uids: [{ containerId: 0, hostId: 0, size: 0 }], gids: [] } }),
+    code: 'ERR_OUT_OF_RANGE',
+    message: /for size but received 0 of type number$/,
+  },
+  {
+    title: 'a mapping beyond the last id',
+    call: untyped('namespaces', {
+      user: {
+        uids: [{ containerId: 0, hostId: 2 ** 32, size: 1 }],
+        gids: [{ containerId: 0, hostId: 0, size: 1 }],
+      },
+    }),
+    code: 'ERR_OUT_OF_RANGE',
+    message: /for hostId but received 4294967296 of type number$/,
+  },
+  {
+    title: 'mappings that overlap',
+    call: untyped('namespaces', {
+      user: {
+        uids: [
+          { containerId: 0, hostId: 1000, size: 10 },
+          { containerId: 5, hostId: 2000, size: 10 },
+        ],
+        gids: [{ containerId: 0, hostId: 1000, size: 10 }],
+      },
+    }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /overlap/,
+  },
+
+  // Mounts in OCI form.
+  {
+    title: 'a bind type without the word that makes it one',
+    call: untyped('mount', { destination: '/x', source: '/srv', type: 'bind' }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /rbind/,
+  },
+  {
+    title: 'tmpcopyup on something else than a tmpfs',
+    call: untyped('mount', { destination: '/x', type: 'proc', options: ['tmpcopyup'] }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /tmpcopyup/,
+  },
+]
+
+for (const { title, call, code, message } of mistakes) {
+  test(`${title} is refused at the call with ${code}`, (t) => {
+    const error = t.throws(call, { code, message })
+    t.true(code === 'ERR_OUT_OF_RANGE' ? error instanceof RangeError : error instanceof TypeError)
+    // As Node's own: the code is in the stack's first line or the name, and the caller's line follows.
+    t.regex(error?.stack ?? '', /builder\.spec/)
+  })
+}
+
+/** A method, its arguments but for the options, and an option it does not have. */
+const unknownOptions: Array<[method: string, args: unknown[], key: string]> = [
+  ['defaults', [], 'cgroups'],
+  ['bind', ['/srv', '/srv'], 'readOnly'],
+  ['tmpfs', ['/tmp'], 'nr_inodes'],
+  ['proc', ['/proc'], 'readOnly'],
+  ['sysfs', ['/sys'], 'ro'],
+  ['cgroup', ['/sys/fs/cgroup'], 'ro'],
+  ['dev', [], 'readOnly'],
+  ['mask', ['/x'], 'mising'],
+  ['readonly', [], 'recursiv'],
+  ['namespaces', [], 'net'],
+]
+
+for (const [method, args, key] of unknownOptions) {
+  test(`${method}() refuses an option it does not have`, (t) => {
+    const message = new RegExp(`\\b${key}\\b`)
+    const error = t.throws(untyped(method, ...args, { [key]: true }), {
+      code: 'ERR_INVALID_ARG_VALUE',
+      message,
+    })
+    t.true(error instanceof TypeError)
+  })
+}
+
+test('mount() refuses a field it does not have', (t) => {
+  const mount = { destination: '/x', type: 'tmpfs', option: ['ro'] }
+  t.throws(untyped('mount', mount), { code: 'ERR_INVALID_ARG_VALUE', message: /\boption\b/ })
+})
+
+test('Rootfs.empty() refuses an option it does not have', (t) => {
+  t.throws(empty({ sise: '1m' }), { code: 'ERR_INVALID_ARG_VALUE', message: /\bsise\b/ })
+})
+
+test('a command line that is wrong is refused at the call', async (t) => {
+  const rootfs = make()
+  const run = rootfs.run as (...args: unknown[]) => unknown
+  const refused = async (code: Code, ...args: unknown[]): Promise<void> => {
+    await t.throwsAsync(async () => run.apply(rootfs, args), { code })
+  }
+  await refused('ERR_INVALID_ARG_TYPE', 1)
+  await refused('ERR_INVALID_ARG_VALUE', '/bin/a\0b')
+  await refused('ERR_INVALID_ARG_VALUE', '/bin/true', ['a\0b'])
+  await refused('ERR_INVALID_ARG_TYPE', '/bin/true', [1])
+  await refused('ERR_INVALID_ARG_TYPE', '/bin/true', 'argument')
+  await refused('ERR_INVALID_ARG_VALUE', '/bin/true', [], { shell: true })
+  await refused('ERR_INVALID_ARG_TYPE', '/bin/true', [], { env: { A: 1 } })
+  await refused('ERR_INVALID_ARG_VALUE', '/bin/true', [], { env: { 'A=B': '1' } })
+  await refused('ERR_INVALID_ARG_VALUE', '/bin/true', [], { env: { A: 'a\0b' } })
+  await refused('ERR_OUT_OF_RANGE', '/bin/true', [], { user: { uid: 2 ** 32, gid: 0 } })
+  await refused('ERR_OUT_OF_RANGE', '/bin/true', [], { user: { uid: 0, gid: -1 } })
+  await refused('ERR_OUT_OF_RANGE', '/bin/true', [], { timeout: -1 })
+  await refused('ERR_INVALID_ARG_VALUE', '/bin/true', [], {
+    rlimits: [{ type: 'RLIMIT_NOTHING', soft: 1, hard: 1 }],
+  })
+  await refused('ERR_INVALID_ARG_VALUE', '/bin/true', [], { capabilities: ['CAP_EVERYTHING'] })
+  await refused('ERR_INVALID_ARG_TYPE', '/bin/true', [], { signal: {} })
+})
+
+// ---------------------------------------------------------------- chaining and reuse
+
+const chained: Record<string, (rootfs: Rootfs) => unknown> = {
+  defaults: (rootfs) => rootfs.defaults(),
+  bind: (rootfs) => rootfs.bind('/srv', '/srv'),
+  tmpfs: (rootfs) => rootfs.tmpfs('/tmp'),
+  proc: (rootfs) => rootfs.proc(),
+  sysfs: (rootfs) => rootfs.sysfs(),
+  cgroup: (rootfs) => rootfs.cgroup(),
+  dev: (rootfs) => rootfs.dev(),
+  mount: (rootfs) => rootfs.mount({ destination: '/x', type: 'tmpfs', source: 'tmpfs' }),
+  mask: (rootfs) => rootfs.mask('/x'),
+  readonlyPaths: (rootfs) => rootfs.readonlyPaths('/x'),
+  readonly: (rootfs) => rootfs.readonly(),
+  namespaces: (rootfs) => rootfs.namespaces({ network: true }),
+  hostname: (rootfs) => rootfs.hostname('box'),
+  hook: (rootfs) => rootfs.hook('createRuntime', { path: '/bin/true' }),
+}
+
+for (const [name, call] of Object.entries(chained)) {
+  test(`${name}() returns the builder itself`, (t) => {
+    const rootfs = make()
+    t.is(call(rootfs), rootfs)
+  })
+}
+
+test('Rootfs.empty() gives a builder', (t) => {
+  const rootfs = Rootfs.empty({ size: '16m', mode: 0o700 })
+  t.true(rootfs instanceof Rootfs)
+  t.is(rootfs.tmpfs('/tmp'), rootfs)
+})
+
+test('a refused call leaves the builder as it was', (t) => {
+  const rootfs = make().tmpfs('/tmp')
+  const before = rootfs.plan().toString()
+  t.throws(() => rootfs.tmpfs('/more', { mode: -1 }))
+  t.is(rootfs.plan().toString(), before)
+})
+
+test('a builder can be asked for its plan again, and goes on from there', (t) => {
+  const rootfs = make().defaults()
+  const first = rootfs.plan()
+  t.deepEqual(JSON.stringify(rootfs.plan()), JSON.stringify(first))
+  const count = first.steps.length
+  rootfs.tmpfs('/tmp')
+  t.is(first.steps.length, count, 'a plan is a snapshot')
+  t.is(rootfs.plan().steps.length, count + 1)
+})
+
+test('two builders with the same calls have the same plan', (t) => {
+  const build = () => make().defaults().bind('/srv', '/data', { readonly: true }).readonly().hostname('box')
+  t.is(JSON.stringify(build().plan()), JSON.stringify(build().plan()))
+})
+
+test('what is given to the builder is copied', (t) => {
+  const paths = ['/one']
+  const options = { readonly: true }
+  const rootfs = make().mask(paths).bind('/srv', '/srv', options)
+  const before = JSON.stringify(rootfs.plan())
+  paths.push('/two')
+  options.readonly = false
+  t.is(JSON.stringify(rootfs.plan()), before)
+})
+
+// ---------------------------------------------------------------- the plan
+
+/** The stages go only forward; which stage a type of step belongs to. */
+const stages: Record<string, number> = {
+  namespaces: 0,
+  root: 1,
+  mount: 2,
+  device: 3,
+  symlink: 3,
+  hook: 4,
+  pivot: 5,
+  propagation: 6,
+  readonly: 6,
+  mask: 6,
+  hostname: 6,
+  verify: 7,
+}
+
+const full = (): Rootfs =>
+  make()
+    .hostname('box')
+    .readonly()
+    .mask('/etc/shadow')
+    .hook('createContainer', { path: '/bin/true' })
+    .defaults()
+    .bind('/srv', '/data')
+    .namespaces({ network: true })
+
+test('the steps of a plan are in the order of their stages, whatever order the calls had', (t) => {
+  const { steps } = full().plan()
+  const order = steps.map(({ type }) => stages[type])
+  t.false(order.includes(undefined), `a type without a stage: ${steps.map(({ type }) => type)}`)
+  t.deepEqual(
+    order,
+    [...order].sort((a, b) => a! - b!),
+  )
+})
+
+test('steps are numbered by their place', (t) => {
+  const { steps } = full().plan()
+  t.deepEqual(
+    steps.map(({ index }) => index),
+    steps.map((_, index) => index),
+  )
+})
+
+test('mounts are planned in the order they were asked for', (t) => {
+  const destinations = make()
+    .tmpfs('/b')
+    .tmpfs('/a')
+    .bind('/srv', '/a/inner')
+    .plan()
+    .steps.filter(({ type }) => type === 'mount')
+    .map(({ destination }) => destination)
+  t.deepEqual(destinations, ['/b', '/a', '/a/inner'])
+})
+
+function destinationsOf(t: ExecutionContext, rootfs: Rootfs, type: string): Array<string | undefined> {
+  const found = rootfs.plan().steps.filter((step) => step.type === type)
+  t.true(found.length > 0, type)
+  return found.map(({ destination }) => destination)
+}
+
+test('defaults() plans what an OCI runtime gives every container, in its order', (t) => {
+  const rootfs = make().defaults()
+  t.deepEqual(destinationsOf(t, rootfs, 'mount'), [
+    '/proc',
+    '/dev',
+    '/dev/pts',
+    '/dev/shm',
+    '/dev/mqueue',
+    '/sys',
+    '/sys/fs/cgroup',
+  ])
+  const devices = ['null', 'zero', 'full', 'random', 'urandom', 'tty'].map((name) => `/dev/${name}`)
+  t.deepEqual([...destinationsOf(t, rootfs, 'device')].sort(), [...devices].sort())
+  const masks = destinationsOf(t, rootfs, 'mask')
+  for (const path of defaultMasks) t.true(masks.includes(path), path)
+  const all = rootfs.plan().steps.map(({ destination }) => destination)
+  for (const path of defaultReadonlyPaths) t.true(all.includes(path), path)
+})
+
+test('defaults() can leave the cgroup out', (t) => {
+  t.false(destinationsOf(t, make().defaults({ cgroup: false }), 'mount').includes('/sys/fs/cgroup'))
+})
+
+test('a relative source is taken from the working directory at the call', (t) => {
+  const step = make()
+    .bind('src', '/src')
+    .plan()
+    .steps.find(({ destination }) => destination === '/src')
+  t.is(step?.source, `${process.cwd()}/src`)
+})
+
+test('the flags of a mount are in its step', (t) => {
+  const step = make()
+    .bind('/srv', '/data', { readonly: true, noexec: true })
+    .plan()
+    .steps.find(({ destination }) => destination === '/data')
+  t.is(step?.type, 'mount')
+  for (const flag of ['nosuid', 'nodev', 'noexec']) {
+    t.true(
+      step?.flags?.some((word) => word === flag || word === `r${flag}`),
+      flag,
+    )
+  }
+  t.true(step?.flags?.some((word) => word === 'ro' || word === 'rro'))
+})
+
+test('a plan prints one line for each step', (t) => {
+  const plan = full().plan()
+  const text = plan.toString()
+  t.is(`${plan}`, text)
+  t.true(text.split('\n').filter((line) => line.trim() !== '').length >= plan.steps.length)
+  for (const { destination } of plan.steps) if (destination !== undefined) t.true(text.includes(destination))
+})
+
+test('a plan is JSON', (t) => {
+  const plan = full().plan()
+  const data = JSON.parse(JSON.stringify(plan)) as { steps: Array<{ type: string }>; warnings: unknown[] }
+  t.deepEqual(
+    data.steps.map(({ type }) => type),
+    plan.steps.map(({ type }) => type),
+  )
+  t.true(Array.isArray(data.warnings))
+})
+
+const warned: Array<[title: string, rootfs: () => Rootfs]> = [
+  ['the same destination twice', () => make().tmpfs('/x').tmpfs('/x')],
+  ['a mount that hides an earlier one', () => make().tmpfs('/x/inner').tmpfs('/x')],
+  ['a relative destination', () => make().tmpfs('x')],
+  [
+    'a filesystem option on a bind',
+    () => make().mount({ destination: '/x', source: '/srv', type: 'none', options: ['bind', 'mode=755'] }),
+  ],
+]
+
+for (const [title, build] of warned) {
+  test(`the plan warns of ${title}`, (t) => {
+    const { warnings } = build().plan()
+    t.true(warnings.length > 0)
+    for (const { code, message } of warnings) {
+      t.regex(code, /^[a-z]+(-[a-z]+)*$/)
+      t.not(message, '')
+    }
+  })
+}
+
+test('a plan of what is usual has no warnings', (t) => {
+  t.deepEqual(make().defaults().bind('/srv', '/data', { readonly: true }).readonly().plan().warnings, [])
+})

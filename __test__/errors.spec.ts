@@ -1,0 +1,377 @@
+// Errors: what each says, and that nothing is left after it.
+import { linkSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import test, { type ExecutionContext } from 'ava'
+import { Rootfs, RootfsError } from 'rootfs'
+import { cells, openDirectory, runInCell } from './support/cells.ts'
+import { guardHost, hostMounts, snapshotTree } from './support/host.ts'
+import { busyboxImage } from './support/images.ts'
+import { descendants, eventually } from './support/processes.ts'
+import { testNeeding } from './support/requirements.ts'
+
+const host = guardHost(test)
+const testHere = testNeeding(['root', 'busybox'])
+
+const bareImage = (): Promise<string> =>
+  busyboxImage(join(host.scratch('bare'), 'image'), { mountpoints: false })
+
+interface Wanted {
+  code: string
+  [property: string]: unknown
+}
+
+/** The supervisor is a child of this process; a container is a child of that. */
+const containers = () => descendants().filter(({ parentPid }) => parentPid !== process.pid)
+
+/** The call fails as wanted, and the image, the mounts and the processes are as before. */
+async function fails(
+  t: ExecutionContext,
+  image: string,
+  wanted: Wanted,
+  call: () => Promise<unknown>,
+): Promise<RootfsError> {
+  const tree = snapshotTree(image)
+  const mounts = hostMounts()
+  const error = await t.throwsAsync(call)
+  if (!(error instanceof RootfsError)) {
+    t.log(error)
+    t.fail('it is no RootfsError')
+    throw error
+  }
+  t.like(error, wanted)
+  t.is(error.name, 'RootfsError')
+  t.not(error.message, '')
+  t.regex(error.stack ?? '', /errors\.spec/, 'the stack leads to the caller')
+  if (error.errnoName !== undefined) t.true((error.errno ?? 0) < 0)
+  t.deepEqual(await eventually(containers, (left) => left.length === 0, 1000), [])
+  t.deepEqual(
+    await eventually(
+      () => snapshotTree(image),
+      (now) => now.length === tree.length,
+      1000,
+    ),
+    tree,
+  )
+  t.is(hostMounts(), mounts)
+  return error
+}
+
+/** A test of one failing builder, through `run` and through `prepare`. */
+function failing(title: string, wanted: Wanted, build: (image: string) => Rootfs | Promise<Rootfs>) {
+  testHere(title, async (t) => {
+    const image = await bareImage()
+    const rootfs = await build(image)
+    await fails(t, image, wanted, () => rootfs.run('/bin/true'))
+    await fails(t, image, wanted, () => rootfs.prepare())
+  })
+}
+
+// ---------------------------------------------------------------- the root
+
+failing(
+  'a root that does not exist',
+  { code: 'ERR_ROOTFS_ROOT', errnoName: 'ENOENT' },
+  (image) => new Rootfs(join(image, 'missing')),
+)
+
+failing('a root that is a symlink', { code: 'ERR_ROOTFS_ROOT' }, (image) => {
+  const link = join(host.scratch('link'), 'root')
+  symlinkSync(image, link)
+  return new Rootfs(link)
+})
+
+failing(
+  'a root that is a file',
+  { code: 'ERR_ROOTFS_ROOT', errnoName: 'ENOTDIR' },
+  (image) => new Rootfs(join(image, 'etc', 'passwd')),
+)
+
+// ---------------------------------------------------------------- sources and destinations
+
+testHere('a source that does not exist: which step, source and destination', async (t) => {
+  const image = await bareImage()
+  const rootfs = new Rootfs(image).defaults().tmpfs('/first').bind('/no/such/source', '/data')
+  const wanted = {
+    code: 'ERR_ROOTFS_SOURCE',
+    errnoName: 'ENOENT',
+    source: '/no/such/source',
+    destination: '/data',
+  }
+  const error = await fails(t, image, wanted, () => rootfs.run('/bin/true'))
+  t.like(error.step, { type: 'mount', destination: '/data' })
+  t.is(rootfs.plan().steps[error.step!.index]?.destination, '/data')
+  t.true(error.message.includes('/no/such/source'))
+  t.true(error.message.includes('/data'))
+  t.true(error.message.includes('ENOENT'))
+})
+
+testHere('a source that does not exist but may: it is skipped and listed', async (t) => {
+  const image = await bareImage()
+  const rootfs = new Rootfs(image).defaults().bind('/no/such/source', '/data', { optional: true })
+  const { exitCode, skipped } = await rootfs.run('/bin/true')
+  t.is(exitCode, 0)
+  t.like(skipped[0], { type: 'mount', destination: '/data' })
+  t.is(skipped.length, 1)
+})
+
+failing(
+  'a file where a directory is to be mounted',
+  { code: 'ERR_ROOTFS_MOUNT', errnoName: 'ENOTDIR', destination: '/etc/passwd' },
+  (image) => new Rootfs(image).defaults().bind(host.scratch('data'), '/etc/passwd'),
+)
+
+failing(
+  'a directory where a file is to be mounted',
+  { code: 'ERR_ROOTFS_MOUNT', errnoName: 'EISDIR', destination: '/etc' },
+  (image) => {
+    const file = join(host.scratch('data'), 'file')
+    writeFileSync(file, '')
+    return new Rootfs(image).defaults().bind(file, '/etc')
+  },
+)
+
+failing(
+  'a destination below a file',
+  { code: 'ERR_ROOTFS_MOUNT', errnoName: 'ENOTDIR', destination: '/etc/passwd/below' },
+  (image) => new Rootfs(image).defaults().tmpfs('/etc/passwd/below'),
+)
+
+failing('a loop of links in a destination', { code: 'ERR_ROOTFS_MOUNT', errnoName: 'ELOOP' }, (image) => {
+  symlinkSync('/loop', join(image, 'loop'))
+  return new Rootfs(image).defaults().tmpfs('/loop/below')
+})
+
+// ---------------------------------------------------------------- filesystems
+
+failing(
+  'a filesystem that does not exist',
+  { code: 'ERR_ROOTFS_MOUNT', errnoName: 'ENODEV', destination: '/x' },
+  (image) => new Rootfs(image).defaults().mount({ destination: '/x', type: 'nosuchfs', source: 'none' }),
+)
+
+testHere('an option that a filesystem does not know: the kernel’s own words', async (t) => {
+  const image = await bareImage()
+  const rootfs = new Rootfs(image)
+    .defaults()
+    .mount({ destination: '/x', type: 'tmpfs', source: 'tmpfs', options: ['nosuchoption=1'] })
+  const wanted = { code: 'ERR_ROOTFS_MOUNT', errnoName: 'EINVAL', destination: '/x' }
+  const error = await fails(t, image, wanted, () => rootfs.run('/bin/true'))
+  t.true(error.kernelLog?.some((line) => line.includes('nosuchoption')))
+})
+
+// ---------------------------------------------------------------- /proc
+
+const procPlaces: Array<[title: string, destination: string]> = [
+  ['over /proc', '/proc'],
+  ['over /proc in another spelling', '/./x/..//proc/'],
+  ['inside /proc', '/proc/self'],
+  ['on an attribute of a process', '/proc/self/attr'],
+  ['on /proc/sys', '/proc/sys'],
+  ['through a link to /proc', '/to-proc/self'],
+]
+
+for (const [title, destination] of procPlaces) {
+  failing(`a mount ${title}`, { code: 'ERR_ROOTFS_PROC' }, (image) => {
+    symlinkSync('/proc', join(image, 'to-proc'))
+    mkdirSync(join(image, 'x'))
+    return new Rootfs(image).defaults().tmpfs(destination)
+  })
+  failing(`a bind ${title}`, { code: 'ERR_ROOTFS_PROC' }, (image) => {
+    symlinkSync('/proc', join(image, 'to-proc'))
+    mkdirSync(join(image, 'x'))
+    return new Rootfs(image).defaults().bind(host.scratch('fake'), destination)
+  })
+}
+
+for (const name of ['proc', 'sys']) {
+  failing(`/${name} that is a link`, { code: 'ERR_ROOTFS_PROC', destination: `/${name}` }, (image) => {
+    mkdirSync(join(image, 'elsewhere'))
+    symlinkSync('/elsewhere', join(image, name))
+    const rootfs = new Rootfs(image)
+    return name === 'proc' ? rootfs.proc() : rootfs.sysfs()
+  })
+}
+
+// ---------------------------------------------------------------- the command
+
+testHere('a command that does not exist', async (t) => {
+  const image = await bareImage()
+  const wanted = { code: 'ERR_ROOTFS_EXEC', errnoName: 'ENOENT' }
+  const rootfs = new Rootfs(image).defaults()
+  const error = await fails(t, image, wanted, () => rootfs.run('/no/such/command'))
+  t.true(error.message.includes('/no/such/command'))
+  await fails(t, image, wanted, () => rootfs.run('no-such-command'))
+})
+
+testHere('a command that is in no directory of PATH', async (t) => {
+  const image = await bareImage()
+  const rootfs = new Rootfs(image).defaults()
+  t.is((await rootfs.run('true')).exitCode, 0)
+  const wanted = { code: 'ERR_ROOTFS_EXEC', errnoName: 'ENOENT' }
+  await fails(t, image, wanted, () => rootfs.run('true', [], { env: { PATH: '/etc' } }))
+})
+
+testHere('a command that is not executable', async (t) => {
+  const image = await bareImage()
+  const wanted = { code: 'ERR_ROOTFS_EXEC', errnoName: 'EACCES' }
+  await fails(t, image, wanted, () => new Rootfs(image).defaults().run('/etc/passwd'))
+})
+
+testHere('a program that is no program', async (t) => {
+  const image = await bareImage()
+  writeFileSync(join(image, 'bin', 'broken'), 'neither ELF nor script\n', { mode: 0o755 })
+  const wanted = { code: 'ERR_ROOTFS_EXEC', errnoName: 'ENOEXEC' }
+  await fails(t, image, wanted, () => new Rootfs(image).defaults().run('/bin/broken'))
+})
+
+testHere('a script whose interpreter is missing', async (t) => {
+  const image = await bareImage()
+  writeFileSync(join(image, 'bin', 'script'), '#!/no/such/interpreter\n', { mode: 0o755 })
+  const wanted = { code: 'ERR_ROOTFS_EXEC', errnoName: 'ENOENT' }
+  await fails(t, image, wanted, () => new Rootfs(image).defaults().run('/bin/script'))
+})
+
+testHere('a failed command leaves a prepared root usable', async (t) => {
+  const box = await new Rootfs(await bareImage()).defaults().prepare()
+  t.teardown(() => box.close())
+  await t.throwsAsync(box.run('/no/such/command'), { code: 'ERR_ROOTFS_EXEC' })
+  t.is((await box.run('/bin/true')).exitCode, 0)
+})
+
+// ---------------------------------------------------------------- the working directory
+
+testHere('a working directory', async (t) => {
+  const image = await bareImage()
+  const rootfs = new Rootfs(image).defaults().tmpfs('/tmp')
+  t.is((await rootfs.run('/bin/pwd')).stdout, '/\n')
+  t.is((await rootfs.run('/bin/pwd', [], { cwd: '/etc/frozen' })).stdout, '/etc/frozen\n')
+  t.is((await rootfs.run('/bin/pwd', [], { cwd: '/tmp/made/by/us' })).stdout, '/tmp/made/by/us\n')
+})
+
+testHere('a working directory that is a file', async (t) => {
+  const image = await bareImage()
+  const rootfs = new Rootfs(image).defaults()
+  await fails(t, image, { code: 'ERR_ROOTFS_EXEC', errnoName: 'ENOTDIR' }, () =>
+    rootfs.run('/bin/true', [], { cwd: '/etc/passwd' }),
+  )
+})
+
+for (const fd of [3, 9, 33, 200]) {
+  testHere(`a working directory through an fd that might lead out (${fd})`, async (t) => {
+    const image = await bareImage()
+    const rootfs = new Rootfs(image).defaults()
+    const tree = snapshotTree(image)
+    const error = await t.throwsAsync(rootfs.run('/bin/pwd', [], { cwd: `/proc/self/fd/${fd}` }))
+    t.true(error instanceof RootfsError)
+    t.deepEqual(snapshotTree(image), tree)
+  })
+}
+
+// ---------------------------------------------------------------- hooks
+
+for (const point of ['prestart', 'createRuntime', 'createContainer', 'startContainer'] as const) {
+  testHere(`a ${point} hook that fails undoes everything`, async (t) => {
+    const image = await bareImage()
+    const args = ['sh', '-c', 'echo to the log; echo to the errors >&2; exit 3']
+    const path = '/bin/sh'
+    const rootfs = new Rootfs(image).defaults().tmpfs('/made').hook(point, { path, args })
+    const error = await fails(t, image, { code: 'ERR_ROOTFS_HOOK' }, () => rootfs.run('/bin/true'))
+    t.true(error.message.includes(point))
+    t.regex(error.message, /\b3\b/, 'its exit status')
+    t.true(error.message.includes('to the errors') || JSON.stringify(error).includes('to the errors'))
+  })
+}
+
+testHere('a hook over its timeout is killed', async (t) => {
+  const image = await bareImage()
+  const hook = { path: '/bin/sleep', args: ['sleep', '1000'], timeout: 1 }
+  const rootfs = new Rootfs(image).defaults().hook('createRuntime', hook)
+  const error = await fails(t, image, { code: 'ERR_ROOTFS_HOOK' }, () => rootfs.run('/bin/true'))
+  t.regex(error.message, /time/i)
+})
+
+testHere('a hook that does not exist', async (t) => {
+  const image = await bareImage()
+  const rootfs = new Rootfs(image).defaults().hook('createRuntime', { path: '/no/such/hook' })
+  await fails(t, image, { code: 'ERR_ROOTFS_HOOK' }, () => rootfs.run('/bin/true'))
+})
+
+// ---------------------------------------------------------------- closed
+
+testHere('a closed root refuses everything but another close', async (t) => {
+  const image = await bareImage()
+  const tree = snapshotTree(image)
+  const box = await new Rootfs(image).defaults().prepare()
+  await box.close()
+  await t.throwsAsync(box.run('/bin/true'), { instanceOf: RootfsError, code: 'ERR_ROOTFS_CLOSED' })
+  await t.throwsAsync(box.mounts(), { instanceOf: RootfsError, code: 'ERR_ROOTFS_CLOSED' })
+  await box.close()
+  t.deepEqual(snapshotTree(image), tree)
+})
+
+// ---------------------------------------------------------------- what the image holds
+
+testHere('names made before the failing step are taken back, names that were there are not', async (t) => {
+  const image = await bareImage()
+  mkdirSync(join(image, 'kept'))
+  writeFileSync(join(image, 'kept', 'file'), 'kept\n')
+  linkSync(join(image, 'kept', 'file'), join(image, 'kept', 'second'))
+  const rootfs = new Rootfs(image)
+    .defaults()
+    .tmpfs('/kept/new/deep')
+    .bind('/etc/passwd', '/kept/new-file')
+    .tmpfs('/other')
+    .mount({ destination: '/fails', type: 'nosuchfs', source: 'none' })
+  await fails(t, image, { code: 'ERR_ROOTFS_MOUNT' }, () => rootfs.run('/bin/true'))
+})
+
+// ---------------------------------------------------------------- without privileges
+
+const unprivileged = cells.find(({ name }) => name === 'unprivileged')!
+const testUnprivileged = testNeeding([...unprivileged.needs, 'busybox'])
+
+async function failsUnprivileged(
+  t: ExecutionContext,
+  calls: Array<[string, ...unknown[]]>,
+  wanted: Wanted,
+  setup?: string,
+) {
+  const image = join(host.scratch('unprivileged'), 'image')
+  await busyboxImage(image, { mountpoints: false, owner: unprivileged.owner })
+  const tree = snapshotTree(image)
+  const job = { root: image, calls, mode: 'run' as const, commands: [{ command: '/bin/true' }] }
+  const { error, left } = await runInCell(unprivileged, job, host, setup === undefined ? {} : { setup })
+  t.log(error?.message)
+  t.like(error, { isRootfsError: true, name: 'RootfsError', ...wanted })
+  t.deepEqual(left, [])
+  t.deepEqual(snapshotTree(image), tree)
+  return error!
+}
+
+testUnprivileged('unprivileged: errors are the same', async (t) => {
+  await failsUnprivileged(t, [['defaults'], ['bind', '/no/such/source', '/data']], {
+    code: 'ERR_ROOTFS_SOURCE',
+    errnoName: 'ENOENT',
+  })
+  await failsUnprivileged(t, [['defaults'], ['tmpfs', '/proc/self']], { code: 'ERR_ROOTFS_PROC' })
+})
+
+testUnprivileged('unprivileged: a locked flag cannot be cleared', async (t) => {
+  const source = openDirectory(host, 'locked')
+  const setup = `mount -t tmpfs -o nodev,nosuid,noexec,mode=755 locked '${source}'`
+  const calls: Array<[string, ...unknown[]]> = [['defaults'], ['bind', source, '/data', { nodev: false }]]
+  await failsUnprivileged(t, calls, { code: 'ERR_ROOTFS_LOCKED', destination: '/data' }, setup)
+})
+
+testUnprivileged('unprivileged: ids nobody granted are an error that says what to do', async (t) => {
+  const ids = [
+    { containerId: 0, hostId: unprivileged.uid, size: 1 },
+    { containerId: 1, hostId: 700_000, size: 1000 },
+  ]
+  const calls: Array<[string, ...unknown[]]> = [
+    ['defaults'],
+    ['namespaces', { user: { uids: ids, gids: ids } }],
+  ]
+  const error = await failsUnprivileged(t, calls, { code: 'ERR_ROOTFS_DENIED' })
+  t.regex(`${error.hint} ${error.message}`, /subuid|subgid|newuidmap|newgidmap/)
+})

@@ -1,0 +1,195 @@
+// Our container's mount table beside that of Debian's runc, for the configuration that `runc spec` writes.
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import test from 'ava'
+import { cells, runInCell } from './support/cells.ts'
+import { compareTables, isNamedBy, namedDifferences } from './support/comparison.ts'
+import { guardHost, snapshotTree } from './support/host.ts'
+import { busyboxImage } from './support/images.ts'
+import type { Job } from './support/job.ts'
+import { type MountLine, parseMountinfo } from './support/mountinfo.ts'
+import { mustRun } from './support/program.ts'
+import { type Level, levelUnavailable, testNeeding } from './support/requirements.ts'
+
+const host = guardHost(test)
+
+/** What of a config.json is used here. */
+interface Config {
+  process: { terminal: boolean; args: string[] }
+  root: { path: string; readonly: boolean }
+  hostname: string
+  mounts: Array<{ destination: string; type: string; source: string; options?: string[] }>
+  linux: { namespaces: Array<{ type: string }>; maskedPaths: string[]; readonlyPaths: string[] }
+}
+
+/**
+ * /sys/fs/cgroup as a host with cgroup v2 alone has it, in a private mount namespace. runc switches controllers on at
+ * the top of the hierarchy, which is the machine's: what it switched on is switched off again.
+ */
+const onlyCgroup2 = 'mount -t cgroup2 cgroup2 /sys/fs/cgroup'
+const runRunc = `
+  bundle=$1 state=$2 id=$3 top=/sys/fs/cgroup/cgroup.subtree_control
+  before=" $(cat $top) "
+  status=0
+  runc --root "$state" run --bundle "$bundle" "$id" || status=$?
+  for controller in $(cat $top); do
+    case $before in *" $controller "*) ;; *) echo "-$controller" > $top || true ;; esac
+  done
+  exit $status
+`
+
+interface Bundle {
+  directory: string
+  config: Config
+}
+
+const inCgroup2 = (script: string, ...args: string[]): Promise<string> =>
+  mustRun('unshare', [
+    '--mount',
+    '--propagation',
+    'private',
+    'sh',
+    '-ec',
+    `${onlyCgroup2}\n${script}`,
+    'sh',
+    ...args,
+  ])
+
+async function makeBundle(): Promise<Bundle> {
+  const directory = host.scratch('bundle')
+  await busyboxImage(join(directory, 'rootfs'))
+  // Written inside, since runc asks for a cgroup namespace only on a host with cgroup v2.
+  await inCgroup2('cd "$1" && runc spec', directory)
+  const path = join(directory, 'config.json')
+  const config = JSON.parse(readFileSync(path, 'utf8')) as Config
+  config.process.terminal = false
+  config.process.args = ['/bin/cat', '/proc/self/mountinfo']
+  writeFileSync(path, JSON.stringify(config))
+  return { directory, config }
+}
+
+async function runcTable({ directory }: Bundle): Promise<MountLine[]> {
+  const state = host.scratch('runc')
+  return parseMountinfo(await inCgroup2(runRunc, directory, state, `rootfs-test-${process.pid}`))
+}
+
+/** The same configuration in builder calls. */
+function builderCalls(config: Config, mounts: Job['calls']): Job['calls'] {
+  const has = (type: string): boolean => config.linux.namespaces.some((namespace) => namespace.type === type)
+  return [
+    ...mounts,
+    ...(config.root.readonly ? ([['readonly']] as Job['calls']) : []),
+    ['hostname', config.hostname],
+    ['namespaces', { network: has('network'), cgroup: has('cgroup') }],
+  ]
+}
+
+const throughDefaults = (): Job['calls'] => [['defaults']]
+
+const throughMounts = (config: Config): Job['calls'] => [
+  ...config.mounts.map((mount): Job['calls'][number] => ['mount', mount]),
+  ['mask', config.linux.maskedPaths],
+  ['readonlyPaths', config.linux.readonlyPaths],
+]
+
+async function ourTable(
+  { directory, config }: Bundle,
+  mounts: Job['calls'],
+  level: Level,
+): Promise<MountLine[]> {
+  const [root] = cells
+  const [command, ...args] = config.process.args
+  const job: Job = {
+    root: join(directory, config.root.path),
+    calls: builderCalls(config, mounts),
+    mode: 'run',
+    commands: [{ command: command!, args }],
+  }
+  const outcome = await runInCell(root!, job, host, { level, setup: onlyCgroup2 })
+  if (outcome.error !== undefined) throw new Error(JSON.stringify(outcome.error, undefined, 2))
+  const [result] = outcome.results
+  if (result?.exitCode !== 0) throw new Error(`the command ended with ${JSON.stringify(result)}`)
+  return parseMountinfo(result.stdout)
+}
+
+const testHere = testNeeding(['root', 'busybox', 'runc', 'unshare'])
+
+for (const level of ['detached', 'attached'] as const) {
+  for (const [name, calls] of [
+    ['defaults()', throughDefaults],
+    ['mount() for each of its mounts', throughMounts],
+  ] as const) {
+    const title = `${name}, ${level}: the mount table is runc's, but for the named differences`
+    const unavailable = levelUnavailable(level)
+    if (unavailable !== undefined) {
+      test.skip(`${title} (skipped: ${unavailable})`, (t) => t.pass())
+      continue
+    }
+    testHere(title, async (t) => {
+      const bundle = await makeBundle()
+      const before = snapshotTree(join(bundle.directory, 'rootfs'))
+      const theirs = await runcTable(bundle)
+      const ours = await ourTable(bundle, calls(bundle.config), level)
+      t.true(theirs.length > 10, 'runc gave a table')
+      t.deepEqual(snapshotTree(join(bundle.directory, 'rootfs')), before)
+
+      const differences = compareTables(theirs, ours)
+      const named = namedDifferences()
+      for (const line of differences) t.log(line)
+      t.deepEqual(
+        differences.filter((difference) => !named.some((entry) => isNamedBy(difference, entry))),
+        [],
+        'differences that docs/comparison.md does not name',
+      )
+      t.deepEqual(
+        named.filter((entry) => !differences.some((difference) => isNamedBy(difference, entry))),
+        [],
+        'differences that docs/comparison.md names and that are not there',
+      )
+    })
+  }
+}
+
+// The comparison is only worth something if it notices: here it is given tables that differ.
+
+const line = (text: string): MountLine => parseMountinfo(text)[0]!
+const proc = line('30 20 0:40 / /proc rw,relatime - proc proc rw')
+const sys = line('31 20 0:41 / /sys ro,nosuid,nodev,noexec,relatime - sysfs sysfs ro')
+
+test('the comparison sees a missing, an additional, a different and a moved line', (t) => {
+  t.deepEqual(compareTables([proc, sys], [proc, sys]), [])
+  t.deepEqual(compareTables([proc, sys], [proc]), ['/sys: only sysfs in runc'])
+  t.deepEqual(compareTables([proc], [proc, sys]), ['/sys: only sysfs in rootfs'])
+  t.deepEqual(compareTables([sys], [{ ...sys, options: ['rw', 'relatime'] }]), [
+    '/sys flags: nodev,noexec,nosuid,relatime,ro -> relatime,rw',
+  ])
+  t.deepEqual(compareTables([sys], [{ ...sys, superOptions: ['rw'] }]), ['/sys superblock: ro -> rw'])
+  t.deepEqual(compareTables([proc, sys], [sys, proc]), ['order: /proc /sys -> /sys /proc'])
+  t.deepEqual(compareTables([proc, proc], [proc]), ['/proc (2): only proc in runc'])
+})
+
+test('the list of named differences is read from its table', (t) => {
+  const document = [
+    '# Comparison',
+    '| not | this | table |',
+    '## Mount table differences',
+    '| name | line | why |',
+    '| --- | --- | --- |',
+    '| masks | `/proc/* superblock: ro -> *`<br>`/sys/firmware superblock: ro → *` | one tmpfs \\| shared |',
+    '## Next',
+    '| nor | this | one |',
+  ].join('\n')
+  const [masks, ...others] = namedDifferences(document)
+  t.deepEqual(others, [])
+  t.is(masks?.name, 'masks')
+  t.is(masks?.why, 'one tmpfs | shared')
+  t.true(isNamedBy('/proc/acpi superblock: ro -> nr_inodes=1,ro', masks!))
+  t.true(isNamedBy('/sys/firmware superblock: ro -> ro,x', masks!))
+  t.false(isNamedBy('/sys superblock: ro -> rw', masks!))
+  t.false(isNamedBy('/proc/acpi flags: ro -> rw', masks!))
+})
+
+testHere('two tables of runc itself do not differ', async (t) => {
+  const bundle = await makeBundle()
+  t.deepEqual(compareTables(await runcTable(bundle), await runcTable(bundle)), [])
+})

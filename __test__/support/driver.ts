@@ -1,0 +1,80 @@
+// The program that does a job (see job.ts) given as JSON on stdin and prints the outcome as JSON: so every cell runs
+// the same code, in a process whose ids, namespaces and environment are that cell's.
+import { once } from 'node:events'
+import { text } from 'node:stream/consumers'
+import { Rootfs, RootfsError } from 'rootfs'
+import type { Command, CommandResult, ErrorData, Job, Outcome } from './job.ts'
+import { descendants, eventually } from './processes.ts'
+
+type Build = (...args: unknown[]) => Rootfs
+
+function build({ root, calls }: Job): Rootfs {
+  let rootfs = typeof root === 'string' ? new Rootfs(root) : Rootfs.empty(root.empty)
+  for (const [method, ...args] of calls) {
+    const call = Reflect.get(rootfs, method) as Build
+    rootfs = call.apply(rootfs, args)
+  }
+  return rootfs
+}
+
+type Runner = Pick<Rootfs, 'run' | 'spawn'>
+
+async function runCommand(
+  runner: Runner,
+  { command, args = [], options = {} }: Command,
+): Promise<CommandResult> {
+  const { exitCode, signal, stdout, stderr } = await runner.run(command, args, options)
+  return { exitCode, signal, stdout: String(stdout), stderr: String(stderr) }
+}
+
+async function spawnCommand(
+  runner: Runner,
+  { command, args = [], options = {} }: Command,
+): Promise<CommandResult> {
+  const child = runner.spawn(command, args, options)
+  // An 'error' event rejects this; without one, 'close' comes last.
+  const closed = once(child, 'close') as Promise<[number | null, string | null]>
+  child.stdin?.end()
+  const [stdout, stderr, [exitCode, signal]] = await Promise.all([
+    text(child.stdout!),
+    text(child.stderr!),
+    closed,
+  ])
+  return { exitCode, signal, stdout, stderr }
+}
+
+function errorData(error: unknown): ErrorData {
+  if (!(error instanceof Error)) return { name: 'not an Error', message: String(error), isRootfsError: false }
+  const { name, message } = error
+  return { ...error, name, message, isRootfsError: error instanceof RootfsError }
+}
+
+async function perform(job: Job): Promise<Outcome> {
+  const outcome: Outcome = { results: [], left: [] }
+  try {
+    const rootfs = build(job)
+    if (job.mode === 'prepare') {
+      const box = await rootfs.prepare()
+      try {
+        outcome.steps = JSON.parse(JSON.stringify(box.steps))
+        outcome.warnings = JSON.parse(JSON.stringify(box.warnings))
+        outcome.mounts = JSON.parse(JSON.stringify(await box.mounts()))
+        for (const command of job.commands) outcome.results.push(await runCommand(box as Runner, command))
+      } finally {
+        await box.close()
+      }
+    } else {
+      const doIt = job.mode === 'spawn' ? spawnCommand : runCommand
+      for (const command of job.commands) outcome.results.push(await doIt(rootfs, command))
+    }
+  } catch (error) {
+    outcome.error = errorData(error)
+  }
+  // The supervisor stays; what it started is its child.
+  const containers = () => descendants().filter((info) => info.parentPid !== process.pid)
+  outcome.left = (await eventually(containers, (left) => left.length === 0, 1000)).map((info) => info.command)
+  return outcome
+}
+
+const job = JSON.parse(await text(process.stdin)) as Job
+process.stdout.write(`${JSON.stringify(await perform(job))}\n`)

@@ -1,0 +1,595 @@
+// Made by `npm run build:addon` from the comments of crates/rootfs-napi and from src/api-header.d.ts. Do not edit.
+
+import type { EventEmitter } from 'node:events'
+import type { Readable, Writable } from 'node:stream'
+
+/** A file name. Bytes (Uint8Array) are for names that are not UTF-8. A NUL byte is refused. */
+export type PathLike = string | Uint8Array
+/** Bytes as a number, or a string with a k, m or g suffix (powers of 1024). */
+export type Size = number | string
+/** How mount events pass between a mount and its peers; mount_namespaces(7). The words with r include all mounts below. */
+export type Propagation =
+  | 'private'
+  | 'rprivate'
+  | 'shared'
+  | 'rshared'
+  | 'slave'
+  | 'rslave'
+  | 'unbindable'
+  | 'runbindable'
+
+/** When a hook runs; OCI runtime-spec config.md, POSIX-platform Hooks. */
+export type HookPoint = 'prestart' | 'createRuntime' | 'createContainer' | 'startContainer'
+
+/** How a root filesystem is prepared. */
+export interface PrepareOptions {
+  /** Ends the preparation, and what came of it, with an `AbortError`. */
+  signal?: AbortSignal
+  /** Compare the kernel's mount table with the plan afterwards and fail if a flag or a mount differs. @default true */
+  verify?: boolean
+  /** Called when a step is done. What it throws is an uncaught exception and changes nothing about the preparation. */
+  onStep?: (step: ExecutedStep) => void
+}
+
+/** Who a process is, as the container sees it. */
+export interface User {
+  /** From 0 to 4294967294. */
+  uid: number
+  /** From 0 to 4294967294. */
+  gid: number
+  /** Not possible where the user namespace maps one id: setgroups is denied there. @default [] */
+  additionalGids?: readonly number[]
+  /** File mode creation mask. @default 0o022 */
+  umask?: number
+}
+
+/** Names such as `'CAP_KILL'` or `'KILL'`; capabilities(7). A set that is not named is empty. */
+export interface CapabilitySets {
+  /** What can ever be had. */
+  bounding?: readonly string[]
+  /** What is in force; a subset of `permitted`. */
+  effective?: readonly string[]
+  /** What may be put in force. */
+  permitted?: readonly string[]
+  /** What is kept when a file with inheritable capabilities is executed. */
+  inheritable?: readonly string[]
+  /** What is kept when any file is executed; a subset of `permitted` and `inheritable`. */
+  ambient?: readonly string[]
+}
+
+/** A resource limit; getrlimit(2). `Infinity` is no limit. */
+export interface Rlimit {
+  /** Such as `'RLIMIT_NOFILE'`. */
+  type: string
+  /** What is in force. */
+  soft: number
+  /** How far the process may raise it. */
+  hard: number
+}
+
+/** How a command is started. */
+export interface SpawnOptions {
+  /** Absolute, in the container. Made if it is missing. @default '/' */
+  cwd?: string
+  /** Nothing is inherited. @default { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' } */
+  env?: Record<string, string | undefined>
+  /**
+   * Where standard input, output and error go. Numbers are file descriptors, duplicated before the call returns; a
+   * directory or an `O_PATH` one is refused. With 'inherit' the process is still in a session of its own: no job
+   * control. @default 'pipe'
+   */
+  stdio?: 'pipe' | 'inherit' | 'ignore' | readonly ('pipe' | 'inherit' | 'ignore' | number | null | undefined)[]
+  /** @default { uid: 0, gid: 0 } */
+  user?: User
+  /**
+   * One list for the bounding, effective and permitted set, or each by its name.
+   * @default the OCI default set (AUDIT_WRITE, KILL, NET_BIND_SERVICE) for uid 0, none otherwise
+   */
+  capabilities?: readonly string[] | CapabilitySets
+  /** Executing a file gives nothing that the process doesn't have; PR_SET_NO_NEW_PRIVS. @default true */
+  noNewPrivileges?: boolean
+  /** Others are inherited from this process. */
+  rlimits?: readonly Rlimit[]
+  /** A compiled classic-BPF filter; seccomp(2). */
+  seccomp?: Uint8Array
+  /** Kills the command. */
+  signal?: AbortSignal
+  /** Milliseconds after which the command is killed. @default none */
+  timeout?: number
+  /**
+   * For timeout and abort. The first process of a pid namespace ignores SIGTERM unless it handles it.
+   * @default 'SIGKILL'
+   */
+  killSignal?: NodeJS.Signals
+}
+
+/** How a command is run to its end. */
+export interface RunOptions extends SpawnOptions {
+  /** Written to the command's standard input, which is then closed. @default nothing: it is empty */
+  input?: string | Uint8Array
+  /** @default 'utf8' */
+  encoding?: BufferEncoding | 'buffer'
+  /**
+   * How many bytes of standard output or error are taken. More kills the command and rejects with
+   * `ERR_CHILD_PROCESS_STDIO_MAXBUFFER`. @default 1 MiB
+   */
+  maxBuffer?: number
+}
+
+/** How a command ended. A non-zero exit is a result and no error. */
+export interface RunResult<T = string> {
+  /** `null` when a signal ended it. */
+  exitCode: number | null
+  /** `null` when it ended by itself. */
+  signal: NodeJS.Signals | null
+  /** Whether it was killed because of `timeout`. */
+  timedOut: boolean
+  stdout: T
+  stderr: T
+  /** Microseconds from the call until everything was taken down. */
+  durationUs: number
+  /** Steps that were skipped, such as an optional bind whose source is missing. */
+  skipped: readonly Step[]
+  /** What one should know, such as a mountpoint that had to be left. */
+  warnings: readonly Warning[]
+}
+
+/**
+ * A command in a container, in the shape and with the events of node:child_process. It is returned at once: `pid` is
+ * undefined until 'spawn', a `kill()` before that is queued, what fails before the command is executed is one 'error'
+ * event with a `RootfsError`, and 'close' comes when its streams have ended and, for the first process of a container,
+ * everything is taken down. Disposing it kills it and waits for 'close'.
+ */
+export interface ContainerProcess extends EventEmitter, AsyncDisposable {
+  /** The host's pid. */
+  readonly pid: number | undefined
+  readonly stdin: Writable | null
+  readonly stdout: Readable | null
+  readonly stderr: Readable | null
+  readonly stdio: readonly [Writable | null, Readable | null, Readable | null]
+  readonly exitCode: number | null
+  readonly signalCode: NodeJS.Signals | null
+  /** Whether `kill()` has sent a signal. */
+  readonly killed: boolean
+  /** Sends a signal. `false` if the process has ended. @default 'SIGTERM', which a first process may ignore */
+  kill(signal?: NodeJS.Signals | number): boolean
+  /** Has Node stay alive until it ends, which is so at first. */
+  ref(): void
+  /** Has Node not stay alive because of it. When Node goes, it goes too. */
+  unref(): void
+  on(event: 'spawn', listener: () => void): this
+  on(event: 'error', listener: (error: Error) => void): this
+  on(event: 'exit' | 'close', listener: (code: number | null, signal: NodeJS.Signals | null) => void): this
+  on(event: string | symbol, listener: (...args: any[]) => void): this
+  once(event: 'spawn', listener: () => void): this
+  once(event: 'error', listener: (error: Error) => void): this
+  once(event: 'exit' | 'close', listener: (code: number | null, signal: NodeJS.Signals | null) => void): this
+  once(event: string | symbol, listener: (...args: any[]) => void): this
+}
+
+/** A prepared root filesystem in its own namespaces. It ends with `close`, or with this process, however that ends. */
+export interface PreparedRootfs extends AsyncDisposable {
+  /** Host pid of the container's first process. */
+  readonly pid: number
+  /** What was done. */
+  readonly steps: readonly ExecutedStep[]
+  /** What was not, such as an optional bind whose source is missing. */
+  readonly skipped: readonly Step[]
+  /** What one should know. After `close`, mountpoints that had to be left too. */
+  readonly warnings: readonly Warning[]
+  /** The container's mount table. */
+  mounts(): Promise<MountInfo[]>
+  /** Starts a command. */
+  spawn(command: string, args?: readonly string[], options?: SpawnOptions): ContainerProcess
+  /** Runs a command to its end. */
+  run(command: string, args: readonly string[] | undefined, options: RunOptions & { encoding: 'buffer' }): Promise<RunResult<Buffer>>
+  run(command: string, args?: readonly string[], options?: RunOptions): Promise<RunResult>
+  /** Kills all that runs in it and takes everything down. Calling it again waits for the same. */
+  close(): Promise<void>
+}
+
+/** What takes a root filesystem's description further. */
+export interface Rootfs {
+  /** The ordered, typed steps that `prepare` would take. Reads nothing but the builder. */
+  plan(): Plan
+  /** Makes the root filesystem, and a first process in it that waits for commands. */
+  prepare(options?: PrepareOptions): Promise<PreparedRootfs>
+  /** prepare, run one command as the container's first process, close. The quickest way to run one thing. */
+  run(
+    command: string,
+    args: readonly string[] | undefined,
+    options: RunOptions & PrepareOptions & { encoding: 'buffer' },
+  ): Promise<RunResult<Buffer>>
+  run(command: string, args?: readonly string[], options?: RunOptions & PrepareOptions): Promise<RunResult>
+  /** The same without waiting for its end. */
+  spawn(command: string, args?: readonly string[], options?: SpawnOptions & PrepareOptions): ContainerProcess
+}
+
+/** The ordered, typed steps that make a root filesystem, in stages that only go forward. */
+export interface Plan {
+  readonly steps: readonly Step[]
+  readonly warnings: readonly Warning[]
+  /** A table for people. */
+  toString(): string
+  toJSON(): { steps: readonly Step[]; warnings: readonly Warning[] }
+}
+
+/** What went wrong, at which step, on what, and what to do about it. */
+export class RootfsError extends Error {
+  /** What kind of failure it is. */
+  readonly code: RootfsErrorCode
+  /** Which step of the plan failed. */
+  readonly step?: Step
+  /** The system call that failed. */
+  readonly syscall?: string
+  /** Negative, as Node has it. */
+  readonly errno?: number
+  /** Such as 'EPERM'. */
+  readonly errnoName?: string
+  /** The source of the mount. */
+  readonly source?: string
+  /** The destination in the root. */
+  readonly destination?: string
+  /** What the destination was resolved to. */
+  readonly resolved?: string
+  /** The flags asked for. */
+  readonly flags?: readonly string[]
+  /** What the kernel itself said about a filesystem's options. */
+  readonly kernelLog?: readonly string[]
+  /** What to do about it. */
+  readonly hint?: string
+}
+
+/** What kind of failure it is; docs/errors.md. */
+export type RootfsErrorCode =
+  /** The description is wrong or contradicts itself. */
+  | 'ERR_ROOTFS_SPEC'
+  /** The root directory is missing, a symbolic link, or not a directory. */
+  | 'ERR_ROOTFS_ROOT'
+  /** A source is missing, can't be read, or changed while it was used. */
+  | 'ERR_ROOTFS_SOURCE'
+  /** A path or working directory would leave the root. */
+  | 'ERR_ROOTFS_ESCAPE'
+  /** A mount on or below /proc that is not allowed, or a /proc that was tampered with. */
+  | 'ERR_ROOTFS_PROC'
+  /** The kernel refused a mount or one of its attributes. */
+  | 'ERR_ROOTFS_MOUNT'
+  /** A mount flag that is locked by a more privileged mount namespace was to be cleared. */
+  | 'ERR_ROOTFS_LOCKED'
+  /** A device node could not be made, or one that exists is another device. */
+  | 'ERR_ROOTFS_DEVICE'
+  /** Something kept changing underneath; it may be tried again. */
+  | 'ERR_ROOTFS_RACE'
+  /** The kernel's mount table is not what was asked for. */
+  | 'ERR_ROOTFS_VERIFY'
+  /** A hook failed or ran out of time. */
+  | 'ERR_ROOTFS_HOOK'
+  /** The command could not be started. */
+  | 'ERR_ROOTFS_EXEC'
+  /** The policy of the host forbids it. */
+  | 'ERR_ROOTFS_DENIED'
+  /** The kernel, the platform or this version lacks something. */
+  | 'ERR_ROOTFS_UNSUPPORTED'
+  /** The helper process is missing, can't be executed, is of another version, or died. */
+  | 'ERR_ROOTFS_SUPERVISOR'
+  /** The prepared root filesystem has been closed. */
+  | 'ERR_ROOTFS_CLOSED'
+
+/** Something that is taken down with `await using`. */
+type AsyncDisposable = { [Symbol.asyncDispose](): Promise<void> }
+
+/**
+ * Describes a root filesystem. Methods append in call order, check their arguments at once (the error is thrown at the
+ * line that is wrong) and return `this`. Nothing touches the system until `prepare`, `run` or `spawn`; those take a
+ * snapshot, so a builder can be used again.
+ */
+export declare class Rootfs {
+  /**
+   * An existing directory as root. Absolute; the last component may not be a symlink (`ERR_ROOTFS_ROOT` when it is
+   * used). Missing mountpoints are made in that directory, and removed again; use `Rootfs.empty` when nothing may be
+   * written to it.
+   */
+  constructor(directory: PathLike)
+  /** A new, empty tmpfs as root: put `bind`, `tmpfs` … into it. Nothing is written on the host. */
+  static empty(options?: EmptyOptions): Rootfs
+  /**
+   * What an OCI runtime gives every container, as the configuration that `runc spec` writes has it: /proc, /dev
+   * (`dev()`), /sys and /sys/fs/cgroup read-only, the usual masked and read-only paths.
+   */
+  defaults(options?: DefaultsOptions): this
+  /**
+   * Makes a file or directory of the host visible. A relative path is taken from the cwd at this call. `{ fd }`: a
+   * directory, file or `O_PATH` descriptor, duplicated at this call (not a memfd; without privileges it is found
+   * again by its path and must be the same inode). `{ inRoot }`: a path in the tree being built. Needs Linux 5.12.
+   */
+  bind(source: PathLike | FdSource | InRootSource, destination: PathLike, options?: BindOptions): this
+  /** A new tmpfs, always nosuid and nodev; tmpfs(5). */
+  tmpfs(destination: PathLike, options?: TmpfsOptions): this
+  /**
+   * A new proc of the container's pid namespace, always nosuid, nodev and noexec; proc(5).
+   * @param destination @default '/proc'
+   */
+  proc(destination?: PathLike, options?: ProcOptions): this
+  /**
+   * A new sysfs of the container's network namespace, always nosuid, nodev and noexec; sysfs(5). In a user namespace
+   * without a network namespace of its own, the host's /sys is bound read-only instead (`strategy: 'bind-fallback'`).
+   * @param destination @default '/sys'
+   */
+  sysfs(destination?: PathLike, options?: ReadonlyOptions): this
+  /**
+   * The cgroup filesystem, always nosuid, nodev and noexec: version 2, or on other hosts a directory for each
+   * hierarchy of version 1; cgroups(7).
+   * @param destination @default '/sys/fs/cgroup'
+   */
+  cgroup(destination?: PathLike, options?: ReadonlyOptions): this
+  /**
+   * A tmpfs on /dev with null, zero, full, tty, random and urandom, links fd, stdin, stdout, stderr, ptmx and core,
+   * and devpts, shm and mqueue in it.
+   */
+  dev(options?: DevOptions): this
+  /** Any mount in OCI form: option words keep their OCI meaning exactly. */
+  mount(mount: OciMount): this
+  /** Hides paths: files read as empty, directories are empty and read-only. */
+  mask(paths: PathLike | readonly PathLike[], options?: MaskOptions): this
+  /** Makes paths read-only, with all mounts below them. A missing one is skipped. */
+  readonlyPaths(paths: PathLike | readonly PathLike[]): this
+  /** Makes the root read-only; `recursive` also covers what the root directory brought along. */
+  readonly(options?: ReadonlyRootOptions): this
+  /**
+   * How mount events pass between the container's mounts and the host's; mount_namespaces(7).
+   * @param mode @default 'rslave'
+   */
+  propagation(mode: Propagation): this
+  /** Which namespaces the container has to itself. Those that are not named stay as they are. */
+  namespaces(options: NamespaceOptions): this
+  /** The host name inside; needs a uts namespace of the container's own. At most 64 bytes; sethostname(2). */
+  hostname(name: string): this
+  /** An OCI hook: a program that runs at a point of the container's life. */
+  hook(when: 'prestart' | 'createRuntime' | 'createContainer' | 'startContainer', hook: OciHook): this
+}
+
+/** Options of `bind`. */
+export interface BindOptions {
+  /** Nothing can be written through it. Covers every mount below the source too. @default false */
+  readonly?: boolean
+  /** Bring mounts below the source along. @default true */
+  recursive?: boolean
+  /** Set-user-id bits and file capabilities have no effect. Also for submounts. @default true */
+  nosuid?: boolean
+  /** Device nodes can't be opened. Also for submounts; binding a device node with it is a plan warning. @default true */
+  nodev?: boolean
+  /** Programs can't be executed. Also for submounts. @default false */
+  noexec?: boolean
+  /** Symbolic links are not followed. Also for submounts; Linux 5.14. @default false */
+  nosymfollow?: boolean
+  /** When access times are written; mount(8). Also for submounts. @default the source's own mode */
+  atime?: 'noatime' | 'relatime' | 'strictatime'
+  /** How mount events pass between the source and the container; mount_namespaces(7). @default 'rprivate' */
+  propagation?: Propagation
+  /** A missing source is skipped and listed in `PreparedRootfs.skipped`. @default false */
+  optional?: boolean
+  /** Resolve the source inside this directory: no symlink in it can lead out. */
+  within?: PathLike
+}
+
+/** Options of `defaults`. */
+export interface DefaultsOptions {
+  /** Whether `/sys/fs/cgroup` is mounted, read-only. @default true */
+  cgroup?: boolean
+}
+
+/** Options of `dev`. */
+export interface DevOptions {
+  /** How much /dev can hold. @default '64m' */
+  size?: Size
+  /** Becomes read-only when all is in it. @default false */
+  readonly?: boolean
+}
+
+/** Options of `Rootfs.empty`. */
+export interface EmptyOptions {
+  /** How much it can hold; tmpfs(5), `size`. @default half of the machine's memory */
+  size?: Size
+  /** Permission bits of the root directory. @default 0o755 */
+  mode?: number
+}
+
+/** A step that was carried out. */
+export interface ExecutedStep {
+  /** See `Step`. */
+  readonly type: string
+  /** Its place in the plan. */
+  readonly index: number
+  /** Where in the root it takes effect. */
+  readonly destination?: string
+  /** What it is made from. */
+  readonly source?: string
+  /** Flags and options, as words. */
+  readonly flags?: readonly string[]
+  /** What the destination was resolved to, where that differs. */
+  readonly resolved?: string
+  /** Which of several ways was taken, such as `'bind-fallback'`. */
+  readonly strategy?: string
+  /** How long it took, in microseconds. */
+  readonly durationUs: number
+}
+
+/** A file descriptor as the source of a bind. */
+export interface FdSource {
+  /**
+   * Of a directory or file, opened for anything or with `O_PATH`. It is duplicated at the call and can be closed
+   * afterwards. Not a memfd. Without privileges the file is found again by its path and must be the same inode.
+   */
+  fd: number
+}
+
+/**
+ * The mappings of a user namespace. More than the caller's own id needs root, or subordinate ids in `/etc/subuid` and
+ * `/etc/subgid` with the programs `newuidmap` and `newgidmap`.
+ */
+export interface IdMap {
+  /** Users. At most 340 lines that don't overlap. */
+  uids: Array<IdMapping>
+  /** Groups, likewise. */
+  gids: Array<IdMapping>
+}
+
+/** A line of a user namespace's `uid_map` or `gid_map`; user_namespaces(7). */
+export interface IdMapping {
+  /** First id in the container. */
+  containerId: number
+  /** First id outside. */
+  hostId: number
+  /** How many ids. */
+  size: number
+}
+
+/** A path of the tree that is being built, as the source of a bind. */
+export interface InRootSource {
+  /** Resolved inside the root when its turn comes: earlier mounts are there. */
+  inRoot: PathLike
+}
+
+/** Options of `mask`. */
+export interface MaskOptions {
+  /** What a path that doesn't exist gets: nothing, or an error. @default 'skip' */
+  missing?: 'skip' | 'error'
+}
+
+/** A line of the container's mount table; proc_pid_mountinfo(5). */
+export interface MountInfo {
+  /** The mount's id, which is used again after it is gone. */
+  id: number
+  /** The id of the mount it is on. */
+  parentId: number
+  /** What of the filesystem is its root. */
+  root: string
+  /** Where it is. */
+  destination: string
+  /** The filesystem's type. */
+  type: string
+  /** The filesystem's source. */
+  source: string
+  /** The mount's own flags. */
+  options: Array<string>
+  /** The superblock's options. */
+  superOptions: Array<string>
+  /** `shared:N`, `master:N`, `propagate_from:N`, `unbindable`; none for a private mount. */
+  propagation: Array<string>
+}
+
+/** Which namespaces the container has to itself; namespaces(7). It always has a mount namespace of its own. */
+export interface NamespaceOptions {
+  /** `true` maps the container's root to the calling user. @default true unless the caller has CAP_SYS_ADMIN */
+  user?: boolean | IdMap
+  /** Processes. Without one, processes that leave the container's process group are not ended with it. @default true */
+  pid?: boolean
+  /** System V IPC and POSIX message queues. @default true */
+  ipc?: boolean | NamespacePath
+  /** Host name. @default true */
+  uts?: boolean | NamespacePath
+  /** The view of the cgroup tree. @default true */
+  cgroup?: boolean | NamespacePath
+  /** A new network namespace has only a loopback, and it is up. @default false */
+  network?: boolean | NamespacePath
+}
+
+/** An existing namespace. */
+export interface NamespacePath {
+  /** Absolute, such as `/proc/PID/ns/net`. */
+  path: PathLike
+}
+
+/**
+ * A program that runs at a point of the container's life; runtime-spec config.md, POSIX-platform Hooks. It gets the
+ * container's state as JSON on standard input. When it fails, everything is undone and the error is `ERR_ROOTFS_HOOK`.
+ */
+export interface OciHook {
+  /** The program; absolute. */
+  path: string
+  /** Arguments, the first being the program's name. @default [path] */
+  args?: readonly string[]
+  /** The whole environment, as `NAME=value`. @default [] */
+  env?: readonly string[]
+  /** Seconds after which it is killed, which is a failure. @default none */
+  timeout?: number
+}
+
+/** A mount in OCI form; runtime-spec config.md, Mounts. */
+export interface OciMount {
+  /** Where, in the root. A relative one is taken from `/`, with a plan warning. */
+  destination: string
+  /** A relative source of a bind is taken from the cwd at the call. */
+  source?: string
+  /** The filesystem; not needed for binds. */
+  type?: string
+  /** Words from left to right, the last one wins. One that is unknown goes to the filesystem. */
+  options?: readonly string[]
+}
+
+/** Options of `proc`; proc(5), Mount options. */
+export interface ProcOptions {
+  /** @default false */
+  readonly?: boolean
+  /** What is hidden of other users' processes; the words need Linux 5.8. @default 'off' */
+  hidepid?: 'off' | 'noaccess' | 'invisible' | 'ptraceable'
+  /** Show processes only and nothing of the system; Linux 5.8. */
+  subset?: 'pid'
+}
+
+/** Options of `sysfs` and `cgroup`. */
+export interface ReadonlyOptions {
+  /** As OCI runtimes have it. @default true */
+  readonly?: boolean
+}
+
+/** Options of `readonly`. */
+export interface ReadonlyRootOptions {
+  /** Also covers the mounts that the root directory brought along. @default false */
+  recursive?: boolean
+}
+
+/** A step of a plan. */
+export interface Step {
+  /**
+   * What it does: `'namespaces'`, `'root'`, `'mount'`, `'device'`, `'symlink'`, `'hook'`, `'pivot'`,
+   * `'propagation'`, `'readonly'`, `'hostname'`, `'mask'`, `'verify'`.
+   */
+  readonly type: string
+  /** Its place in the plan. */
+  readonly index: number
+  /** Where in the root it takes effect. */
+  readonly destination?: string
+  /** What it is made from. */
+  readonly source?: string
+  /** Flags and options, as words. */
+  readonly flags?: readonly string[]
+}
+
+/** Options of `tmpfs`. It is always `nosuid` and `nodev`; tmpfs(5). */
+export interface TmpfsOptions {
+  /** How much it can hold. @default half of the machine's memory */
+  size?: Size
+  /** How many files it can hold. @default half the number of the machine's pages */
+  inodes?: number
+  /** Permission bits of its directory. @default those of the directory it covers, 0o1777 if there is none */
+  mode?: number
+  /** Owner of its directory, as the container sees it. @default 0 */
+  uid?: number
+  /** Group of its directory, as the container sees it. @default 0 */
+  gid?: number
+  /** Becomes read-only when everything below it has been mounted. @default false */
+  readonly?: boolean
+  /** Programs can't be executed. @default false */
+  noexec?: boolean
+}
+
+/** Something that works, and that one should know. */
+export interface Warning {
+  /** A short name, such as `'hidden-mount'`. */
+  readonly code: string
+  /** What it means here. */
+  readonly message: string
+  /** The index of the step it is about. */
+  readonly step?: number
+}
