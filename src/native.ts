@@ -33,7 +33,7 @@ export interface ErrorData {
 export interface News {
   container: number
   child: number
-  kind: 'step' | 'ready' | 'spawn' | 'error' | 'exit' | 'closed' | 'mounts'
+  kind: 'step' | 'ready' | 'spawn' | 'error' | 'exit' | 'closed' | 'mounts' | 'finished'
   pid?: number
   exitCode?: number
   signal?: number
@@ -42,12 +42,21 @@ export interface News {
   skipped?: Step[]
   warnings?: Warning[]
   mounts?: MountInfo[]
+  stdout?: Buffer
+  stderr?: Buffer
+  overflow?: 'stdout' | 'stderr'
 }
 
 /** A container or command that has been asked for: its number, and our ends of its pipes. */
 export interface Launched {
   id: number
   streams: (number | null)[]
+}
+
+/** How the output of a command is collected by the addon, in one piece. */
+export interface Collect {
+  input?: string | Uint8Array
+  maxBuffer: number
 }
 
 /** The builder methods that the addon has itself. */
@@ -64,8 +73,15 @@ export interface Native {
   }
   initialize(makeError: (data: ErrorData) => Error, tell: (news: News) => void, supervisor: string): void
   prepare(rootfs: NativeRootfs, options: object): Launched
-  launch(rootfs: NativeRootfs, command: unknown, args: unknown, process: object, options: object): Launched
-  spawn(container: number, command: unknown, args: unknown, process: object): Launched
+  launch(
+    rootfs: NativeRootfs,
+    command: unknown,
+    args: unknown,
+    process: object,
+    options: object,
+    collect?: Collect,
+  ): Launched
+  spawn(container: number, command: unknown, args: unknown, process: object, collect?: Collect): Launched
   mounts(container: number): number
   kill(container: number, child: number, signal: number): boolean
   close(container: number): void

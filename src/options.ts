@@ -2,6 +2,7 @@
 import { constants } from 'node:os'
 import type { ExecutedStep, PrepareOptions, RunOptions, SpawnOptions } from '../index.js'
 import { invalidArgument } from './errors.ts'
+import type { Collect } from './native.ts'
 
 const DEFAULT_MAX_BUFFER = 1024 * 1024
 
@@ -14,9 +15,7 @@ export interface Control {
 
 /** What is done with the output of a command. */
 export interface Collection {
-  input?: string | Uint8Array
   encoding: BufferEncoding | 'buffer'
-  maxBuffer: number
 }
 
 export interface Preparation {
@@ -140,15 +139,6 @@ function maxBuffer(value: unknown): number {
   return value
 }
 
-function takeCollection(options: Checked): Collection {
-  const given = take(options, 'input', input)
-  return {
-    ...(given !== undefined && { input: given }),
-    encoding: take(options, 'encoding', encoding) ?? 'utf8',
-    maxBuffer: take(options, 'maxBuffer', maxBuffer) ?? DEFAULT_MAX_BUFFER,
-  }
-}
-
 /** The options of `spawn`; what is left is the addon's. */
 export function spawnOptions(options: SpawnOptions | undefined): { control: Control; native: object } {
   const left = object(options)
@@ -165,10 +155,22 @@ export function launchOptions(options: (SpawnOptions & PrepareOptions) | undefin
   return { control: takeControl(left), preparation: takePreparation(left), native: left }
 }
 
-/** The options of `run`, apart from those of `spawn`. */
-export function runOptions(options: RunOptions | undefined): { collection: Collection; spawn: object } {
+/** The options of `run`, apart from those of `spawn`; `collect` is for the addon. */
+export function runOptions(options: RunOptions | undefined): {
+  collection: Collection
+  collect: Collect
+  spawn: object
+} {
   const left = object(options)
-  return { collection: takeCollection(left), spawn: left }
+  const given = take(left, 'input', input)
+  return {
+    collection: { encoding: take(left, 'encoding', encoding) ?? 'utf8' },
+    collect: {
+      ...(given !== undefined && { input: given }),
+      maxBuffer: take(left, 'maxBuffer', maxBuffer) ?? DEFAULT_MAX_BUFFER,
+    },
+    spawn: left,
+  }
 }
 
 /** The options of `prepare`. */

@@ -15,7 +15,7 @@ import { type Launched, type News, native } from './native.ts'
 import { listenToChild, listenToContainer, Reference } from './news.ts'
 import { type Preparation, runOptions, spawnOptions } from './options.ts'
 import { ContainerProcess } from './process.ts'
-import { collect } from './run.ts'
+import { finish } from './run.ts'
 
 /** Waits until a container is prepared. */
 export async function waitUntilPrepared(
@@ -121,10 +121,6 @@ export class PreparedRootfs implements Public {
     }
   }
 
-  spawn(command: string, args?: readonly string[], options?: SpawnOptions): ContainerProcess {
-    return this.#spawn(command, args, options, this.spawn)
-  }
-
   run(
     command: string,
     args: readonly string[] | undefined,
@@ -133,17 +129,16 @@ export class PreparedRootfs implements Public {
   run(command: string, args?: readonly string[], options?: RunOptions): Promise<RunResult>
   async run(command: string, args?: readonly string[], options?: RunOptions): Promise<RunResult<string | Buffer>> {
     const begin = process.hrtime.bigint()
-    const { collection, spawn } = runOptions(options)
-    return collect(this.#spawn(command, args, spawn, this.run), collection, begin)
+    const locate = callSite(this.run)
+    this.#check()
+    const { collection, collect, spawn } = runOptions(options)
+    const { control, native: rest } = spawnOptions(spawn)
+    const launched = native.spawn(this.#id, command, args, rest, collect)
+    return finish({ launched, place: { kind: 'child', container: this.#id }, control, collection, locate, begin })
   }
 
-  #spawn(
-    command: string,
-    args: readonly string[] | undefined,
-    options: SpawnOptions | undefined,
-    caller: (...args: never[]) => unknown,
-  ): ContainerProcess {
-    const locate = callSite(caller)
+  spawn(command: string, args?: readonly string[], options?: SpawnOptions): ContainerProcess {
+    const locate = callSite(this.spawn)
     this.#check()
     const { control, native: rest } = spawnOptions(options)
     const launched = native.spawn(this.#id, command, args, rest)

@@ -6,7 +6,7 @@ import { launchOptions, prepareOptions, runOptions } from './options.ts'
 import { Plan } from './plan.ts'
 import { type PreparedRootfs, waitUntilPrepared } from './prepared.ts'
 import { ContainerProcess } from './process.ts'
-import { collect } from './run.ts'
+import { finish } from './run.ts'
 
 export class Rootfs extends native.Rootfs {
   // biome-ignore lint/complexity/noUselessConstructor: it narrows the type, which is the contract
@@ -41,25 +41,18 @@ export class Rootfs extends native.Rootfs {
     options?: RunOptions & PrepareOptions,
   ): Promise<RunResult<string | Buffer>> {
     const begin = process.hrtime.bigint()
-    const { collection, spawn } = runOptions(options)
-    return collect(launch(this, command, args, spawn, this.run), collection, begin)
+    const locate = callSite(this.run)
+    const { collection, collect, spawn } = runOptions(options)
+    const { control, preparation, native: rest } = launchOptions(spawn)
+    const launched = native.launch(this, command, args, rest, preparation.native, collect)
+    const { onStep } = preparation
+    return finish({ launched, place: { kind: 'first' }, control, collection, locate, onStep, begin })
   }
 
   spawn(command: string, args?: readonly string[], options?: SpawnOptions & PrepareOptions): ContainerProcess {
-    return launch(this, command, args, options, this.spawn)
+    const locate = callSite(this.spawn)
+    const { control, preparation, native: rest } = launchOptions(options)
+    const launched = native.launch(this, command, args, rest, preparation.native)
+    return new ContainerProcess(launched, { kind: 'first' }, control, locate, preparation.onStep)
   }
-}
-
-/** Begins a container that is one command. No private method: what `empty` makes didn't go through the constructor. */
-function launch(
-  rootfs: Rootfs,
-  command: string,
-  args: readonly string[] | undefined,
-  options: (SpawnOptions & PrepareOptions) | undefined,
-  caller: (...args: never[]) => unknown,
-): ContainerProcess {
-  const locate = callSite(caller)
-  const { control, preparation, native: rest } = launchOptions(options)
-  const launched = native.launch(rootfs, command, args, rest, preparation.native)
-  return new ContainerProcess(launched, { kind: 'first' }, control, locate, preparation.onStep)
 }

@@ -1,61 +1,101 @@
-// Runs a command to its end and collects what it writes.
-import type { RunResult } from '../index.js'
-import { maxBufferError } from './errors.ts'
-import type { Collection } from './options.ts'
-import type { ContainerProcess } from './process.ts'
+// Runs a command to its end. Its output is collected by the addon: one call to begin it, one event at its end.
+import type { ExecutedStep, RunResult } from '../index.js'
+import { abortError, makeError, maxBufferError } from './errors.ts'
+import { type Launched, type News, native } from './native.ts'
+import { listenToChild, listenToContainer, Reference } from './news.ts'
+import { type Collection, type Control, signalName, signalNumber } from './options.ts'
+import type { Place } from './process.ts'
 
-/** The result of a command that has just been started. `begin` is the time of the call. */
-export async function collect(
-  child: ContainerProcess,
-  collection: Collection,
-  begin: bigint,
-): Promise<RunResult<string | Buffer>> {
-  const { input, encoding, maxBuffer } = collection
-  let failure: Error | undefined
-  const closed = new Promise<void>((resolve) => {
-    child.on('error', (error) => {
-      failure ??= error
-    })
-    child.once('close', () => resolve())
-  })
-  const gather = (name: 'stdout' | 'stderr'): Buffer[] => {
-    const chunks: Buffer[] = []
-    let length = 0
-    child[name]?.on('data', (chunk: Buffer) => {
-      length += chunk.length
-      if (length > maxBuffer) {
-        failure ??= maxBufferError(name)
-        child.kill('SIGKILL')
-        child[name]?.destroy()
-      } else {
-        chunks.push(chunk)
+/** A command that has just been begun. */
+export interface Begun {
+  launched: Launched
+  place: Place
+  control: Control
+  collection: Collection
+  locate: (error: Error) => Error
+  onStep?: ((step: ExecutedStep) => void) | undefined
+  /** The time of the call. */
+  begin: bigint
+}
+
+/** The result of a command, when all of it is over. */
+export function finish(begun: Begun): Promise<RunResult<string | Buffer>> {
+  const { launched, place, control, onStep } = begun
+  const reference = new Reference()
+  const { signal, timeout, killSignal } = control
+  let timedOut = false
+  let aborted = false
+  const kill = () => {
+    const [container, child] = place.kind === 'first' ? [launched.id, 0] : [place.container, launched.id]
+    if (killSignal === 'SIGKILL' && place.kind === 'first') {
+      native.close(container)
+    } else {
+      native.kill(container, child, signalNumber(killSignal, 'killSignal'))
+    }
+  }
+  const timer =
+    timeout === undefined
+      ? undefined
+      : setTimeout(() => {
+          timedOut = true
+          kill()
+        }, timeout)
+  const abort = () => {
+    aborted = true
+    kill()
+  }
+  signal?.addEventListener('abort', abort, { once: true })
+  if (signal?.aborted) {
+    abort()
+  }
+  return new Promise((resolve, reject) => {
+    const listen = place.kind === 'first' ? listenToContainer : listenToChild
+    const unlisten = listen(launched.id, (news) => {
+      if (news.kind === 'step') {
+        for (const step of news.steps ?? []) {
+          onStep?.(step)
+        }
+        return
+      }
+      if (news.kind !== 'finished') {
+        return
+      }
+      unlisten()
+      reference.release()
+      clearTimeout(timer)
+      signal?.removeEventListener('abort', abort)
+      try {
+        resolve(result(begun, news, timedOut, aborted))
+      } catch (error) {
+        reject(begun.locate(error as Error))
       }
     })
-    // What goes wrong while reading shows in what is read.
-    child[name]?.on('error', () => undefined)
-    return chunks
+  })
+}
+
+function result(begun: Begun, news: News, timedOut: boolean, aborted: boolean): RunResult<string | Buffer> {
+  const { collection, control, begin } = begun
+  if (aborted && control.signal) {
+    throw abortError(control.signal)
   }
-  const stdout = gather('stdout')
-  const stderr = gather('stderr')
-  // A command need not read its input.
-  child.stdin?.on('error', () => undefined)
-  child.stdin?.end(input)
-  await closed
-  if (failure) {
-    throw failure
+  if (news.error && !timedOut) {
+    throw makeError(news.error)
   }
-  const text = (chunks: Buffer[]) => {
-    const all = Buffer.concat(chunks)
-    return encoding === 'buffer' ? all : all.toString(encoding)
+  if (news.overflow) {
+    throw maxBufferError(news.overflow)
   }
+  const text = (bytes: Buffer = Buffer.alloc(0)) =>
+    collection.encoding === 'buffer' ? bytes : bytes.toString(collection.encoding)
+  const signal = news.signal === undefined ? null : signalName(news.signal)
   return {
-    exitCode: child.exitCode,
-    signal: child.signalCode,
-    timedOut: child.timedOut,
-    stdout: text(stdout),
-    stderr: text(stderr),
+    exitCode: news.exitCode ?? null,
+    // Killed before it began, it has ended by the signal all the same.
+    signal: news.error ? 'SIGKILL' : signal,
+    timedOut,
+    stdout: text(news.stdout),
+    stderr: text(news.stderr),
     durationUs: Number(process.hrtime.bigint() - begin) / 1000,
-    skipped: child.prepared.skipped,
-    warnings: child.prepared.warnings,
+    skipped: news.skipped ?? [],
+    warnings: news.warnings ?? [],
   }
 }

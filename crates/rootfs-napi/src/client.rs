@@ -40,6 +40,44 @@ pub(crate) enum News {
     Closed(Vec<Leftover>),
     /// The mount table.
     Mounts(Vec<mountinfo::Entry>),
+    /// A command whose output was collected is over with everything.
+    Finished(Box<Finished>),
+}
+
+/// All there is to know about a command that was run to its end.
+#[derive(Debug, Default)]
+pub(crate) struct Finished {
+    pub(crate) exit: Option<Exit>,
+    pub(crate) failure: Option<Box<Error>>,
+    pub(crate) report: Option<Report>,
+    pub(crate) left: Vec<Leftover>,
+    pub(crate) output: [Vec<u8>; 2],
+    /// The stream that had more than was to be taken: 1 or 2.
+    pub(crate) overflow: Option<usize>,
+}
+
+/// How the output of a command is collected, and what it is given to read.
+#[derive(Debug)]
+pub(crate) struct Collection {
+    pub(crate) max_buffer: usize,
+    pub(crate) input: Vec<u8>,
+    /// Our ends: of standard input, output and error.
+    pub(crate) streams: [Option<OwnedFd>; 3],
+}
+
+/// The collection of one command, under way.
+struct Collector {
+    container: u64,
+    child: u64,
+    streams: [Option<OwnedFd>; 3],
+    input: Vec<u8>,
+    written: usize,
+    max_buffer: usize,
+    finished: Finished,
+    /// Nothing more is told about it.
+    over: bool,
+    /// A signal asked for before there was a process.
+    queued: Option<i32>,
 }
 
 /// News, and what it is about.
@@ -68,6 +106,8 @@ pub(crate) struct Beginning {
     pub(crate) sources: Vec<OwnedFd>,
     /// Whether it is one command.
     pub(crate) one_command: bool,
+    /// Whether its output is collected here.
+    pub(crate) collection: Option<Collection>,
 }
 
 struct Supervisor {
@@ -114,6 +154,10 @@ struct State {
     environments: BTreeMap<u64, Sink>,
     unsent: Vec<Unsent>,
     path: Option<CString>,
+    /// By the number of the container that is one command, or of the command.
+    collectors: BTreeMap<u64, Collector>,
+    /// Containers that are taken down while their output is still being read.
+    ended: BTreeMap<u64, (u64, Arc<Plan>)>,
 }
 
 /// The one client.
@@ -126,14 +170,33 @@ pub(crate) struct Client {
 
 static CLIENT: OnceLock<std::result::Result<Arc<Client>, String>> = OnceLock::new();
 
-const WAKE: u64 = 0;
-
-fn supervisor_token(number: u64) -> u64 {
-    number << 1 | 1
+/// What an event of the thread is about: a number that the kernel keeps for us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token {
+    Wake,
+    Supervisor(u64),
+    Container(u64),
+    Stream(u64, usize),
 }
 
-fn container_token(id: u64) -> u64 {
-    id << 1
+impl Token {
+    fn pack(self) -> u64 {
+        match self {
+            Self::Wake => 0,
+            Self::Supervisor(number) => number << 3 | 1,
+            Self::Container(id) => id << 3 | 2,
+            Self::Stream(id, index) => id << 3 | (3 + index as u64),
+        }
+    }
+
+    fn unpack(word: u64) -> Self {
+        match (word >> 3, word & 7) {
+            (number, 1) => Self::Supervisor(number),
+            (id, 2) => Self::Container(id),
+            (id, kind @ 3..=5) => Self::Stream(id, if kind == 3 { 0 } else if kind == 4 { 1 } else { 2 }),
+            _ => Self::Wake,
+        }
+    }
 }
 
 fn closed() -> Box<Error> {
@@ -152,7 +215,7 @@ impl Client {
     fn begin() -> std::result::Result<Arc<Self>, std::io::Error> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        epoll::add(&epoll, &wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
+        epoll::add(&epoll, &wake, epoll::EventData::new_u64(Token::Wake.pack()), epoll::EventFlags::IN)?;
         let client = Arc::new(Self { epoll, wake, state: Mutex::default(), next: AtomicU64::new(1) });
         let thread = Arc::clone(&client);
         std::thread::Builder::new().name("rootfs".into()).stack_size(512 << 10).spawn(move || thread.listen())?;
@@ -194,7 +257,7 @@ impl Client {
     }
 
     /// Begins a container. What comes of it is told as news.
-    pub(crate) fn start(&self, beginning: Beginning) -> Result<u64> {
+    pub(crate) fn start(&self, mut beginning: Beginning) -> Result<u64> {
         let id = self.number();
         let (ours, theirs) = socket_pair()?;
         let journal = rustix::fs::memfd_create(c"rootfs-journal", rustix::fs::MemfdFlags::CLOEXEC)
@@ -214,8 +277,11 @@ impl Client {
             children: BTreeMap::new(),
         };
         let mut state = self.state();
-        self.watch(container.socket.as_fd(), container_token(id))?;
+        self.watch(container.socket.as_fd(), Token::Container(id))?;
         state.containers.insert(id, container);
+        if let Some(collection) = beginning.collection.take() {
+            self.collect(&mut state, id, 0, id, collection)?;
+        }
         // A caller who has become somebody else must not keep an older, stronger supervisor.
         let identity = Identity::of_this_process();
         let current = state.supervisors.iter().rev().find(|supervisor| supervisor.identity == identity);
@@ -235,8 +301,9 @@ impl Client {
         Ok(id)
     }
 
-    fn watch(&self, fd: BorrowedFd<'_>, token: u64) -> Result<()> {
-        epoll::add(&self.epoll, fd, epoll::EventData::new_u64(token), epoll::EventFlags::IN)
+    fn watch(&self, fd: BorrowedFd<'_>, token: Token) -> Result<()> {
+        let flags = if matches!(token, Token::Stream(_, 0)) { epoll::EventFlags::OUT } else { epoll::EventFlags::IN };
+        epoll::add(&self.epoll, fd, epoll::EventData::new_u64(token.pack()), flags)
             .map_err(|errno| Error::new(ErrorCode::Supervisor, format!("epoll: {errno}")))
     }
 
@@ -285,7 +352,13 @@ impl Client {
     }
 
     /// Starts a command in a prepared root. Its number.
-    pub(crate) fn spawn(&self, container: u64, payload: OwnedFd, streams: [OwnedFd; 3]) -> Result<u64> {
+    pub(crate) fn spawn(
+        &self,
+        container: u64,
+        payload: OwnedFd,
+        streams: [OwnedFd; 3],
+        collection: Option<Collection>,
+    ) -> Result<u64> {
         let child = self.number();
         let mut state = self.state();
         let known = state.containers.get_mut(&container).ok_or_else(closed)?;
@@ -294,9 +367,56 @@ impl Client {
         }
         known.children.insert(child, None);
         let socket = Arc::clone(&known.socket);
+        if let Some(collection) = collection {
+            self.collect(&mut state, container, child, child, collection)?;
+        }
         let [stdin, stdout, stderr] = streams;
         self.send(&mut state, &socket, Kind::Spawn, child, Vec::new(), vec![payload, stdin, stdout, stderr]);
         Ok(child)
+    }
+
+    /// Has the thread collect what a command writes, and give it what it is to read.
+    fn collect(&self, state: &mut State, container: u64, child: u64, key: u64, collection: Collection) -> Result<()> {
+        let Collection { max_buffer, input, streams } = collection;
+        for (index, stream) in streams.iter().enumerate() {
+            if let Some(stream) = stream {
+                rustix::io::ioctl_fionbio(stream, true)
+                    .map_err(|errno| Error::new(ErrorCode::Exec, format!("a pipe can't be used: {errno}")))?;
+                self.watch(stream.as_fd(), Token::Stream(key, index))?;
+            }
+        }
+        let collector = Collector {
+            container,
+            child,
+            streams,
+            input,
+            written: 0,
+            max_buffer,
+            finished: Finished::default(),
+            over: false,
+            queued: None,
+        };
+        state.collectors.insert(key, collector);
+        Ok(())
+    }
+
+    /// Reads what a command has written, or writes what it can take.
+    fn serve_stream(&self, state: &mut State, key: u64, index: usize) {
+        let Some(collector) = state.collectors.get_mut(&key) else { return };
+        let Some(stream) = collector.streams[index].take() else { return };
+        let (container, child) = (collector.container, collector.child);
+        let had_overflow = collector.finished.overflow.is_some();
+        let open = if index == 0 { collector.write(&stream) } else { collector.read(&stream, index) };
+        let overflow = !had_overflow && collector.finished.overflow.is_some();
+        if open && !overflow {
+            collector.streams[index] = Some(stream);
+        } else {
+            let _ = epoll::delete(&self.epoll, &stream);
+        }
+        if overflow {
+            kill_process(state, container, child, 9);
+        }
+        finish(state, key);
     }
 
     /// Asks for the mount table. The number of the answer.
@@ -315,20 +435,7 @@ impl Client {
 
     /// Sends a signal to a command, or with 0 to the first process. `false` if there is none.
     pub(crate) fn kill(&self, container: u64, child: u64, signal: i32) -> bool {
-        let pidfd = {
-            let state = self.state();
-            let Some(known) = state.containers.get(&container) else { return false };
-            match child {
-                0 => known.process.as_ref().map(|(_, pidfd)| Arc::clone(pidfd)),
-                _ => known.children.get(&child).and_then(Clone::clone),
-            }
-        };
-        let Some(pidfd) = pidfd else { return false };
-        if signal == 0 {
-            return !has_ended(&pidfd);
-        }
-        Signal::from_named_raw(signal)
-            .is_some_and(|signal| rustix::process::pidfd_send_signal(&*pidfd, signal).is_ok())
+        kill_process(&mut self.state(), container, child, signal)
     }
 
     /// Has a container killed and taken down.
@@ -374,10 +481,11 @@ impl Client {
                 let mut state = self.state();
                 flush(&mut state);
                 for event in &events {
-                    match event.data.u64() {
-                        WAKE => {}
-                        token if token & 1 == 1 => self.hear_supervisor(&mut state, token >> 1),
-                        token => hear_container(&mut state, token >> 1),
+                    match Token::unpack(event.data.u64()) {
+                        Token::Wake => {}
+                        Token::Supervisor(number) => self.hear_supervisor(&mut state, number),
+                        Token::Container(id) => hear_container(&mut state, id),
+                        Token::Stream(id, index) => self.serve_stream(&mut state, id, index),
                     }
                 }
             }));
@@ -404,7 +512,7 @@ impl Client {
             Ok((process, socket)) => {
                 let number = self.number();
                 let socket = Arc::new(socket);
-                let watched = self.watch(socket.as_fd(), supervisor_token(number));
+                let watched = self.watch(socket.as_fd(), Token::Supervisor(number));
                 state.supervisors.push(Supervisor { number, socket, process, identity });
                 for (id, theirs, beginning) in waiting {
                     let sent = match &watched {
@@ -508,6 +616,7 @@ impl Client {
                 let left = frame.decode::<Vec<Leftover>>().unwrap_or_default();
                 if let Some(container) = state.containers.remove(&id) {
                     let _ = epoll::delete(&self.epoll, &*container.socket);
+                    remember(state, id, &container);
                     deliver(state, id, 0, &container, News::Closed(left));
                 }
                 if state.supervisors.len() > 1 {
@@ -533,6 +642,7 @@ impl Client {
         for id in ids {
             hear_container(state, id);
             let Some(container) = state.containers.remove(&id) else { continue };
+            remember(state, id, &container);
             let _ = epoll::delete(&self.epoll, &*container.socket);
             if let Some((_, pidfd)) = &container.process {
                 rootfs::kernel::process::kill(pidfd.as_fd());
@@ -666,9 +776,160 @@ fn flush(state: &mut State) {
     state.unsent.extend(waiting);
 }
 
-fn deliver(state: &State, id: u64, child: u64, container: &Container, news: News) {
+fn deliver(state: &mut State, id: u64, child: u64, container: &Container, news: News) {
+    let key = if child == 0 { id } else { child };
+    let news = match state.collectors.get_mut(&key) {
+        Some(collector) => match collector.note(news) {
+            Some(news) => news,
+            None => {
+                let queued = collector.queued.filter(|_| collector.finished.report.is_some());
+                if let (Some(signal), Some(pidfd)) = (queued, pidfd_of(container, child)) {
+                    send_signal(&pidfd, signal);
+                }
+                return finish_of(state, key, container);
+            }
+        },
+        None => news,
+    };
     if let Some(sink) = state.environments.get(&container.environment) {
         sink(Event { container: id, child, plan: Arc::clone(&container.plan), news });
+    }
+}
+
+fn pidfd_of(container: &Container, child: u64) -> Option<Arc<OwnedFd>> {
+    match child {
+        0 => container.process.as_ref().map(|(_, pidfd)| Arc::clone(pidfd)),
+        _ => container.children.get(&child).and_then(Clone::clone),
+    }
+}
+
+fn send_signal(pidfd: &OwnedFd, signal: i32) -> bool {
+    if signal == 0 {
+        return !has_ended(pidfd);
+    }
+    Signal::from_named_raw(signal).is_some_and(|signal| rustix::process::pidfd_send_signal(pidfd, signal).is_ok())
+}
+
+/// Sends a signal now, or for a collected command as soon as it runs.
+fn kill_process(state: &mut State, id: u64, child: u64, signal: i32) -> bool {
+    if let Some(pidfd) = state.containers.get(&id).and_then(|container| pidfd_of(container, child)) {
+        return send_signal(&pidfd, signal);
+    }
+    match state.collectors.get_mut(&if child == 0 { id } else { child }) {
+        Some(collector) if !collector.over => {
+            collector.queued = Some(signal);
+            true
+        }
+        _ => false,
+    }
+}
+
+/// As much as is read at once.
+const CHUNK: usize = 64 << 10;
+
+impl Collector {
+    /// Takes what is there. `false` at the end.
+    fn read(&mut self, stream: &OwnedFd, index: usize) -> bool {
+        let into = &mut self.finished.output[index - 1];
+        loop {
+            let before = into.len();
+            into.reserve(CHUNK);
+            match rustix::io::read(stream, rustix::buffer::spare_capacity(into)) {
+                Ok(0) => return false,
+                Ok(_) => {
+                    if into.len() > self.max_buffer {
+                        into.truncate(self.max_buffer);
+                        self.finished.overflow = Some(index);
+                        return false;
+                    }
+                    // A short read has taken all there was.
+                    if into.len() - before < CHUNK {
+                        return true;
+                    }
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => return true,
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// Gives what can be taken. `false` when all is given, or nobody reads.
+    fn write(&mut self, stream: &OwnedFd) -> bool {
+        while self.written < self.input.len() {
+            match rustix::io::write(stream, &self.input[self.written..]) {
+                Ok(count) => self.written += count,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => return true,
+                Err(_) => return false,
+            }
+        }
+        false
+    }
+
+    /// Keeps what is told until all is; what it doesn't keep goes on.
+    fn note(&mut self, news: News) -> Option<News> {
+        match news {
+            News::Spawned { report, .. } => self.finished.report = Some(report.unwrap_or_default()),
+            News::Failed(error) => {
+                self.finished.failure.get_or_insert(error);
+                self.over |= self.child != 0;
+            }
+            News::Exited(exit) => {
+                self.finished.exit = Some(exit);
+                self.over |= self.child != 0;
+            }
+            News::Closed(left) => {
+                self.finished.left = left;
+                self.over = true;
+            }
+            other => return Some(other),
+        }
+        None
+    }
+
+    /// Whether nothing more will come.
+    fn is_finished(&self) -> bool {
+        let silent = self.streams[1].is_none() && self.streams[2].is_none();
+        self.over && (silent || self.finished.failure.is_some())
+    }
+}
+
+/// Keeps what is needed to tell the end of commands whose output is still being read.
+fn remember(state: &mut State, id: u64, container: &Container) {
+    if state.collectors.values().any(|collector| collector.container == id) {
+        state.ended.insert(id, (container.environment, Arc::clone(&container.plan)));
+    }
+}
+
+fn finish(state: &mut State, key: u64) {
+    let Some(id) = state.collectors.get(&key).map(|collector| collector.container) else { return };
+    // The container may be gone already: its streams end last.
+    if let Some(container) = state.containers.remove(&id) {
+        finish_of(state, key, &container);
+        state.containers.insert(id, container);
+    } else if let Some((environment, plan)) = state.ended.get(&id).cloned() {
+        tell_finished(state, key, environment, &plan);
+    }
+}
+
+fn finish_of(state: &mut State, key: u64, container: &Container) {
+    let (environment, plan) = (container.environment, Arc::clone(&container.plan));
+    tell_finished(state, key, environment, &plan);
+}
+
+fn tell_finished(state: &mut State, key: u64, environment: u64, plan: &Arc<Plan>) {
+    if !state.collectors.get(&key).is_some_and(Collector::is_finished) {
+        return;
+    }
+    let Some(collector) = state.collectors.remove(&key) else { return };
+    let Collector { container, child, finished, .. } = collector;
+    if !state.collectors.values().any(|other| other.container == container) {
+        state.ended.remove(&container);
+    }
+    if let Some(sink) = state.environments.get(&environment) {
+        let news = News::Finished(Box::new(finished));
+        sink(Event { container, child, plan: Arc::clone(plan), news });
     }
 }
 
@@ -704,7 +965,7 @@ fn end(state: &mut State, id: u64, exit: Exit) {
 }
 
 /// Tells once that the command runs, or that the root is prepared, when all is known that belongs to it.
-fn tell_begun(state: &State, id: u64, container: &mut Container) {
+fn tell_begun(state: &mut State, id: u64, container: &mut Container) {
     if container.told || container.failure.is_some() {
         return;
     }
@@ -741,7 +1002,7 @@ fn hear_container(state: &mut State, id: u64) {
     state.containers.insert(id, container);
 }
 
-fn serve_container(state: &State, id: u64, container: &mut Container, mut frame: Frame) {
+fn serve_container(state: &mut State, id: u64, container: &mut Container, mut frame: Frame) {
     let child = frame.id;
     match frame.kind {
         Kind::Ready => {

@@ -13,12 +13,12 @@ use rootfs::process::ProcessSpec;
 use rootfs::protocol::{self, Payload, Start};
 use rootfs::spec::{IdMap, IdMapping, Namespace, Namespaces, UserNamespace};
 
-use crate::argument::{JsArg, Options, Parsed};
+use crate::argument::{JsArg, MAX_SAFE_INTEGER, Options, Parsed, unexpected};
 use crate::builder::Rootfs;
-use crate::client::{Beginning, Client};
+use crate::client::{Beginning, Client, Collection};
 use crate::command::{self, Command};
 use crate::environment::Environment;
-use crate::failure::Failure;
+use crate::failure::{ArgumentKind, Failure};
 use crate::js::internal_object;
 use crate::stdio::{self, Ends, Stream};
 
@@ -87,7 +87,62 @@ fn sealed(bytes: &[u8]) -> Parsed<OwnedFd> {
     })
 }
 
-fn begin(environment: u64, rootfs: &Rootfs, command: Option<Command>, preparation: &Preparation) -> Parsed<Launched> {
+/// What is collected of a command that is run to its end.
+struct Wanted {
+    input: Option<Vec<u8>>,
+    max_buffer: usize,
+}
+
+fn wanted(options: JsArg) -> Parsed<Option<Wanted>> {
+    if options == JsArg::Undefined {
+        return Ok(None);
+    }
+    let mut options = Options::of_call(options)?;
+    let input = options.take("input", |name, value| match value {
+        JsArg::String(text) => Ok(text.clone().into_bytes()),
+        JsArg::Bytes(bytes) => Ok(bytes.clone()),
+        other => Err(unexpected(ArgumentKind::Type, "string or Uint8Array", name, other)),
+    })?;
+    let max_buffer = options.require("maxBuffer", |name, value| match value {
+        JsArg::Number(number) if number.is_nan() || *number < 0.0 => {
+            Err(unexpected(ArgumentKind::Range, "number of bytes that is not negative", name, value))
+        }
+        #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        JsArg::Number(number) => Ok(number.min(MAX_SAFE_INTEGER as f64) as usize),
+        other => Err(unexpected(ArgumentKind::Type, "number of bytes", name, other)),
+    })?;
+    options.finish()?;
+    Ok(Some(Wanted { input, max_buffer }))
+}
+
+/// The streams of a command: those that are collected stay here, the others go to JavaScript.
+fn open_streams(
+    mut streams: [Stream; 3],
+    wanted: Option<Wanted>,
+) -> Parsed<([OwnedFd; 3], [Option<OwnedFd>; 3], Option<Collection>)> {
+    if let Some(Wanted { input: None, .. }) = wanted
+        && streams[0] == Stream::Pipe
+    {
+        // Nothing to read is what the null device has.
+        streams[0] = Stream::Ignore;
+    }
+    let Ends { theirs, ours } = stdio::open(streams)?;
+    match wanted {
+        Some(Wanted { input, max_buffer }) => {
+            let collection = Collection { max_buffer, input: input.unwrap_or_default(), streams: ours };
+            Ok((theirs, [None, None, None], Some(collection)))
+        }
+        None => Ok((theirs, ours, None)),
+    }
+}
+
+fn begin(
+    environment: u64,
+    rootfs: &Rootfs,
+    command: Option<Command>,
+    preparation: &Preparation,
+    wanted: Option<Wanted>,
+) -> Parsed<Launched> {
     let (spec, sources) = rootfs.snapshot();
     let plan = Arc::new(Plan::new(&spec)?);
     let with_plan = |error| Failure::with_plan(error, &plan);
@@ -127,9 +182,17 @@ fn begin(environment: u64, rootfs: &Rootfs, command: Option<Command>, preparatio
         privileged,
     };
     let payload = sealed(&protocol::encode(&payload))?;
-    let Ends { theirs, ours } = stdio::open(streams)?;
-    let beginning =
-        Beginning { environment, plan: Arc::clone(&plan), start, payload, streams: theirs, sources, one_command };
+    let (theirs, ours, collection) = open_streams(streams, wanted)?;
+    let beginning = Beginning {
+        environment,
+        plan: Arc::clone(&plan),
+        start,
+        payload,
+        streams: theirs,
+        sources,
+        one_command,
+        collection,
+    };
     let id = Client::get().and_then(|client| client.start(beginning)).map_err(with_plan)?;
     Ok(Launched::new(id, ours))
 }
@@ -139,11 +202,11 @@ fn begin(environment: u64, rootfs: &Rootfs, command: Option<Command>, preparatio
 pub fn prepare(env: Env, rootfs: &Rootfs, options: JsArg) -> Result<Launched> {
     let environment = Environment::of(env)?;
     preparation(options)
-        .and_then(|preparation| begin(environment.id, rootfs, None, &preparation))
+        .and_then(|preparation| begin(environment.id, rootfs, None, &preparation, None))
         .map_err(|failure| failure.throw(env))
 }
 
-/// Begins a container that is one command.
+/// Begins a container that is one command. With `collect`, its output is collected and told at the end.
 #[napi(skip_typescript)]
 pub fn launch(
     env: Env,
@@ -152,10 +215,13 @@ pub fn launch(
     args: JsArg,
     process: JsArg,
     options: JsArg,
+    collect: JsArg,
 ) -> Result<Launched> {
     let environment = Environment::of(env)?;
     command::parse(&command, &args, process)
-        .and_then(|command| begin(environment.id, rootfs, Some(command), &preparation(options)?))
+        .and_then(|command| {
+            begin(environment.id, rootfs, Some(command), &preparation(options)?, wanted(collect)?)
+        })
         .map_err(|failure| failure.throw(env))
 }
 
@@ -166,25 +232,31 @@ fn id(number: f64) -> u64 {
     id
 }
 
-fn spawn_in(container: u64, process: &ProcessSpec, streams: [Stream; 3]) -> Parsed<Launched> {
+fn spawn_in(
+    container: u64,
+    process: &ProcessSpec,
+    streams: [Stream; 3],
+    wanted: Option<Wanted>,
+) -> Parsed<Launched> {
     let payload = sealed(&protocol::encode(process))?;
-    let Ends { theirs, ours } = stdio::open(streams)?;
-    let child = Client::get().and_then(|client| client.spawn(container, payload, theirs))?;
+    let (theirs, ours, collection) = open_streams(streams, wanted)?;
+    let child = Client::get().and_then(|client| client.spawn(container, payload, theirs, collection))?;
     Ok(Launched::new(child, ours))
 }
 
 /// Starts a command in a prepared container.
 #[napi(skip_typescript)]
-pub fn spawn(env: Env, container: f64, command: JsArg, args: JsArg, process: JsArg) -> Result<Launched> {
+pub fn spawn(
+    env: Env,
+    container: f64,
+    command: JsArg,
+    args: JsArg,
+    process: JsArg,
+    collect: JsArg,
+) -> Result<Launched> {
     command::parse(&command, &args, process)
-        .and_then(|command| spawn_in(id(container), &command.process, command.streams))
+        .and_then(|command| spawn_in(id(container), &command.process, command.streams, wanted(collect)?))
         .map_err(|failure| failure.throw(env))
-}
-
-/// Checks a command without starting it.
-#[napi(skip_typescript)]
-pub fn check_command(env: Env, command: JsArg, args: JsArg, process: JsArg) -> Result<()> {
-    command::parse(&command, &args, process).map(drop).map_err(|failure| failure.throw(env))
 }
 
 /// Asks for the mount table of a prepared container.

@@ -1,10 +1,11 @@
 //! News of containers and commands, on their way to JavaScript.
 
+use napi::bindgen_prelude::Buffer;
 use rootfs::mountinfo::Entry;
-use rootfs::protocol::{Exit, Report};
+use rootfs::protocol::{Exit, Leftover, Report};
 
 use crate::api::{ExecutedStep, MountInfo, Step, Warning, executed_step, lossy, step, warning};
-use crate::client::{Event, News};
+use crate::client::{Event, Finished, News};
 use crate::failure::ErrorData;
 use crate::js::internal_object;
 
@@ -15,7 +16,7 @@ internal_object! {
         container as "container": f64,
         /// The command; 0 for the container itself.
         child as "child": f64,
-        /// `step`, `ready`, `spawn`, `error`, `exit`, `closed`, `mounts`.
+        /// `step`, `ready`, `spawn`, `error`, `exit`, `closed`, `mounts`, `finished`.
         kind as "kind": String,
         ..
         /// Of `ready` and `spawn`.
@@ -34,6 +35,11 @@ internal_object! {
         warnings as "warnings": Vec<Warning>,
         /// Of `mounts`.
         mounts as "mounts": Vec<MountInfo>,
+        /// Of `finished`: standard output and error.
+        stdout as "stdout": Buffer,
+        stderr as "stderr": Buffer,
+        /// Of `finished`: the stream that had too much, `stdout` or `stderr`.
+        overflow as "overflow": String,
     }
 }
 
@@ -78,13 +84,25 @@ impl JsEvent {
                 "exit"
             }
             News::Closed(left) => {
-                let left = left.into_iter().map(|left| Warning {
-                    code: "mountpoint-left".to_owned(),
-                    message: format!("the mountpoint {} was made and is left: {}", lossy(&left.path), left.reason),
-                    step: None,
-                });
-                told.warnings = Some(left.collect());
+                told.warnings = Some(left.into_iter().map(left_warning).collect());
                 "closed"
+            }
+            News::Finished(finished) => {
+                let Finished { exit, failure, report: done, left, output: [stdout, stderr], overflow } = *finished;
+                match exit {
+                    Some(Exit::Code(code)) => told.exit_code = Some(code),
+                    Some(Exit::Signal(signal)) => told.signal = Some(signal),
+                    None => {}
+                }
+                told.error = failure.map(|error| ErrorData::new(*error, Some(&plan)));
+                if let Some(done) = done {
+                    report(&mut told, &done);
+                }
+                told.warnings.get_or_insert_default().extend(left.into_iter().map(left_warning));
+                told.stdout = Some(stdout.into());
+                told.stderr = Some(stderr.into());
+                told.overflow = overflow.map(|index| if index == 1 { "stdout" } else { "stderr" }.to_owned());
+                "finished"
             }
             News::Mounts(entries) => {
                 told.mounts = Some(entries.into_iter().map(mount_info).collect());
@@ -100,6 +118,14 @@ impl JsEvent {
 #[expect(clippy::cast_precision_loss, reason = "nobody starts 2^53 containers")]
 fn number(id: u64) -> f64 {
     id as f64
+}
+
+fn left_warning(left: Leftover) -> Warning {
+    Warning {
+        code: "mountpoint-left".to_owned(),
+        message: format!("the mountpoint {} was made and is left: {}", lossy(&left.path), left.reason),
+        step: None,
+    }
 }
 
 fn mount_info(entry: Entry) -> MountInfo {
