@@ -1,5 +1,6 @@
 //! The class `Rootfs`: a specification that grows with each call, and is checked at each.
 
+use std::cell::OnceCell;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -8,6 +9,8 @@ use napi::{Env, Result};
 use napi_derive::napi;
 use rootfs::PathBytes;
 use rootfs::defaults;
+use rootfs::plan::Plan;
+use rootfs::protocol;
 use rootfs::spec::{BindSource, Mask, MissingMask, ReadonlyRoot, Root, RootfsSpec};
 
 use crate::api::{Step, Warning, step, warning};
@@ -24,12 +27,40 @@ use crate::stdio;
 pub struct Rootfs {
     spec: RootfsSpec,
     sources: Vec<Arc<OwnedFd>>,
+    /// Made when it is first needed after a change.
+    plan: OnceCell<EncodedPlan>,
+}
+
+/// A plan, and what of it is sent.
+#[derive(Clone)]
+pub(crate) struct EncodedPlan {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) bytes: Arc<[u8]>,
 }
 
 impl Rootfs {
+    fn describe(root: Root) -> Self {
+        Self { spec: RootfsSpec::new(root), sources: Vec::new(), plan: OnceCell::new() }
+    }
+
     /// What the builder says now.
-    pub(crate) fn snapshot(&self) -> (RootfsSpec, Vec<Arc<OwnedFd>>) {
-        (self.spec.clone(), self.sources.clone())
+    pub(crate) fn spec(&self) -> &RootfsSpec {
+        &self.spec
+    }
+
+    /// Descriptors of bind sources.
+    pub(crate) fn sources(&self) -> &[Arc<OwnedFd>] {
+        &self.sources
+    }
+
+    /// The plan of what the builder says now.
+    pub(crate) fn encoded_plan(&self) -> Parsed<EncodedPlan> {
+        if let Some(plan) = self.plan.get() {
+            return Ok(plan.clone());
+        }
+        let plan = Plan::new(&self.spec)?;
+        let bytes = protocol::encode(&plan).into();
+        Ok(self.plan.get_or_init(|| EncodedPlan { plan: Arc::new(plan), bytes }).clone())
     }
 
     /// Applies a change as a whole or not at all, and checks the result.
@@ -39,6 +70,7 @@ impl Rootfs {
         match changed {
             Ok(()) => {
                 self.spec = spec;
+                self.plan = OnceCell::new();
                 Ok(())
             }
             Err(failure) => Err(failure.throw(env)),
@@ -67,7 +99,7 @@ impl Rootfs {
     #[napi(constructor, ts_args_type = "directory: PathLike")]
     pub fn new(env: Env, directory: JsArg) -> Result<Self> {
         let path = absolute_path("directory", &directory).map_err(|failure| failure.throw(env))?;
-        Ok(Self { spec: RootfsSpec::new(Root::Directory(path)), sources: Vec::new() })
+        Ok(Self::describe(Root::Directory(path)))
     }
 
     /// A new, empty tmpfs as root: put `bind`, `tmpfs` … into it. Nothing is written on the host.
@@ -81,7 +113,7 @@ impl Rootfs {
             Ok(Root::Empty { size, mode })
         };
         let root = parse().map_err(|failure| failure.throw(env))?;
-        Ok(Self { spec: RootfsSpec::new(root), sources: Vec::new() })
+        Ok(Self::describe(root))
     }
 
     /// What an OCI runtime gives every container, as the configuration that `runc spec` writes has it: /proc, /dev
@@ -296,7 +328,7 @@ impl Rootfs {
     /// The steps that `prepare` would take, and its text; made into a `Plan` by the TypeScript layer.
     #[napi(skip_typescript)]
     pub fn make_plan(&self, env: Env) -> Result<PlanData> {
-        let plan = rootfs::plan::Plan::new(&self.spec).map_err(|error| Failure::from(error).throw(env))?;
+        let EncodedPlan { plan, .. } = self.encoded_plan().map_err(|failure| failure.throw(env))?;
         let text = plan.to_string();
         Ok(PlanData {
             steps: plan.steps.iter().map(step).collect(),

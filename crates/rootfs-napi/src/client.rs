@@ -108,6 +108,8 @@ pub(crate) struct Beginning {
     pub(crate) one_command: bool,
     /// Whether its output is collected here.
     pub(crate) collection: Option<Collection>,
+    /// Whether what the first process says is told at once, and not only at the end.
+    pub(crate) watch: bool,
 }
 
 struct Supervisor {
@@ -277,7 +279,9 @@ impl Client {
             children: BTreeMap::new(),
         };
         let mut state = self.state();
-        self.watch(container.socket.as_fd(), Token::Container(id))?;
+        if beginning.watch {
+            self.watch(container.socket.as_fd(), Token::Container(id))?;
+        }
         state.containers.insert(id, container);
         if let Some(collection) = beginning.collection.take() {
             self.collect(&mut state, id, 0, id, collection)?;
@@ -589,17 +593,9 @@ impl Client {
         }
     }
 
-    fn serve_supervisor(&self, state: &mut State, mut frame: Frame) {
+    fn serve_supervisor(&self, state: &mut State, frame: Frame) {
         let id = frame.id;
         match frame.kind {
-            Kind::Started => {
-                if let (Some(container), Ok(pid), Some(pidfd)) =
-                    (state.containers.get_mut(&id), frame.decode::<i32>(), frame.fds.pop())
-                {
-                    container.process = Some((pid, Arc::new(pidfd)));
-                }
-                hear_container(state, id);
-            }
             Kind::Refused => {
                 let error = frame.decode::<Error>().map_or_else(|_| closed(), Box::new);
                 fail(state, id, error);
@@ -812,6 +808,8 @@ fn send_signal(pidfd: &OwnedFd, signal: i32) -> bool {
 
 /// Sends a signal now, or for a collected command as soon as it runs.
 fn kill_process(state: &mut State, id: u64, child: u64, signal: i32) -> bool {
+    // One that isn't watched may have said that it exists.
+    hear_container(state, id);
     if let Some(pidfd) = state.containers.get(&id).and_then(|container| pidfd_of(container, child)) {
         return send_signal(&pidfd, signal);
     }
@@ -1005,6 +1003,11 @@ fn hear_container(state: &mut State, id: u64) {
 fn serve_container(state: &mut State, id: u64, container: &mut Container, mut frame: Frame) {
     let child = frame.id;
     match frame.kind {
+        Kind::Started => {
+            if let (Ok(pid), Some(pidfd)) = (frame.decode::<i32>(), frame.fds.pop()) {
+                container.process = Some((pid, Arc::new(pidfd)));
+            }
+        }
         Kind::Ready => {
             let report = match frame.fds.first() {
                 Some(file) => memfd::read_sealed(file, 64 << 20)

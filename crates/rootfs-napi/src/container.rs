@@ -8,13 +8,12 @@ use napi_derive::napi;
 use rootfs::ErrorCode;
 use rootfs::execute::Level;
 use rootfs::kernel::{memfd, process};
-use rootfs::plan::Plan;
 use rootfs::process::ProcessSpec;
-use rootfs::protocol::{self, Payload, Start};
+use rootfs::protocol::{self, PayloadRest, Start};
 use rootfs::spec::{IdMap, IdMapping, Namespace, Namespaces, UserNamespace};
 
 use crate::argument::{JsArg, MAX_SAFE_INTEGER, Options, Parsed, unexpected};
-use crate::builder::Rootfs;
+use crate::builder::{EncodedPlan, Rootfs};
 use crate::client::{Beginning, Client, Collection};
 use crate::command::{self, Command};
 use crate::environment::Environment;
@@ -143,12 +142,13 @@ fn begin(
     preparation: &Preparation,
     wanted: Option<Wanted>,
 ) -> Parsed<Launched> {
-    let (spec, sources) = rootfs.snapshot();
-    let plan = Arc::new(Plan::new(&spec)?);
+    let spec = rootfs.spec();
+    let EncodedPlan { plan, bytes } = rootfs.encoded_plan()?;
     let with_plan = |error| Failure::with_plan(error, &plan);
     let privileged = process::has_capability(process::CAP_SYS_ADMIN);
     let user = mapping(&spec.namespaces, privileged);
-    let sources: Vec<OwnedFd> = sources
+    let sources: Vec<OwnedFd> = rootfs
+        .sources()
         .iter()
         .map(|fd| rustix::io::fcntl_dupfd_cloexec(&**fd, 3))
         .collect::<std::result::Result<_, _>>()
@@ -173,15 +173,14 @@ fn begin(
         Some(command) => (Some(command.process), command.streams),
         None => (None, [Stream::Ignore; 3]),
     };
-    let payload = Payload {
-        plan: Plan::clone(&plan),
+    let rest = PayloadRest {
         process,
         verify: preparation.verify,
         report_steps: preparation.report_steps,
         level: forced_level()?,
         privileged,
     };
-    let payload = sealed(&protocol::encode(&payload))?;
+    let payload = sealed(&protocol::encode_payload(&bytes, &rest))?;
     let (theirs, ours, collection) = open_streams(streams, wanted)?;
     let beginning = Beginning {
         environment,
@@ -191,6 +190,7 @@ fn begin(
         streams: theirs,
         sources,
         one_command,
+        watch: collection.is_none() || preparation.report_steps,
         collection,
     };
     let id = Client::get().and_then(|client| client.start(beginning)).map_err(with_plan)?;

@@ -121,12 +121,12 @@ impl FirstProcess {
         let kernel = Linux::default();
         let level = self.level(&payload)?;
         let sources = self.sources(&kernel, &payload)?;
-        if payload.verify {
+        if payload.rest.verify {
             kernel
                 .prepare_verification()
                 .context(ErrorCode::Verify, || "the mount table can't be read later")?;
         }
-        let stays = payload.process.is_none();
+        let stays = payload.rest.process.is_none();
         if stays {
             kernel.procfs().context(ErrorCode::Proc, || "no safe /proc can be had")?;
         }
@@ -136,13 +136,13 @@ impl FirstProcess {
             user: self.start.user.clone(),
             cgroup_namespace: self.start.cgroup_namespace,
             new_cgroup_namespace: self.start.cgroup && self.start.cgroup_namespace,
-            verify: payload.verify,
+            verify: payload.rest.verify,
         };
         let mut around = Around {
             process: self,
-            privileged: payload.privileged,
+            privileged: payload.rest.privileged,
             pid,
-            report: payload.report_steps,
+            report: payload.rest.report_steps,
             plan: &payload.plan,
         };
         let journal = rustix::io::fcntl_dupfd_cloexec(&self.journal, 0).ok().map(Writer::new);
@@ -169,7 +169,7 @@ impl FirstProcess {
     /// Tells Node that all is done, and becomes what was asked for.
     fn finish(&self, prepared: Prepared) -> Box<Error> {
         let Prepared { payload, mut report, mountinfo } = prepared;
-        let Some(command) = &payload.process else {
+        let Some(command) = &payload.rest.process else {
             return pid1::run(&ManuallyDrop::new(pid1::FirstOfMany {
                 node: &self.node,
                 control: &self.control,
@@ -230,10 +230,10 @@ impl FirstProcess {
 
     fn level(&self, payload: &Payload) -> Result<Level> {
         // Mounts made by the opener come from another mount namespace, and attach only in this one.
-        if payload.privileged && self.start.user.is_some() {
+        if payload.rest.privileged && self.start.user.is_some() {
             return Ok(Level::Attached);
         }
-        if let Some(level) = payload.level {
+        if let Some(level) = payload.rest.level {
             if level == Level::Detached
                 && !can_assemble_detached()
                     .context(ErrorCode::Unsupported, || "the mount API can't be used")?
@@ -259,7 +259,7 @@ impl FirstProcess {
     }
 
     fn sources(&self, kernel: &Linux, payload: &Payload) -> Result<Sources> {
-        if !(payload.privileged && self.start.user.is_some()) {
+        if !(payload.rest.privileged && self.start.user.is_some()) {
             let request = sources::Request { fds: &self.sources, devices_for: None };
             return sources::open(kernel, &payload.plan, &request);
         }

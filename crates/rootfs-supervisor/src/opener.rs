@@ -58,7 +58,7 @@ impl Opener<'_> {
             Ok(payload) => payload,
             Err(error) => return Err(error),
         };
-        if payload.privileged
+        if payload.rest.privileged
             && let Some(map) = &self.start.user
         {
             self.hand_over_sources(&kernel, &payload, map)?;

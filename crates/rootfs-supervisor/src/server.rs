@@ -329,7 +329,9 @@ impl Server {
         if let Some(control) = container.control.as_ref().filter(|_| hooks_or_user) {
             protocol::send(control, Kind::Started, id, &pid, &[]).map_err(gone)?;
         }
-        self.tell_node(Kind::Started, id, pid, Some(duplicate(&container.pidfd)?));
+        // On the container's own socket: whoever only waits for the end need not be woken for the beginning. The socket is
+        // new, so this doesn't wait, and it comes before the end of file, which needs this end closed too.
+        protocol::send(&first.node, Kind::Started, id, &pid, &[container.pidfd.as_fd()]).map_err(gone)?;
         let watched = self.watch(container.pidfd.as_fd(), Event::Ended(id)).and_then(|()| {
             container
                 .control

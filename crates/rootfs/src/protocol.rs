@@ -59,7 +59,7 @@ kinds! {
     Fds 2 "Node to supervisor: more descriptors for the `Start` with the same id that follows.";
     Start 3 "Node to supervisor: make a container. Body: [`Start`]. Descriptors: see [`Start`].";
     Close 4 "Node to supervisor: kill a container.";
-    Started 5 "Supervisor to Node: the first process exists. Body: its pid. Descriptor: its pidfd.";
+    Started 5 "Supervisor to Node and to the first process, on their own sockets: it exists. Body: its pid. Descriptor: its pidfd.";
     Exited 6 "Supervisor to Node: the first process has ended. Body: [`Exit`].";
     Closed 7 "Supervisor to Node: everything is taken down. Body: the paths that were left, with the reason.";
     Refused 8 "Supervisor to Node: no first process could be made. Body: [`Error`].";
@@ -131,6 +131,13 @@ pub enum Exit {
 pub struct Payload {
     /// The steps.
     pub plan: Plan,
+    /// What else.
+    pub rest: PayloadRest,
+}
+
+/// What a first process is told, but for the plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PayloadRest {
     /// The command that it becomes; `None` if it stays as the container's first process and starts others.
     pub process: Option<ProcessSpec>,
     /// Whether the kernel's mount table is compared with the plan.
@@ -248,6 +255,12 @@ impl Frame {
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     // The types of this module have no maps of unknown length and no custom serializers: it can't fail.
     postcard::to_stdvec(value).unwrap_or_default()
+}
+
+/// A [`Payload`] as bytes, with its plan encoded before: a builder that is used often has the same one each time.
+pub fn encode_payload(plan: &[u8], rest: &PayloadRest) -> Vec<u8> {
+    let rest = encode(rest);
+    [plan, &rest].concat()
 }
 
 /// Bytes as a value; bytes left over are an error.
@@ -434,6 +447,16 @@ mod tests {
         assert_eq!(parse_frame(&changed(4, 9), 0), Err(FrameError::Version(9)));
         assert_eq!(parse_frame(&changed(6, 200), 0), Err(FrameError::Kind(200)));
         assert_eq!(parse_frame(&changed(16, 200), 0), Err(FrameError::Length));
+    }
+
+    #[test]
+    fn a_payload_is_its_plan_and_the_rest() {
+        let spec = crate::spec::RootfsSpec::new(crate::spec::Root::Empty { size: None, mode: 0o755 });
+        let rest = PayloadRest { process: None, verify: true, report_steps: false, level: None, privileged: true };
+        let payload = Payload { plan: Plan::new(&spec).unwrap(), rest };
+        let bytes = encode_payload(&encode(&payload.plan), &payload.rest);
+        assert_eq!(bytes, encode(&payload));
+        assert_eq!(decode::<Payload>(&bytes).unwrap(), payload);
     }
 
     proptest! {

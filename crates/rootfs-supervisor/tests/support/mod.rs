@@ -18,7 +18,7 @@ use rootfs::options::{Attributes, Propagation, attr};
 use rootfs::path::PathBytes;
 use rootfs::plan::Plan;
 use rootfs::process::{ProcessSpec, User};
-use rootfs::protocol::{self, Exit, Frame, Kind, Leftover, Payload, Report, Start};
+use rootfs::protocol::{self, Exit, Frame, Kind, Leftover, Payload, PayloadRest, Report, Start};
 use rootfs::spec::{
     BindSource, HookPoint, IdMap, IdMapping, Mask, MissingMask, Mount, MountKind, ReadonlyRoot, Root,
     RootfsSpec,
@@ -245,14 +245,8 @@ impl Supervisor {
             cgroup: false,
             sources: 0,
         };
-        let payload = Payload {
-            plan,
-            process,
-            verify: true,
-            report_steps: false,
-            level,
-            privileged: cell.privileged(),
-        };
+        let rest = PayloadRest { process, verify: true, report_steps: false, level, privileged: cell.privileged() };
+        let payload = Payload { plan, rest };
         let payload = memfd::sealed(c"payload", &protocol::encode(&payload), false).unwrap();
         let (node, first) = pair();
         let (journal, output) = (memory(), memory());
@@ -282,11 +276,13 @@ impl Supervisor {
         )
         .unwrap();
         drop(first);
-        let mut frame = self.receive(self.next);
-        if frame.kind == Kind::Refused {
-            return Err(Box::new(frame.decode().unwrap()));
-        }
-        assert_eq!(frame.kind, Kind::Started);
+        // Refused, the socket just ends, and the reason is on the supervisor's.
+        let Ok(mut frame) = protocol::receive(&node) else {
+            let refused = self.receive(self.next);
+            assert_eq!(refused.kind, Kind::Refused);
+            return Err(Box::new(refused.decode().unwrap()));
+        };
+        assert_eq!((frame.kind, frame.id), (Kind::Started, self.next));
         let pid = frame.decode().unwrap();
         Ok(Running { id: self.next, node, journal, pid, pidfd: frame.fds.pop().unwrap(), output })
     }
