@@ -1,7 +1,10 @@
 //! The types that users see: option interfaces, plans, steps and what was done. `index.d.ts` is made from their
 //! comments.
 
-#![allow(dead_code, reason = "option interfaces are declared here; their values are read by `argument`, which refuses unknown keys")]
+#![allow(
+    dead_code,
+    reason = "option interfaces are declared here; their values are read by `argument`, which refuses unknown keys"
+)]
 
 use napi_derive::napi;
 use rootfs::PathBytes;

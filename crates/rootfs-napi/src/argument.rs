@@ -53,7 +53,12 @@ impl fmt::Display for JsArg {
 pub(crate) type Parsed<T> = Result<T, Failure>;
 
 /// An error of this form: "Expected integer between 0 and 4095 for mode but received 99999 of type number".
-pub(crate) fn unexpected(kind: ArgumentKind, wanted: impl fmt::Display, name: &str, received: &JsArg) -> Failure {
+pub(crate) fn unexpected(
+    kind: ArgumentKind,
+    wanted: impl fmt::Display,
+    name: &str,
+    received: &JsArg,
+) -> Failure {
     Failure::argument(kind, format!("Expected {wanted} for {name} but received {received}"))
 }
 
@@ -101,9 +106,7 @@ pub(crate) fn mode(name: &str, value: &JsArg) -> Parsed<u32> {
 pub(crate) fn size(name: &str, value: &JsArg) -> Parsed<u64> {
     const WANTED: &str = "number of bytes greater than zero, or string with a k, m or g suffix,";
     match value {
-        JsArg::Number(number) => {
-            whole(*number).filter(|number| *number > 0).ok_or(ArgumentKind::Range)
-        }
+        JsArg::Number(number) => whole(*number).filter(|number| *number > 0).ok_or(ArgumentKind::Range),
         JsArg::String(text) => size_of_text(text).filter(|size| *size > 0).ok_or(ArgumentKind::Value),
         _ => Err(ArgumentKind::Type),
     }
@@ -160,7 +163,11 @@ pub(crate) fn absolute_path(name: &str, value: &JsArg) -> Parsed<PathBytes> {
 }
 
 /// An array, each element through a parser that gets the element's own name.
-pub(crate) fn array<T>(name: &str, value: &JsArg, element: impl Fn(&str, &JsArg) -> Parsed<T>) -> Parsed<Vec<T>> {
+pub(crate) fn array<T>(
+    name: &str,
+    value: &JsArg,
+    element: impl Fn(&str, &JsArg) -> Parsed<T>,
+) -> Parsed<Vec<T>> {
     let JsArg::Array(items) = value else {
         return Err(unexpected(ArgumentKind::Type, "array", name, value));
     };
@@ -168,7 +175,12 @@ pub(crate) fn array<T>(name: &str, value: &JsArg, element: impl Fn(&str, &JsArg)
 }
 
 /// One of several words.
-pub(crate) fn word<T>(name: &str, value: &JsArg, words: &[&str], find: impl Fn(&str) -> Option<T>) -> Parsed<T> {
+pub(crate) fn word<T>(
+    name: &str,
+    value: &JsArg,
+    words: &[&str],
+    find: impl Fn(&str) -> Option<T>,
+) -> Parsed<T> {
     let list = || {
         let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
         format!("one of {}", quoted.join(", "))

@@ -151,8 +151,9 @@ impl Rootfs {
                 options::Source::Path(path) => BindSource::Host(path),
                 options::Source::InRoot(path) => BindSource::InRoot(path),
                 options::Source::Fd(number) => {
-                    let (fd, path) = stdio::bind_source(number)
-                        .map_err(|what| unexpected(ArgumentKind::Value, what, "source.fd", &source_fd(number)))?;
+                    let (fd, path) = stdio::bind_source(number).map_err(|what| {
+                        unexpected(ArgumentKind::Value, what, "source.fd", &source_fd(number))
+                    })?;
                     let index = u32::try_from(sources.len()).unwrap_or(u32::MAX);
                     sources.push(Arc::new(fd));
                     BindSource::Fd { index, path }
@@ -168,7 +169,13 @@ impl Rootfs {
 
     /// A new tmpfs, always nosuid and nodev; tmpfs(5).
     #[napi(ts_args_type = "destination: PathLike, options?: TmpfsOptions", ts_return_type = "this")]
-    pub fn tmpfs<'a>(&mut self, env: Env, this: This<'a>, destination: JsArg, options: JsArg) -> Result<Object<'a>> {
+    pub fn tmpfs<'a>(
+        &mut self,
+        env: Env,
+        this: This<'a>,
+        destination: JsArg,
+        options: JsArg,
+    ) -> Result<Object<'a>> {
         self.change(env, |spec| {
             let destination = path("destination", &destination)?;
             spec.mounts.push(options::tmpfs(destination, options)?);
@@ -180,7 +187,13 @@ impl Rootfs {
     /// A new proc of the container's pid namespace, always nosuid, nodev and noexec; proc(5).
     /// @param destination @default '/proc'
     #[napi(ts_args_type = "destination?: PathLike, options?: ProcOptions", ts_return_type = "this")]
-    pub fn proc<'a>(&mut self, env: Env, this: This<'a>, destination: JsArg, options: JsArg) -> Result<Object<'a>> {
+    pub fn proc<'a>(
+        &mut self,
+        env: Env,
+        this: This<'a>,
+        destination: JsArg,
+        options: JsArg,
+    ) -> Result<Object<'a>> {
         self.change(env, |spec| {
             let destination = optional_path(&destination, "/proc")?;
             spec.mounts.push(options::proc(destination, options)?);
@@ -193,7 +206,13 @@ impl Rootfs {
     /// without a network namespace of its own, the host's /sys is bound read-only instead (`strategy: 'bind-fallback'`).
     /// @param destination @default '/sys'
     #[napi(ts_args_type = "destination?: PathLike, options?: ReadonlyOptions", ts_return_type = "this")]
-    pub fn sysfs<'a>(&mut self, env: Env, this: This<'a>, destination: JsArg, options: JsArg) -> Result<Object<'a>> {
+    pub fn sysfs<'a>(
+        &mut self,
+        env: Env,
+        this: This<'a>,
+        destination: JsArg,
+        options: JsArg,
+    ) -> Result<Object<'a>> {
         self.change(env, |spec| {
             let mut mount = defaults::sysfs(options::readonly(options, true)?);
             mount.destination = optional_path(&destination, "/sys")?;
@@ -207,7 +226,13 @@ impl Rootfs {
     /// hierarchy of version 1; cgroups(7).
     /// @param destination @default '/sys/fs/cgroup'
     #[napi(ts_args_type = "destination?: PathLike, options?: ReadonlyOptions", ts_return_type = "this")]
-    pub fn cgroup<'a>(&mut self, env: Env, this: This<'a>, destination: JsArg, options: JsArg) -> Result<Object<'a>> {
+    pub fn cgroup<'a>(
+        &mut self,
+        env: Env,
+        this: This<'a>,
+        destination: JsArg,
+        options: JsArg,
+    ) -> Result<Object<'a>> {
         self.change(env, |spec| {
             let mut mount = defaults::cgroup(options::readonly(options, true)?);
             mount.destination = optional_path(&destination, "/sys/fs/cgroup")?;

@@ -195,7 +195,16 @@ impl Token {
         match (word >> 3, word & 7) {
             (number, 1) => Self::Supervisor(number),
             (id, 2) => Self::Container(id),
-            (id, kind @ 3..=5) => Self::Stream(id, if kind == 3 { 0 } else if kind == 4 { 1 } else { 2 }),
+            (id, kind @ 3..=5) => Self::Stream(
+                id,
+                if kind == 3 {
+                    0
+                } else if kind == 4 {
+                    1
+                } else {
+                    2
+                },
+            ),
             _ => Self::Wake,
         }
     }
@@ -220,7 +229,10 @@ impl Client {
         epoll::add(&epoll, &wake, epoll::EventData::new_u64(Token::Wake.pack()), epoll::EventFlags::IN)?;
         let client = Arc::new(Self { epoll, wake, state: Mutex::default(), next: AtomicU64::new(1) });
         let thread = Arc::clone(&client);
-        std::thread::Builder::new().name("rootfs".into()).stack_size(512 << 10).spawn(move || thread.listen())?;
+        std::thread::Builder::new()
+            .name("rootfs".into())
+            .stack_size(512 << 10)
+            .spawn(move || thread.listen())?;
         Ok(client)
     }
 
@@ -262,8 +274,9 @@ impl Client {
     pub(crate) fn start(&self, mut beginning: Beginning) -> Result<u64> {
         let id = self.number();
         let (ours, theirs) = socket_pair()?;
-        let journal = rustix::fs::memfd_create(c"rootfs-journal", rustix::fs::MemfdFlags::CLOEXEC)
-            .map_err(|errno| Error::new(ErrorCode::Supervisor, format!("the journal can't be made: {errno}")))?;
+        let journal = rustix::fs::memfd_create(c"rootfs-journal", rustix::fs::MemfdFlags::CLOEXEC).map_err(
+            |errno| Error::new(ErrorCode::Supervisor, format!("the journal can't be made: {errno}")),
+        )?;
         let container = Container {
             supervisor: 0,
             environment: beginning.environment,
@@ -306,7 +319,8 @@ impl Client {
     }
 
     fn watch(&self, fd: BorrowedFd<'_>, token: Token) -> Result<()> {
-        let flags = if matches!(token, Token::Stream(_, 0)) { epoll::EventFlags::OUT } else { epoll::EventFlags::IN };
+        let flags =
+            if matches!(token, Token::Stream(_, 0)) { epoll::EventFlags::OUT } else { epoll::EventFlags::IN };
         epoll::add(&self.epoll, fd, epoll::EventData::new_u64(token.pack()), flags)
             .map_err(|errno| Error::new(ErrorCode::Supervisor, format!("epoll: {errno}")))
     }
@@ -343,7 +357,15 @@ impl Client {
     }
 
     /// Sends now, or leaves it to the thread when the socket is full.
-    fn send(&self, state: &mut State, socket: &Arc<OwnedFd>, kind: Kind, id: u64, body: Vec<u8>, fds: Vec<OwnedFd>) {
+    fn send(
+        &self,
+        state: &mut State,
+        socket: &Arc<OwnedFd>,
+        kind: Kind,
+        id: u64,
+        body: Vec<u8>,
+        fds: Vec<OwnedFd>,
+    ) {
         let frame = Unsent { socket: Arc::clone(socket), kind, id, body, fds };
         if state.unsent.is_empty() {
             if let Err(frame) = try_send(frame) {
@@ -380,7 +402,14 @@ impl Client {
     }
 
     /// Has the thread collect what a command writes, and give it what it is to read.
-    fn collect(&self, state: &mut State, container: u64, child: u64, key: u64, collection: Collection) -> Result<()> {
+    fn collect(
+        &self,
+        state: &mut State,
+        container: u64,
+        child: u64,
+        key: u64,
+        collection: Collection,
+    ) -> Result<()> {
         let Collection { max_buffer, input, streams } = collection;
         for (index, stream) in streams.iter().enumerate() {
             if let Some(stream) = stream {
@@ -459,8 +488,11 @@ impl Client {
             return;
         }
         let Some(number) = state.containers.get(&id).map(|container| container.supervisor) else { return };
-        let socket =
-            state.supervisors.iter().find(|known| known.number == number).map(|known| Arc::clone(&known.socket));
+        let socket = state
+            .supervisors
+            .iter()
+            .find(|known| known.number == number)
+            .map(|known| Arc::clone(&known.socket));
         if let Some(socket) = socket {
             self.send(state, &socket, Kind::Close, id, Vec::new(), Vec::new());
         }
@@ -559,9 +591,9 @@ impl Client {
         let mut state = self.state();
         if let Some(path) = std::env::var_os("ROOTFS_SUPERVISOR_EXEC") {
             use std::os::unix::ffi::OsStringExt;
-            return CString::new(path.into_vec())
-                .map(SupervisorFile::Path)
-                .map_err(|_| Error::new(ErrorCode::Supervisor, "ROOTFS_SUPERVISOR_EXEC contains a NUL byte"));
+            return CString::new(path.into_vec()).map(SupervisorFile::Path).map_err(|_| {
+                Error::new(ErrorCode::Supervisor, "ROOTFS_SUPERVISOR_EXEC contains a NUL byte")
+            });
         }
         if state.executable.is_none() {
             let path = state.path.clone().unwrap_or_default();
@@ -580,8 +612,11 @@ impl Client {
 
     fn hear_supervisor(&self, state: &mut State, number: u64) {
         loop {
-            let Some(socket) =
-                state.supervisors.iter().find(|known| known.number == number).map(|known| Arc::clone(&known.socket))
+            let Some(socket) = state
+                .supervisors
+                .iter()
+                .find(|known| known.number == number)
+                .map(|known| Arc::clone(&known.socket))
             else {
                 return;
             };
@@ -625,7 +660,9 @@ impl Client {
 
     /// A supervisor is gone: so are its containers, and what it can't clean up any more is cleaned up here.
     fn lose_supervisor(&self, state: &mut State, number: u64) {
-        let Some(position) = state.supervisors.iter().position(|known| known.number == number) else { return };
+        let Some(position) = state.supervisors.iter().position(|known| known.number == number) else {
+            return;
+        };
         let supervisor = state.supervisors.remove(position);
         let _ = epoll::delete(&self.epoll, &*supervisor.socket);
         supervisor_process::reap(supervisor.process.pid);
@@ -644,7 +681,8 @@ impl Client {
                 rootfs::kernel::process::kill(pidfd.as_fd());
                 wait_until_ended(pidfd);
             }
-            let lost = Error::new(ErrorCode::Supervisor, "the supervisor has ended, and its containers with it");
+            let lost =
+                Error::new(ErrorCode::Supervisor, "the supervisor has ended, and its containers with it");
             for child in container.children.keys() {
                 deliver(state, id, *child, &container, News::Failed(lost.clone()));
             }
@@ -694,7 +732,8 @@ fn begin_supervisor(file: &SupervisorFile) -> Result<(SupervisorProcess, OwnedFd
         other => {
             rootfs::kernel::process::kill(process.pidfd.as_fd());
             supervisor_process::reap(process.pid);
-            let what = other.map_or_else(|error| error.to_string(), |_| "it says something else first".to_owned());
+            let what =
+                other.map_or_else(|error| error.to_string(), |_| "it says something else first".to_owned());
             Err(Error::new(ErrorCode::Supervisor, format!("the supervisor doesn't begin: {what}"))
                 .with_hint("the addon and rootfs-supervisor must be of the same version"))
         }
@@ -720,7 +759,9 @@ fn read_file(path: &CString) -> Result<Vec<u8>> {
 }
 
 fn socket_pair() -> Result<(OwnedFd, OwnedFd)> {
-    let fail = |errno: rustix::io::Errno| Error::new(ErrorCode::Supervisor, format!("a socket can't be made: {errno}"));
+    let fail = |errno: rustix::io::Errno| {
+        Error::new(ErrorCode::Supervisor, format!("a socket can't be made: {errno}"))
+    };
     let (ours, theirs) =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .map_err(fail)?;
@@ -729,8 +770,9 @@ fn socket_pair() -> Result<(OwnedFd, OwnedFd)> {
 }
 
 fn duplicate(fd: &OwnedFd) -> Result<OwnedFd> {
-    rustix::io::fcntl_dupfd_cloexec(fd, 3)
-        .map_err(|errno| Error::new(ErrorCode::Supervisor, format!("a descriptor can't be duplicated: {errno}")))
+    rustix::io::fcntl_dupfd_cloexec(fd, 3).map_err(|errno| {
+        Error::new(ErrorCode::Supervisor, format!("a descriptor can't be duplicated: {errno}"))
+    })
 }
 
 fn has_ended(pidfd: &OwnedFd) -> bool {
@@ -803,7 +845,8 @@ fn send_signal(pidfd: &OwnedFd, signal: i32) -> bool {
     if signal == 0 {
         return !has_ended(pidfd);
     }
-    Signal::from_named_raw(signal).is_some_and(|signal| rustix::process::pidfd_send_signal(pidfd, signal).is_ok())
+    Signal::from_named_raw(signal)
+        .is_some_and(|signal| rustix::process::pidfd_send_signal(pidfd, signal).is_ok())
 }
 
 /// Sends a signal now, or for a collected command as soon as it runs.
@@ -953,7 +996,10 @@ fn end(state: &mut State, id: u64, exit: Exit) {
             Exit::Code(code) => format!("with status {code}"),
             Exit::Signal(signal) => format!("by signal {signal}"),
         };
-        let error = Error::new(ErrorCode::Closed, format!("the first process ended {how} before the root was prepared"));
+        let error = Error::new(
+            ErrorCode::Closed,
+            format!("the first process ended {how} before the root was prepared"),
+        );
         deliver(state, id, 0, &container, News::Failed(error));
     } else {
         tell_begun(state, id, &mut container);
@@ -1048,7 +1094,13 @@ fn serve_container(state: &mut State, id: u64, container: &mut Container, mut fr
         Kind::MountTable => {
             if container.children.remove(&child).is_some() {
                 let text = frame.fds.first().and_then(|file| memfd::read_sealed(file, 256 << 20).ok());
-                deliver(state, id, child, container, News::Mounts(mountinfo::parse(&text.unwrap_or_default())));
+                deliver(
+                    state,
+                    id,
+                    child,
+                    container,
+                    News::Mounts(mountinfo::parse(&text.unwrap_or_default())),
+                );
             }
         }
         _ => {}

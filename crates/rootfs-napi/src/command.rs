@@ -1,11 +1,11 @@
 //! The options of a command.
 
 use rootfs::PathBytes;
-use rootfs::process::{
-    Capabilities, ProcessSpec, RLIMITS, Rlimit, User, capability_number,
-};
+use rootfs::process::{Capabilities, ProcessSpec, RLIMITS, Rlimit, User, capability_number};
 
-use crate::argument::{JsArg, MAX_SAFE_INTEGER, Options, Parsed, array, id, integer, integer32, path, text, unexpected, word};
+use crate::argument::{
+    JsArg, MAX_SAFE_INTEGER, Options, Parsed, array, id, integer, integer32, path, text, unexpected, word,
+};
 use crate::failure::{ArgumentKind, Failure};
 use crate::stdio::{self, Stream};
 
@@ -80,7 +80,9 @@ fn user(name: &str, value: &JsArg) -> Parsed<User> {
     let user = User {
         uid: object.require("uid", id)?,
         gid: object.require("gid", id)?,
-        additional_gids: object.take("additionalGids", |name, value| array(name, value, id))?.unwrap_or_default(),
+        additional_gids: object
+            .take("additionalGids", |name, value| array(name, value, id))?
+            .unwrap_or_default(),
         umask: object.take("umask", |name, value| integer32(name, value, 0, 0o777))?,
     };
     object.finish()?;
@@ -100,7 +102,13 @@ fn capability_set(name: &str, value: &JsArg) -> Parsed<u64> {
 fn capabilities(name: &str, value: &JsArg) -> Parsed<Capabilities> {
     if matches!(value, JsArg::Array(_)) {
         let set = capability_set(name, value)?;
-        return Ok(Capabilities { bounding: set, effective: set, permitted: set, inheritable: 0, ambient: 0 });
+        return Ok(Capabilities {
+            bounding: set,
+            effective: set,
+            permitted: set,
+            inheritable: 0,
+            ambient: 0,
+        });
     }
     let mut object = Options::nested(name, value)?;
     let mut set = |key| Ok::<_, Failure>(object.take(key, capability_set)?.unwrap_or(0));
@@ -153,7 +161,9 @@ fn rlimit(name: &str, value: &JsArg) -> Parsed<Rlimit> {
 
 fn filter(name: &str, value: &JsArg) -> Parsed<Vec<u8>> {
     match value {
-        JsArg::Bytes(bytes) if !bytes.is_empty() && bytes.len() % 8 == 0 && bytes.len() / 8 <= 4096 => Ok(bytes.clone()),
+        JsArg::Bytes(bytes) if !bytes.is_empty() && bytes.len() % 8 == 0 && bytes.len() / 8 <= 4096 => {
+            Ok(bytes.clone())
+        }
         JsArg::Bytes(_) => Err(unexpected(
             ArgumentKind::Value,
             "compiled classic-BPF filter of 1 to 4096 instructions of 8 bytes",

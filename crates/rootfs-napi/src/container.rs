@@ -48,8 +48,10 @@ struct Preparation {
 
 fn preparation(options: JsArg) -> Parsed<Preparation> {
     let mut options = Options::of_call(options)?;
-    let preparation =
-        Preparation { verify: options.flag("verify", true)?, report_steps: options.flag("reportSteps", false)? };
+    let preparation = Preparation {
+        verify: options.flag("verify", true)?,
+        report_steps: options.flag("reportSteps", false)?,
+    };
     options.finish()?;
     Ok(preparation)
 }
@@ -74,7 +76,8 @@ fn mapping(namespaces: &Namespaces, privileged: bool) -> Option<IdMap> {
 fn forced_level() -> Parsed<Option<Level>> {
     match std::env::var("ROOTFS_TEST_LEVEL") {
         Ok(name) => Level::from_name(&name).map(Some).ok_or_else(|| {
-            rootfs::Error::new(ErrorCode::Unsupported, format!("ROOTFS_TEST_LEVEL={name}: no such level")).into()
+            rootfs::Error::new(ErrorCode::Unsupported, format!("ROOTFS_TEST_LEVEL={name}: no such level"))
+                .into()
         }),
         Err(_) => Ok(None),
     }
@@ -152,7 +155,9 @@ fn begin(
         .iter()
         .map(|fd| rustix::io::fcntl_dupfd_cloexec(&**fd, 3))
         .collect::<std::result::Result<_, _>>()
-        .map_err(|errno| rootfs::Error::new(ErrorCode::Source, format!("a descriptor can't be duplicated: {errno}")))?;
+        .map_err(|errno| {
+            rootfs::Error::new(ErrorCode::Source, format!("a descriptor can't be duplicated: {errno}"))
+        })?;
     let new = |namespace: &Namespace| *namespace == Namespace::New;
     let hooks: Vec<_> = spec.hooks.iter().map(|hook| hook.point).collect();
     let start = Start {
@@ -263,7 +268,9 @@ pub fn spawn(
 #[napi(skip_typescript)]
 pub fn mounts(env: Env, container: f64) -> Result<f64> {
     let request = Client::get().and_then(|client| client.mounts(id(container)));
-    request.map(|request| Launched::new(request, [None, None, None]).id).map_err(|error| Failure::from(error).throw(env))
+    request
+        .map(|request| Launched::new(request, [None, None, None]).id)
+        .map_err(|error| Failure::from(error).throw(env))
 }
 
 /// Sends a signal to a command, or with 0 to the container's first process. `false` if it isn't there.

@@ -50,7 +50,9 @@ pub fn initialize(
         .build_threadsafe_function::<crate::client::Event>()
         .weak::<true>()
         .callee_handled::<false>()
-        .build_callback(|context: ThreadsafeCallContext<crate::client::Event>| Ok(JsEvent::new(context.value)))?;
+        .build_callback(|context: ThreadsafeCallContext<crate::client::Event>| {
+            Ok(JsEvent::new(context.value))
+        })?;
     let client = Client::get().map_err(|error| Failure::from(error).throw(env))?;
     let path = CString::new(supervisor)
         .map_err(|_| napi::Error::from_reason("the path of the supervisor contains a NUL byte"))?;

@@ -88,7 +88,8 @@ impl JsEvent {
                 "closed"
             }
             News::Finished(finished) => {
-                let Finished { exit, failure, report: done, left, output: [stdout, stderr], overflow } = *finished;
+                let Finished { exit, failure, report: done, left, output: [stdout, stderr], overflow } =
+                    *finished;
                 match exit {
                     Some(Exit::Code(code)) => told.exit_code = Some(code),
                     Some(Exit::Signal(signal)) => told.signal = Some(signal),

@@ -15,16 +15,21 @@ pub(crate) struct Identity {
 impl Identity {
     /// Of this process, now.
     pub(crate) fn of_this_process() -> Self {
-        let groups = nix::unistd::getgroups().unwrap_or_default();
-        let namespaces = [c"/proc/self/ns/user", c"/proc/self/ns/mnt", c"/proc/self/ns/pid_for_children", c"/proc/self/ns/net"]
-            .into_iter()
-            .filter_map(|path| rustix::fs::stat(path).ok())
-            .map(|stat| (stat.st_dev, stat.st_ino))
-            .collect();
+        let groups = rustix::process::getgroups().unwrap_or_default();
+        let namespaces = [
+            c"/proc/self/ns/user",
+            c"/proc/self/ns/mnt",
+            c"/proc/self/ns/pid_for_children",
+            c"/proc/self/ns/net",
+        ]
+        .into_iter()
+        .filter_map(|path| rustix::fs::stat(path).ok())
+        .map(|stat| (stat.st_dev, stat.st_ino))
+        .collect();
         Self {
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
-            groups: groups.into_iter().map(nix::unistd::Gid::as_raw).collect(),
+            groups: groups.into_iter().map(rustix::fs::Gid::as_raw).collect(),
             capabilities: process::own_capabilities().map(|(effective, _)| effective).unwrap_or(0),
             namespaces,
         }

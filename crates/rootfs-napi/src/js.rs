@@ -2,7 +2,9 @@
 // Reading a value whose type was just asked for is an unchecked cast in napi.
 #![allow(unsafe_code)]
 
-use napi::bindgen_prelude::{FromNapiValue, JsObjectValue, Object, TypeName, Uint8ArraySlice, Unknown, ValidateNapiValue};
+use napi::bindgen_prelude::{
+    FromNapiValue, JsObjectValue, Object, TypeName, Uint8ArraySlice, Unknown, ValidateNapiValue,
+};
 use napi::{JsValue, KeyCollectionMode, KeyConversion, KeyFilter, Result, ValueType, sys};
 
 use crate::argument::JsArg;

@@ -3,12 +3,13 @@
 use rootfs::PathBytes;
 use rootfs::options::{Attributes, Propagation, attr};
 use rootfs::spec::{
-    BindSource, Hook, HookPoint, IdMap, IdMapping, MissingMask, Mount, MountKind, Namespace, Namespaces, UserNamespace,
-    mount_from_oci,
+    BindSource, Hook, HookPoint, IdMap, IdMapping, MissingMask, Mount, MountKind, Namespace, Namespaces,
+    UserNamespace, mount_from_oci,
 };
 
 use crate::argument::{
-    JsArg, Options, Parsed, absolute_path, array, boolean, id, integer, integer32, mode, path, size, text, unexpected, word,
+    JsArg, Options, Parsed, absolute_path, array, boolean, id, integer, integer32, mode, path, size, text,
+    unexpected, word,
 };
 use crate::failure::{ArgumentKind, Failure};
 
@@ -26,7 +27,10 @@ pub(crate) fn host_path(name: &str, value: &JsArg) -> Parsed<PathBytes> {
         return Ok(path);
     }
     let cwd = rustix::process::getcwd(Vec::new()).map_err(|errno| {
-        Failure::argument(ArgumentKind::Value, format!("{name} is relative, and there is no working directory: {errno}"))
+        Failure::argument(
+            ArgumentKind::Value,
+            format!("{name} is relative, and there is no working directory: {errno}"),
+        )
     })?;
     Ok(PathBytes::new(cwd.into_bytes()).join(path.as_bytes()))
 }
@@ -108,7 +112,9 @@ pub(crate) fn tmpfs(destination: PathBytes, options: JsArg) -> Parsed<Mount> {
     option("size", options.take("size", size)?.map(|size| size.to_string()));
     option(
         "nr_inodes",
-        options.take("inodes", |name, value| integer(name, value, 1, 1 << 52))?.map(|count| count.to_string()),
+        options
+            .take("inodes", |name, value| integer(name, value, 1, 1 << 52))?
+            .map(|count| count.to_string()),
     );
     option("mode", options.take("mode", mode)?.map(|mode| format!("{mode:o}")));
     option("uid", options.take("uid", id)?.map(|id| id.to_string()));
@@ -128,7 +134,9 @@ pub(crate) fn proc(destination: PathBytes, options: JsArg) -> Parsed<Mount> {
     let mut options = Options::of_call(options)?;
     let mut data = Vec::new();
     let find = |words: &'static [&'static str]| {
-        move |name: &str, value: &JsArg| word(name, value, words, |text| words.iter().find(|word| **word == text).copied())
+        move |name: &str, value: &JsArg| {
+            word(name, value, words, |text| words.iter().find(|word| **word == text).copied())
+        }
     };
     for (key, words) in [("hidepid", &HIDEPID[..]), ("subset", &["pid"][..])] {
         if let Some(value) = options.take(key, find(words))? {
@@ -209,9 +217,9 @@ fn user(name: &str, value: &JsArg) -> Parsed<UserNamespace> {
     match value {
         JsArg::Bool(true) => Ok(UserNamespace::Caller),
         JsArg::Bool(false) => Ok(UserNamespace::None),
-        JsArg::Object(entries) if entries.iter().any(|(key, _)| key == "path") => {
-            Err(Failure::unsupported("user: joining an existing user namespace is not supported by this version"))
-        }
+        JsArg::Object(entries) if entries.iter().any(|(key, _)| key == "path") => Err(Failure::unsupported(
+            "user: joining an existing user namespace is not supported by this version",
+        )),
         JsArg::Object(_) => {
             let mut object = Options::nested(name, value)?;
             let uids = object.require("uids", |name, value| array(name, value, mapping))?;
@@ -239,9 +247,9 @@ fn namespace(name: &str, value: &JsArg) -> Parsed<Namespace> {
 
 fn pid(name: &str, value: &JsArg) -> Parsed<Namespace> {
     match value {
-        JsArg::Object(_) => {
-            Err(Failure::unsupported("pid: joining an existing pid namespace is not supported by this version"))
-        }
+        JsArg::Object(_) => Err(Failure::unsupported(
+            "pid: joining an existing pid namespace is not supported by this version",
+        )),
         _ => boolean(name, value).map(|new| if new { Namespace::New } else { Namespace::Inherit }),
     }
 }
@@ -267,7 +275,9 @@ pub(crate) fn namespaces(namespaces: &mut Namespaces, value: &JsArg) -> Parsed<(
         }
     }
     if object.take("mount", |_, _| Ok(()))?.is_some() {
-        return Err(Failure::unsupported("mount: joining an existing mount namespace is not supported by this version"));
+        return Err(Failure::unsupported(
+            "mount: joining an existing mount namespace is not supported by this version",
+        ));
     }
     object.finish()?;
     *namespaces = changed;
@@ -281,9 +291,12 @@ pub(crate) fn hook(when: &JsArg, value: &JsArg) -> Parsed<Hook> {
     {
         return Err(Failure::unsupported(format!("{text} hooks are not supported by this version")));
     }
-    let point = word("when", when, &POINTS, |text| HookPoint::ALL.into_iter().find(|point| point.name() == text))?;
+    let point =
+        word("when", when, &POINTS, |text| HookPoint::ALL.into_iter().find(|point| point.name() == text))?;
     if matches!(value, JsArg::Other("a function")) {
-        return Err(Failure::unsupported("hooks that are JavaScript functions are not supported by this version"));
+        return Err(Failure::unsupported(
+            "hooks that are JavaScript functions are not supported by this version",
+        ));
     }
     let bytes = |name: &str, value: &JsArg| text(name, value).map(String::into_bytes);
     let mut object = Options::nested("hook", value)?;

@@ -68,7 +68,8 @@ pub(crate) struct Ends {
 
 fn system(what: &str, errno: rustix::io::Errno) -> Failure {
     let code = rootfs::ErrorCode::Exec;
-    let mut error = rootfs::Error::new(code, format!("{what}: {}", rootfs::error::errno_text(errno.raw_os_error())));
+    let mut error =
+        rootfs::Error::new(code, format!("{what}: {}", rootfs::error::errno_text(errno.raw_os_error())));
     error.errno = Some(errno.raw_os_error());
     error.into()
 }
@@ -100,8 +101,10 @@ pub(crate) fn open(streams: [Stream; 3]) -> Parsed<Ends> {
                 ours[index] = Some(our);
                 their
             }
-            Stream::Ignore => rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, rustix::fs::Mode::empty())
-                .map_err(|errno| system("/dev/null can't be opened", errno))?,
+            Stream::Ignore => {
+                rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, rustix::fs::Mode::empty())
+                    .map_err(|errno| system("/dev/null can't be opened", errno))?
+            }
             Stream::Inherit => given(number, &format!("stdio[{index}]"))?,
             Stream::Fd(fd) => given(fd, &format!("stdio[{index}]"))?,
         });
@@ -114,7 +117,8 @@ pub(crate) fn open(streams: [Stream; 3]) -> Parsed<Ends> {
 
 /// A copy of a descriptor for a command: never a directory, nor one that only names a file.
 fn given(number: i32, name: &str) -> Parsed<OwnedFd> {
-    let refuse = |wanted: &str| unexpected(ArgumentKind::Value, wanted, name, &JsArg::Number(f64::from(number)));
+    let refuse =
+        |wanted: &str| unexpected(ArgumentKind::Value, wanted, name, &JsArg::Number(f64::from(number)));
     let fd = duplicate(number).map_err(|_| refuse("open file descriptor"))?;
     let stat = rustix::fs::fstat(&fd).map_err(|_| refuse("open file descriptor"))?;
     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {

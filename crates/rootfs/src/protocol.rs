@@ -452,7 +452,8 @@ mod tests {
     #[test]
     fn a_payload_is_its_plan_and_the_rest() {
         let spec = crate::spec::RootfsSpec::new(crate::spec::Root::Empty { size: None, mode: 0o755 });
-        let rest = PayloadRest { process: None, verify: true, report_steps: false, level: None, privileged: true };
+        let rest =
+            PayloadRest { process: None, verify: true, report_steps: false, level: None, privileged: true };
         let payload = Payload { plan: Plan::new(&spec).unwrap(), rest };
         let bytes = encode_payload(&encode(&payload.plan), &payload.rest);
         assert_eq!(bytes, encode(&payload));

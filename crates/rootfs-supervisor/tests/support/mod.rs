@@ -245,7 +245,8 @@ impl Supervisor {
             cgroup: false,
             sources: 0,
         };
-        let rest = PayloadRest { process, verify: true, report_steps: false, level, privileged: cell.privileged() };
+        let rest =
+            PayloadRest { process, verify: true, report_steps: false, level, privileged: cell.privileged() };
         let payload = Payload { plan, rest };
         let payload = memfd::sealed(c"payload", &protocol::encode(&payload), false).unwrap();
         let (node, first) = pair();

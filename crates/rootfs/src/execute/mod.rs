@@ -159,8 +159,14 @@ impl Done {
         Self { strategy: Some(strategy), ..Self::default() }
     }
 
+    /// The caller said that this may be missing, and it is.
     fn skipped() -> Self {
-        Self { skipped: true, ..Self::default() }
+        Self { skipped: true, ..Self::by("missing") }
+    }
+
+    /// By its meaning there is nothing to do where nothing is.
+    fn missing() -> Self {
+        Self::by("missing")
     }
 }
 

@@ -426,7 +426,7 @@ impl Execution<'_> {
         if let Some(file) = only_if_host_has
             && !self.ground.surroundings.host_has(file)
         {
-            return Ok(Done::skipped());
+            return Ok(Done::missing());
         }
         let kernel = self.kernel;
         let (parent, name) = self.parent_of(path)?;

@@ -55,7 +55,7 @@ impl Execution<'_> {
 
     pub(super) fn readonly_path(&mut self, path: &PathBytes, step: u32) -> Result<Done> {
         let root = self.root()?;
-        let Some((file, _)) = existing(self.kernel, root.as_fd(), path)? else { return Ok(Done::skipped()) };
+        let Some((file, _)) = existing(self.kernel, root.as_fd(), path)? else { return Ok(Done::missing()) };
         let what = || format!("{path} can't be made read-only");
         let copy = self.kernel.clone_mount(file.as_fd(), true).context(ErrorCode::Mount, what)?;
         let change = AttributeChange {
@@ -98,7 +98,7 @@ impl Execution<'_> {
         let root = self.root()?;
         let Some((file, status)) = existing(self.kernel, root.as_fd(), &mask.path)? else {
             return match mask.missing {
-                MissingMask::Skip => Ok(Done::skipped()),
+                MissingMask::Skip => Ok(Done::missing()),
                 MissingMask::Error => {
                     let mut error =
                         Error::new(ErrorCode::Mount, format!("{}: nothing is there to mask", mask.path));
@@ -114,47 +114,47 @@ impl Execution<'_> {
         let id = self.kernel.mount_id(cover.as_fd()).context(ErrorCode::Mount, what)?;
         let set = if directory { attr::RDONLY } else { 0 };
         self.expectations.push(Expectation { step, mount: id, set, clear: 0 });
+        // The next one is copied from this one, which is attached: a detached one that is left over at the end would cost
+        // a grace period of RCU.
+        *(if directory { &mut self.empty } else { &mut self.null }) = Some(cover);
         Ok(Done::by(if directory { "empty-directory" } else { "null-device" }))
     }
 
     /// A mount of one empty tmpfs that is read-only down to its superblock.
     fn empty_directory(&mut self) -> Result<OwnedFd> {
-        if self.empty.is_none() {
-            let data = |inodes: &str| [("nr_inodes".to_owned(), Some(inodes.to_owned()))];
-            let make = |inodes: &str| {
-                make_filesystem(
-                    self.kernel,
-                    "tmpfs",
-                    Some(&"tmpfs".into()),
-                    &["ro".to_owned()],
-                    &data(inodes),
-                    attr::RDONLY,
-                )
-            };
-            // One inode is the root directory; some kernels want one more.
-            self.empty = Some(make("1").or_else(|_| make("2"))?);
+        if let Some(empty) = &self.empty {
+            return copy_cover(self.kernel, empty);
         }
-        self.copy_cover(self.empty.as_ref())
+        let data = |inodes: &str| [("nr_inodes".to_owned(), Some(inodes.to_owned()))];
+        let make = |inodes: &str| {
+            make_filesystem(
+                self.kernel,
+                "tmpfs",
+                Some(&"tmpfs".into()),
+                &["ro".to_owned()],
+                &data(inodes),
+                attr::RDONLY,
+            )
+        };
+        // One inode is the root directory; some kernels want one more.
+        make("1").or_else(|_| make("2"))
     }
 
     fn null_device(&self) -> Result<OwnedFd> {
-        if let Some(null) = &self.null {
-            check_null(self.kernel, null)?;
-        }
-        self.copy_cover(self.null.as_ref())
-    }
-
-    fn copy_cover(&self, cover: Option<&OwnedFd>) -> Result<OwnedFd> {
-        let what = || "what covers a masked path can't be copied";
-        let Some(cover) = cover else {
-            return Err(Error::new(ErrorCode::Mount, what()));
+        let Some(null) = &self.null else {
+            return Err(Error::new(ErrorCode::Device, "there is no null device to mask files with"));
         };
-        let copy = self.kernel.clone_mount(cover.as_fd(), false).context(ErrorCode::Mount, what)?;
-        let change =
-            AttributeChange { propagation: Some(Propagation::RPRIVATE), ..AttributeChange::default() };
-        self.kernel.set_attributes(copy.as_fd(), change).context(ErrorCode::Mount, what)?;
-        Ok(copy)
+        check_null(self.kernel, null)?;
+        copy_cover(self.kernel, null)
     }
+}
+
+fn copy_cover(kernel: &dyn Kernel, cover: &OwnedFd) -> Result<OwnedFd> {
+    let what = || "what covers a masked path can't be copied";
+    let copy = kernel.clone_mount(cover.as_fd(), false).context(ErrorCode::Mount, what)?;
+    let change = AttributeChange { propagation: Some(Propagation::RPRIVATE), ..AttributeChange::default() };
+    kernel.set_attributes(copy.as_fd(), change).context(ErrorCode::Mount, what)?;
+    Ok(copy)
 }
 
 /// A mask that were not /dev/null would show, or take, what is written to it (CVE-2025-31133).
