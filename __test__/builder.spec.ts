@@ -141,7 +141,7 @@ const mistakes: Mistake[] = [
     title: 'mount options that are one string',
     call: untyped('mount', { destination: '/x', type: 'tmpfs', options: 'ro,nosuid' }),
     code: 'ERR_INVALID_ARG_TYPE',
-    message: /for options but received/,
+    message: /options but received/,
   },
 
   // Paths.
@@ -220,7 +220,7 @@ const mistakes: Mistake[] = [
     title: 'a mapping of no ids',
     call: untyped('namespaces', { user: { uids: [{ containerId: 0, hostId: 0, size: 0 }], gids: [] } }),
     code: 'ERR_OUT_OF_RANGE',
-    message: /for size but received 0 of type number$/,
+    message: /for .*size but received 0 of type number$/,
   },
   {
     title: 'a mapping beyond the last id',
@@ -231,7 +231,7 @@ const mistakes: Mistake[] = [
       },
     }),
     code: 'ERR_OUT_OF_RANGE',
-    message: /for hostId but received 4294967296 of type number$/,
+    message: /for .*hostId but received 4294967296 of type number$/,
   },
   {
     title: 'mappings that overlap',
@@ -254,12 +254,6 @@ const mistakes: Mistake[] = [
     call: untyped('mount', { destination: '/x', source: '/srv', type: 'bind' }),
     code: 'ERR_INVALID_ARG_VALUE',
     message: /rbind/,
-  },
-  {
-    title: 'tmpcopyup on something else than a tmpfs',
-    call: untyped('mount', { destination: '/x', type: 'proc', options: ['tmpcopyup'] }),
-    code: 'ERR_INVALID_ARG_VALUE',
-    message: /tmpcopyup/,
   },
 ]
 

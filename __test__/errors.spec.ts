@@ -145,7 +145,7 @@ failing('a loop of links in a destination', { code: 'ERR_ROOTFS_MOUNT', errnoNam
 
 failing(
   'a filesystem that does not exist',
-  { code: 'ERR_ROOTFS_MOUNT', errnoName: 'ENODEV', destination: '/x' },
+  { code: 'ERR_ROOTFS_UNSUPPORTED', errnoName: 'ENODEV', destination: '/x' },
   (image) => new Rootfs(image).defaults().mount({ destination: '/x', type: 'nosuchfs', source: 'none' }),
 )
 
@@ -322,7 +322,7 @@ testHere('names made before the failing step are taken back, names that were the
     .bind('/etc/passwd', '/kept/new-file')
     .tmpfs('/other')
     .mount({ destination: '/fails', type: 'nosuchfs', source: 'none' })
-  await fails(t, image, { code: 'ERR_ROOTFS_MOUNT' }, () => rootfs.run('/bin/true'))
+  await fails(t, image, { code: 'ERR_ROOTFS_UNSUPPORTED' }, () => rootfs.run('/bin/true'))
 })
 
 // ---------------------------------------------------------------- without privileges
@@ -359,7 +359,10 @@ testUnprivileged('unprivileged: errors are the same', async (t) => {
 testUnprivileged('unprivileged: a locked flag cannot be cleared', async (t) => {
   const source = openDirectory(host, 'locked')
   const setup = `mount -t tmpfs -o nodev,nosuid,noexec,mode=755 locked '${source}'`
-  const calls: Array<[string, ...unknown[]]> = [['defaults'], ['bind', source, '/data', { nodev: false }]]
+  const calls: Array<[string, ...unknown[]]> = [
+    ['defaults'],
+    ['mount', { destination: '/data', source, options: ['rbind', 'dev'] }],
+  ]
   await failsUnprivileged(t, calls, { code: 'ERR_ROOTFS_LOCKED', destination: '/data' }, setup)
 })
 

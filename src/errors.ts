@@ -89,7 +89,7 @@ export function invalidArgument(
   received: unknown,
 ): Error {
   const type = received === null ? 'object' : typeof received
-  let text = inspect(received, { depth: 0, breakLength: Infinity })
+  let text = typeof received === 'string' ? received : inspect(received, { depth: 0, breakLength: Infinity })
   text = text.length > 100 ? `${text.slice(0, 100)}…` : text
   const shown = received === undefined ? 'undefined' : `${text} of type ${type}`
   return argumentError({ code, message: `Expected ${wanted} for ${name} but received ${shown}` })

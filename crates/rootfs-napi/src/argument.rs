@@ -40,7 +40,7 @@ impl fmt::Display for JsArg {
             Self::String(value) => {
                 let short: String = value.chars().take(100).collect();
                 let dots = if short.len() < value.len() { "…" } else { "" };
-                write!(f, "\"{}{dots}\" of type string", short.escape_debug())
+                write!(f, "{}{dots} of type string", short.escape_debug())
             }
             Self::Bytes(bytes) => write!(f, "a Uint8Array of {} bytes", bytes.len()),
             Self::Array(_) => f.write_str("an array"),
@@ -154,6 +154,9 @@ pub(crate) fn path(name: &str, value: &JsArg) -> Parsed<PathBytes> {
 }
 
 pub(crate) fn absolute_path(name: &str, value: &JsArg) -> Parsed<PathBytes> {
+    if *value == JsArg::String(String::new()) {
+        return Err(unexpected(ArgumentKind::Value, "absolute path", name, value));
+    }
     let path = path(name, value)?;
     if path.is_absolute() {
         Ok(path)

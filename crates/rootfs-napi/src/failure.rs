@@ -53,6 +53,16 @@ impl Failure {
         Self::Rootfs { error, plan: Some(Arc::clone(plan)) }
     }
 
+    /// What contradicts itself in a builder call is a wrong argument there.
+    pub(crate) fn of_argument(self) -> Self {
+        match self {
+            Self::Rootfs { error, .. } if error.code == ErrorCode::Spec => {
+                Self::argument(ArgumentKind::Value, error.message)
+            }
+            other => other,
+        }
+    }
+
     /// The exception to throw.
     pub(crate) fn throw(self, env: Env) -> napi::Error {
         let data = match self {
