@@ -85,7 +85,7 @@ testHere('a character split between two reads stays one', async (t) => {
 
 testHere('a slow reader holds the command back and gets everything', async (t) => {
   const size = 64 * 1024 * 1024
-  const child = (await busybox()).spawn('/bin/head', ['-c', `${size}`, '/dev/zero'])
+  const child = (await busybox()).spawn('head', ['-c', `${size}`, '/dev/zero'])
   const closed = once(child, 'close')
   let received = 0
   let buffered = 0
@@ -123,7 +123,7 @@ testHere('more output than maxBuffer is an error, and the command is killed', as
 })
 
 testHere('output of exactly maxBuffer is none', async (t) => {
-  const { stdout } = await (await busybox()).run('/bin/head', ['-c', '1000', '/dev/zero'], {
+  const { stdout } = await (await busybox()).run('head', ['-c', '1000', '/dev/zero'], {
     maxBuffer: 1000,
   })
   t.is(stdout.length, 1000)

@@ -226,6 +226,14 @@ export class ContainerProcess extends EventEmitter implements Public {
         this.signalCode = news.signal === undefined ? null : signalName(news.signal)
         this.stdin?.destroy()
         this.emit('exit', this.exitCode, this.signalCode)
+        // As child_process has it: what nobody reads must not hold 'close' back.
+        process.nextTick(() => {
+          for (const each of [this.stdout, this.stderr]) {
+            if (each?.readable) {
+              each.resume()
+            }
+          }
+        })
         this.#close()
         break
       case 'closed':
