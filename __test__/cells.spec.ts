@@ -410,7 +410,9 @@ for (const level of ['detached', 'attached'] as const) {
         const { error, steps = [] } = await runInCell(cell, job, host, { level })
         t.is(error, undefined)
         const root = steps.find(({ type }) => type === 'root')
-        t.true(root?.strategy?.includes(level), `strategy of the root: ${root?.strategy}`)
+        // Mounts that a process with more rights has made can only be attached one by one, whatever was asked for.
+        const hostMade = cell.uid === 0 && cell.map !== undefined
+        t.is(root?.strategy, hostMade ? 'attached' : level)
       })
     }
   }

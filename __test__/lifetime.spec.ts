@@ -142,7 +142,12 @@ for (const signal of ['SIGKILL', 'SIGTERM'] as const) {
 
       const killed = performance.now()
       node.kill(signal)
-      const alive = () => recorded.filter(({ pid, startTime }) => processInfo(pid)?.startTime === startTime)
+      // A zombie has given everything back; when it is reaped is up to the machine's init, whose child it is by now.
+      const alive = () =>
+        recorded.filter(({ pid, startTime }) => {
+          const now = processInfo(pid)
+          return now?.startTime === startTime && now.state !== 'Z'
+        })
       const left = await eventually(
         () => [...processesMarked(marker), ...alive()],
         (some) => some.length === 0,

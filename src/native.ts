@@ -47,7 +47,7 @@ export interface News {
   overflow?: 'stdout' | 'stderr'
 }
 
-/** A container or command that has been asked for: its number, and our ends of its pipes. */
+/** A container or command that has been asked for: its number, and our ends of its pipes. 0 for one that was aborted before. */
 export interface Launched {
   id: number
   streams: (number | null)[]
@@ -72,16 +72,25 @@ export interface Native {
     empty(options?: object): NativeRootfs
   }
   initialize(makeError: (data: ErrorData) => Error, tell: (news: News) => void, supervisor: string): void
-  prepare(rootfs: NativeRootfs, options: object): Launched
+  /** With `aborted` the arguments are checked, and nothing is begun. */
+  prepare(rootfs: NativeRootfs, options: object, aborted: boolean): Launched
   launch(
     rootfs: NativeRootfs,
     command: unknown,
     args: unknown,
     process: object,
     options: object,
-    collect?: Collect,
+    collect: Collect | undefined,
+    aborted: boolean,
   ): Launched
-  spawn(container: number, command: unknown, args: unknown, process: object, collect?: Collect): Launched
+  spawn(
+    container: number,
+    command: unknown,
+    args: unknown,
+    process: object,
+    collect: Collect | undefined,
+    aborted: boolean,
+  ): Launched
   mounts(container: number): number
   kill(container: number, child: number, signal: number): boolean
   close(container: number): void

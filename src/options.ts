@@ -139,6 +139,11 @@ function maxBuffer(value: unknown): number {
   return value
 }
 
+/** Whether there is nothing to begin. */
+export function isAborted(signal: AbortSignal | undefined): boolean {
+  return signal?.aborted === true
+}
+
 /** The options of `spawn`; what is left is the addon's. */
 export function spawnOptions(options: SpawnOptions | undefined): { control: Control; native: object } {
   const left = object(options)

@@ -13,7 +13,7 @@ import type {
 import { abortError, callSite, makeError, RootfsError } from './errors.ts'
 import { type Launched, type News, native } from './native.ts'
 import { listenToChild, listenToContainer, Reference } from './news.ts'
-import { type Preparation, runOptions, spawnOptions } from './options.ts'
+import { isAborted, type Preparation, runOptions, spawnOptions } from './options.ts'
 import { ContainerProcess } from './process.ts'
 import { finish } from './run.ts'
 
@@ -24,6 +24,9 @@ export async function waitUntilPrepared(
   locate: (error: Error) => Error,
 ): Promise<PreparedRootfs> {
   const { signal, onStep } = preparation
+  if (signal && launched.id === 0) {
+    throw locate(abortError(signal))
+  }
   const reference = new Reference()
   let failure: Error | undefined
   const abort = () => {
@@ -48,9 +51,6 @@ export async function waitUntilPrepared(
     })
   })
   signal?.addEventListener('abort', abort, { once: true })
-  if (signal?.aborted) {
-    abort()
-  }
   try {
     return new PreparedRootfs(launched.id, await ready)
   } finally {
@@ -133,7 +133,7 @@ export class PreparedRootfs implements Public {
     this.#check()
     const { collection, collect, spawn } = runOptions(options)
     const { control, native: rest } = spawnOptions(spawn)
-    const launched = native.spawn(this.#id, command, args, rest, collect)
+    const launched = native.spawn(this.#id, command, args, rest, collect, isAborted(control.signal))
     return finish({ launched, place: { kind: 'child', container: this.#id }, control, collection, locate, begin })
   }
 
@@ -141,7 +141,7 @@ export class PreparedRootfs implements Public {
     const locate = callSite(this.spawn)
     this.#check()
     const { control, native: rest } = spawnOptions(options)
-    const launched = native.spawn(this.#id, command, args, rest)
+    const launched = native.spawn(this.#id, command, args, rest, undefined, isAborted(control.signal))
     const child = new ContainerProcess(launched, { kind: 'child', container: this.#id }, control, locate)
     this.#commands.add(child)
     child.once('close', () => this.#commands.delete(child))

@@ -85,7 +85,13 @@ export class ContainerProcess extends EventEmitter implements Public {
     this.#whenClosed = new Promise((resolve) => super.once('close', () => resolve()))
     const listen = place.kind === 'first' ? listenToContainer : listenToChild
     this.#unlisten = listen(launched.id, (news) => this.#hear(news))
-    this.#limit(control)
+    if (launched.id === 0) {
+      this.#takenDown = true
+      this.#failed = locate(abortError(control.signal as AbortSignal))
+      this.#fail()
+    } else {
+      this.#limit(control)
+    }
   }
 
   get stdin(): Writable | null {
@@ -164,17 +170,11 @@ export class ContainerProcess extends EventEmitter implements Public {
         if (!this.#ended) {
           this.#failed ??= this.#locate(abortError(signal))
           this.#stop(killSignal)
-          if (this.pid !== undefined) {
-            this.#tellFailure()
-          }
+          this.#tellFailure()
         }
       }
-      if (signal.aborted) {
-        abort()
-      } else {
-        signal.addEventListener('abort', abort, { once: true })
-        this.#stopListening = () => signal.removeEventListener('abort', abort)
-      }
+      signal.addEventListener('abort', abort, { once: true })
+      this.#stopListening = () => signal.removeEventListener('abort', abort)
     }
   }
 
@@ -196,6 +196,10 @@ export class ContainerProcess extends EventEmitter implements Public {
         }
         break
       case 'spawn':
+        if (this.#failed) {
+          // It was aborted before, and is being killed.
+          break
+        }
         this.pid = news.pid
         this.prepared = { skipped: news.skipped ?? [], warnings: news.warnings ?? [] }
         if (this.#queued !== undefined) {
@@ -212,16 +216,15 @@ export class ContainerProcess extends EventEmitter implements Public {
         if (this.timedOut || (this.killed && this.#failed === undefined)) {
           this.signalCode = 'SIGKILL'
           this.emit('exit', null, this.signalCode)
-        } else {
-          this.#tellFailure()
         }
-        for (const each of this.stdio) {
-          each?.destroy()
-        }
-        this.#close()
+        this.#fail()
         break
       case 'exit':
         this.#end()
+        if (this.pid === undefined && this.#failed) {
+          this.#fail()
+          break
+        }
         this.exitCode = news.exitCode ?? null
         this.signalCode = news.signal === undefined ? null : signalName(news.signal)
         this.stdin?.destroy()
@@ -244,6 +247,16 @@ export class ContainerProcess extends EventEmitter implements Public {
       default:
         break
     }
+  }
+
+  /** It never ran, or nobody saw it run: there is nothing to read. */
+  #fail(): void {
+    this.#end()
+    this.#tellFailure()
+    for (const each of this.stdio) {
+      each?.destroy()
+    }
+    this.#close()
   }
 
   #end(): void {

@@ -2,7 +2,7 @@
 import type { PathLike, PrepareOptions, RunOptions, RunResult, SpawnOptions } from '../index.js'
 import { callSite } from './errors.ts'
 import { native } from './native.ts'
-import { launchOptions, prepareOptions, runOptions } from './options.ts'
+import { isAborted, launchOptions, prepareOptions, runOptions } from './options.ts'
 import { Plan } from './plan.ts'
 import { type PreparedRootfs, waitUntilPrepared } from './prepared.ts'
 import { ContainerProcess } from './process.ts'
@@ -26,7 +26,8 @@ export class Rootfs extends native.Rootfs {
   async prepare(options?: PrepareOptions): Promise<PreparedRootfs> {
     const locate = callSite(this.prepare)
     const preparation = prepareOptions(options)
-    return waitUntilPrepared(native.prepare(this, preparation.native), preparation, locate)
+    const aborted = isAborted(preparation.signal)
+    return waitUntilPrepared(native.prepare(this, preparation.native, aborted), preparation, locate)
   }
 
   run(
@@ -44,7 +45,7 @@ export class Rootfs extends native.Rootfs {
     const locate = callSite(this.run)
     const { collection, collect, spawn } = runOptions(options)
     const { control, preparation, native: rest } = launchOptions(spawn)
-    const launched = native.launch(this, command, args, rest, preparation.native, collect)
+    const launched = native.launch(this, command, args, rest, preparation.native, collect, isAborted(control.signal))
     const { onStep } = preparation
     return finish({ launched, place: { kind: 'first' }, control, collection, locate, onStep, begin })
   }
@@ -52,7 +53,7 @@ export class Rootfs extends native.Rootfs {
   spawn(command: string, args?: readonly string[], options?: SpawnOptions & PrepareOptions): ContainerProcess {
     const locate = callSite(this.spawn)
     const { control, preparation, native: rest } = launchOptions(options)
-    const launched = native.launch(this, command, args, rest, preparation.native)
+    const launched = native.launch(this, command, args, rest, preparation.native, undefined, isAborted(control.signal))
     return new ContainerProcess(launched, { kind: 'first' }, control, locate, preparation.onStep)
   }
 }

@@ -21,8 +21,11 @@ export interface Begun {
 /** The result of a command, when all of it is over. */
 export function finish(begun: Begun): Promise<RunResult<string | Buffer>> {
   const { launched, place, control, onStep } = begun
-  const reference = new Reference()
   const { signal, timeout, killSignal } = control
+  if (signal && launched.id === 0) {
+    return Promise.reject(begun.locate(abortError(signal)))
+  }
+  const reference = new Reference()
   let timedOut = false
   let aborted = false
   const kill = () => {
@@ -45,9 +48,6 @@ export function finish(begun: Begun): Promise<RunResult<string | Buffer>> {
     kill()
   }
   signal?.addEventListener('abort', abort, { once: true })
-  if (signal?.aborted) {
-    abort()
-  }
   return new Promise((resolve, reject) => {
     const listen = place.kind === 'first' ? listenToContainer : listenToChild
     const unlisten = listen(launched.id, (news) => {

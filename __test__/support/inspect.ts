@@ -61,7 +61,7 @@ section fds; fd=0; while [ $fd -lt 256 ]; do if [ -e /proc/$$/fd/$fd ]; then ech
 section pid; echo $$
 section mounts; cat /proc/$$/mountinfo
 section stat; cat /proc/$$/stat
-section status; cat /proc/$$/status
+section status; cat /proc/self/status
 section uidMap; cat /proc/$$/uid_map
 section gidMap; cat /proc/$$/gid_map
 section ids; id -u; id -g; id -G

@@ -66,7 +66,9 @@ impl Rootfs {
     /// Applies a change as a whole or not at all, and checks the result.
     fn change(&mut self, env: Env, change: impl FnOnce(&mut RootfsSpec) -> Parsed<()>) -> Result<()> {
         let mut spec = self.spec.clone();
-        let changed = change(&mut spec).and_then(|()| spec.validate().map_err(Failure::from)).map_err(Failure::of_argument);
+        let changed = change(&mut spec)
+            .and_then(|()| spec.validate().map_err(Failure::from))
+            .map_err(Failure::of_argument);
         match changed {
             Ok(()) => {
                 self.spec = spec;

@@ -33,6 +33,13 @@ internal_object! {
 }
 
 impl Launched {
+    /// What is not begun, because its signal is aborted already: only its arguments are checked. Pipes that JavaScript
+    /// asked for are there, and at their end.
+    fn nothing(streams: [Stream; 3], wanted: Option<Wanted>) -> Parsed<Self> {
+        let (_, ours, _) = open_streams(streams, wanted)?;
+        Ok(Self::new(0, ours))
+    }
+
     fn new(id: u64, ours: [Option<OwnedFd>; 3]) -> Self {
         #[expect(clippy::cast_precision_loss, reason = "nobody starts 2^53 containers")]
         let id = id as f64;
@@ -144,9 +151,13 @@ fn begin(
     command: Option<Command>,
     preparation: &Preparation,
     wanted: Option<Wanted>,
+    aborted: bool,
 ) -> Parsed<Launched> {
     let spec = rootfs.spec();
     let EncodedPlan { plan, bytes } = rootfs.encoded_plan()?;
+    if aborted {
+        return Launched::nothing(command.map_or([Stream::Ignore; 3], |command| command.streams), wanted);
+    }
     let with_plan = |error| Failure::with_plan(error, &plan);
     let privileged = process::has_capability(process::CAP_SYS_ADMIN);
     let user = mapping(&spec.namespaces, privileged);
@@ -204,15 +215,16 @@ fn begin(
 
 /// Begins a container that stays, and waits for commands.
 #[napi(skip_typescript)]
-pub fn prepare(env: Env, rootfs: &Rootfs, options: JsArg) -> Result<Launched> {
+pub fn prepare(env: Env, rootfs: &Rootfs, options: JsArg, aborted: bool) -> Result<Launched> {
     let environment = Environment::of(env)?;
     preparation(options)
-        .and_then(|preparation| begin(environment.id, rootfs, None, &preparation, None))
+        .and_then(|preparation| begin(environment.id, rootfs, None, &preparation, None, aborted))
         .map_err(|failure| failure.throw(env))
 }
 
 /// Begins a container that is one command. With `collect`, its output is collected and told at the end.
 #[napi(skip_typescript)]
+#[expect(clippy::too_many_arguments, reason = "a call from one place, which an object would make slower")]
 pub fn launch(
     env: Env,
     rootfs: &Rootfs,
@@ -221,11 +233,13 @@ pub fn launch(
     process: JsArg,
     options: JsArg,
     collect: JsArg,
+    aborted: bool,
 ) -> Result<Launched> {
     let environment = Environment::of(env)?;
     command::parse(&command, &args, process)
         .and_then(|command| {
-            begin(environment.id, rootfs, Some(command), &preparation(options)?, wanted(collect)?)
+            let (preparation, wanted) = (preparation(options)?, wanted(collect)?);
+            begin(environment.id, rootfs, Some(command), &preparation, wanted, aborted)
         })
         .map_err(|failure| failure.throw(env))
 }
@@ -258,9 +272,13 @@ pub fn spawn(
     args: JsArg,
     process: JsArg,
     collect: JsArg,
+    aborted: bool,
 ) -> Result<Launched> {
     command::parse(&command, &args, process)
-        .and_then(|command| spawn_in(id(container), &command.process, command.streams, wanted(collect)?))
+        .and_then(|command| match (wanted(collect)?, aborted) {
+            (wanted, true) => Launched::nothing(command.streams, wanted),
+            (wanted, false) => spawn_in(id(container), &command.process, command.streams, wanted),
+        })
         .map_err(|failure| failure.throw(env))
 }
 

@@ -1,7 +1,7 @@
 //! The supervisor's loop: it starts containers, tells Node when they end, cleans up, and ends them all when Node goes.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rootfs::error::{Error, ErrorCode, Result};
 use rootfs::execute::Level;
@@ -29,7 +29,7 @@ enum Event {
     Node,
     Ended(u64),
     Control(u64),
-    Cleaned(u64),
+    Cleaned,
 }
 
 impl Event {
@@ -38,7 +38,7 @@ impl Event {
             Self::Node => 0,
             Self::Ended(id) => id << 2 | 1,
             Self::Control(id) => id << 2 | 2,
-            Self::Cleaned(id) => id << 2 | 3,
+            Self::Cleaned => 3,
         }
     }
 
@@ -46,7 +46,7 @@ impl Event {
         match (word >> 2, word & 3) {
             (id, 1) => Self::Ended(id),
             (id, 2) => Self::Control(id),
-            (id, 3) => Self::Cleaned(id),
+            (_, 3) => Self::Cleaned,
             _ => Self::Node,
         }
     }
@@ -64,19 +64,22 @@ struct Container {
     mapper: Option<OwnedFd>,
     /// Held as long as it lives, so that nobody removes its mountpoints.
     locks: Vec<OwnedFd>,
-    cleaner: Option<Cleaner>,
 }
 
+/// A child that removes mountpoints. There is never more than one: two would be in each other's way.
 struct Cleaner {
     pidfd: OwnedFd,
     result: OwnedFd,
+    /// The containers it cleans up after.
+    containers: Vec<u64>,
 }
 
 /// What a cleaner found.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Cleaned {
     in_use: Vec<Record>,
-    left: Vec<Leftover>,
+    /// Names that stay, and which container made them.
+    left: Vec<(u64, Leftover)>,
 }
 
 struct Server {
@@ -88,6 +91,9 @@ struct Server {
     early: BTreeMap<u64, Vec<OwnedFd>>,
     /// Mountpoints that could not be removed because other containers use their tree.
     pending: Vec<Record>,
+    cleaner: Option<Cleaner>,
+    /// Containers that have ended, and wait for the cleaner.
+    unclean: Vec<u64>,
     level: Option<Level>,
     identity: (u32, u32),
     open_files: Option<Rlimit>,
@@ -119,6 +125,8 @@ pub(crate) fn run(node: OwnedFd) -> i32 {
         containers: BTreeMap::new(),
         early: BTreeMap::new(),
         pending: Vec::new(),
+        cleaner: None,
+        unclean: Vec::new(),
         level: None,
         identity,
         open_files,
@@ -204,7 +212,7 @@ impl Server {
                     }
                     Event::Ended(id) => self.ended(id),
                     Event::Control(id) => self.controlled(id),
-                    Event::Cleaned(id) => self.cleaned(id),
+                    Event::Cleaned => self.cleaned(),
                 }
             }
             if node && !self.hear_node() {
@@ -303,7 +311,6 @@ impl Server {
             opener: None,
             mapper: None,
             locks: Vec::new(),
-            cleaner: None,
         };
         if let Err(error) = self.introduce(id, &mut container, opener_end.as_ref(), &payload, &first) {
             container.kill();
@@ -409,20 +416,23 @@ impl Server {
         container.ended();
         let journal_is_empty = journal::is_empty(&container.journal);
         self.tell_node(Kind::Exited, id, protocol::encode(&exit), None);
-        if journal_is_empty && self.pending.is_empty() {
+        if journal_is_empty && self.pending.is_empty() && self.cleaner.is_none() {
             self.closed(id, &[]);
         } else {
-            self.clean(id);
+            self.unclean.push(id);
+            self.clean();
         }
     }
 
     /// Has a child remove the mountpoints that were made: the filesystem may be slow.
-    fn clean(&mut self, id: u64) {
-        let pending = std::mem::take(&mut self.pending);
-        let Some(container) = self.containers.get_mut(&id) else {
-            self.pending = pending;
+    fn clean(&mut self) {
+        if self.cleaner.is_some() || self.unclean.is_empty() {
             return;
-        };
+        }
+        let ids = std::mem::take(&mut self.unclean);
+        let pending = std::mem::take(&mut self.pending);
+        let journals: Vec<(u64, &OwnedFd)> =
+            ids.iter().filter_map(|id| Some((*id, &self.containers.get(id)?.journal))).collect();
         let started = rustix::fs::memfd_create(c"rootfs-cleaned", rustix::fs::MemfdFlags::CLOEXEC)
             .map_err(|errno| errno.raw_os_error())
             .and_then(|result| {
@@ -431,48 +441,52 @@ impl Server {
             });
         match started {
             Ok((process::Fork::Child, result)) => {
-                let cleaned = clean_now(&container.journal, pending);
+                // It must not hold the locks of those that live.
+                let mut keep: Vec<i32> = journals.iter().map(|(_, journal)| journal.as_raw_fd()).collect();
+                keep.push(result.as_raw_fd());
+                keep.sort_unstable();
+                process::close_all_but(3, &keep);
+                let cleaned = clean_now(&journals, pending);
                 let _ = rustix::io::write(&result, &protocol::encode(&cleaned));
                 process::exit(0)
             }
             Ok((process::Fork::Parent { pidfd, .. }, result)) => {
-                container.cleaner = Some(Cleaner { pidfd, result });
-                let watched = container.cleaner.as_ref().is_some_and(|cleaner| {
-                    let data = epoll::EventData::new_u64(Event::Cleaned(id).pack());
-                    epoll::add(&self.epoll, &cleaner.pidfd, data, epoll::EventFlags::IN).is_ok()
-                });
+                let data = epoll::EventData::new_u64(Event::Cleaned.pack());
+                let watched = epoll::add(&self.epoll, &pidfd, data, epoll::EventFlags::IN).is_ok();
+                self.cleaner = Some(Cleaner { pidfd, result, containers: ids });
                 // A cleaner that isn't waited for by the loop is waited for here.
                 if !watched {
-                    self.cleaned(id);
+                    self.cleaned();
                 }
             }
             Err(_) => {
-                let cleaned = clean_now(&container.journal, pending);
-                self.finish_cleaning(id, cleaned);
+                let cleaned = clean_now(&journals, pending);
+                self.finish_cleaning(&ids, cleaned);
             }
         }
     }
 
-    fn cleaned(&mut self, id: u64) {
-        let Some(container) = self.containers.get_mut(&id) else { return };
-        let Some(cleaner) = container.cleaner.take() else { return };
+    fn cleaned(&mut self) {
+        let Some(cleaner) = self.cleaner.take() else { return };
         let _ = process::wait_for(cleaner.pidfd.as_fd());
         let _ = epoll::delete(&self.epoll, &cleaner.pidfd);
         let bytes = memfd::read(&cleaner.result, 64 << 20).unwrap_or_default();
         let cleaned = protocol::decode::<Cleaned>(&bytes).unwrap_or_default();
-        self.finish_cleaning(id, cleaned);
+        self.finish_cleaning(&cleaner.containers, cleaned);
+        self.clean();
     }
 
-    fn finish_cleaning(&mut self, id: u64, cleaned: Cleaned) {
-        let mut left = cleaned.left;
-        left.extend(
-            cleaned
-                .in_use
-                .iter()
-                .map(|record| journal::leftover(record, "another container has mountpoints in this tree")),
-        );
+    fn finish_cleaning(&mut self, ids: &[u64], cleaned: Cleaned) {
         self.pending.extend(cleaned.in_use);
-        self.closed(id, &left);
+        for id in ids {
+            let left: Vec<Leftover> = cleaned
+                .left
+                .iter()
+                .filter(|(owner, _)| owner == id)
+                .map(|(_, leftover)| leftover.clone())
+                .collect();
+            self.closed(*id, &left);
+        }
     }
 
     fn closed(&mut self, id: u64, left: &[Leftover]) {
@@ -494,26 +508,51 @@ impl Server {
         }
         let containers = std::mem::take(&mut self.containers);
         let mut journals = Vec::new();
-        for (_, mut container) in containers {
+        for (id, mut container) in containers {
             let _ = process::wait_for(container.pidfd.as_fd());
             container.ended();
-            if let Some(cleaner) = &container.cleaner {
-                let _ = process::wait_for(cleaner.pidfd.as_fd());
-            }
-            journals.push(container.journal);
+            journals.push((id, container.journal));
         }
-        for journal in journals.iter().rev() {
-            self.pending.extend(clean_now(journal, Vec::new()).in_use);
+        if let Some(cleaner) = self.cleaner.take() {
+            let _ = process::wait_for(cleaner.pidfd.as_fd());
+            let bytes = memfd::read(&cleaner.result, 64 << 20).unwrap_or_default();
+            self.pending.extend(protocol::decode::<Cleaned>(&bytes).unwrap_or_default().in_use);
         }
-        let pending = std::mem::take(&mut self.pending);
-        journal::remove(pending);
+        let journals: Vec<(u64, &OwnedFd)> = journals.iter().map(|(id, journal)| (*id, journal)).collect();
+        clean_now(&journals, std::mem::take(&mut self.pending));
     }
 }
 
-fn clean_now(journal: &OwnedFd, pending: Vec<Record>) -> Cleaned {
-    let own = journal::clean_up(journal);
-    let others = journal::remove(pending);
-    Cleaned { in_use: [others.in_use, own.in_use].concat(), left: [own.left, others.left].concat() }
+/// Removes what these containers made, and what earlier ones made in trees that were in use.
+fn clean_now(journals: &[(u64, &OwnedFd)], pending: Vec<Record>) -> Cleaned {
+    let first = journals.first().map_or(0, |(id, _)| *id);
+    let (mut owners, mut records): (Vec<u64>, Vec<Record>) =
+        pending.into_iter().map(|record| (first, record)).unzip();
+    let earlier = records.len();
+    for (id, journal) in journals {
+        let own = journal::read(journal);
+        owners.extend(own.iter().map(|_| *id));
+        records.extend(own);
+    }
+    let mut cleaned = Cleaned::default();
+    let outcomes = journal::remove_each(&records);
+    for (index, ((record, owner), outcome)) in records.into_iter().zip(owners).zip(outcomes).enumerate() {
+        match outcome {
+            journal::Outcome::Removed => {}
+            journal::Outcome::Kept(reason) => {
+                cleaned.left.push((owner, journal::leftover(&record, reason)));
+            }
+            journal::Outcome::InUse => {
+                // It was told already for earlier ones.
+                if index >= earlier {
+                    let reason = "another container has mountpoints in this tree";
+                    cleaned.left.push((owner, journal::leftover(&record, reason)));
+                }
+                cleaned.in_use.push(record);
+            }
+        }
+    }
+    cleaned
 }
 
 fn answer_mapped(control: &OwnedFd, result: Result<()>) {

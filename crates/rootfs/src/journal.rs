@@ -144,6 +144,17 @@ impl From<Errno> for Left {
     }
 }
 
+/// What became of one record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The name is not there any more.
+    Removed,
+    /// Another container has mountpoints in this tree; it may be tried again when that has ended.
+    InUse,
+    /// It stays, for this reason.
+    Kept(String),
+}
+
 /// What became of a journal.
 #[derive(Debug, Default)]
 pub struct Cleaned {
@@ -161,19 +172,34 @@ pub fn clean_up(journal: impl AsFd) -> Cleaned {
 }
 
 /// The same for records that were in use before.
-pub fn remove(mut records: Vec<Record>) -> Cleaned {
+pub fn remove(records: Vec<Record>) -> Cleaned {
     let mut cleaned = Cleaned::default();
-    records.reverse();
-    for record in records {
-        match remove_one(&record) {
-            Ok(()) | Err(Left::Gone) => {}
-            Err(Left::InUse) => cleaned.in_use.push(record),
-            Err(Left::Kept(reason)) => cleaned.left.push(leftover(&record, reason)),
+    let outcomes = remove_each(&records);
+    for (record, outcome) in records.into_iter().zip(outcomes) {
+        match outcome {
+            Outcome::Removed => {}
+            Outcome::InUse => cleaned.in_use.push(record),
+            Outcome::Kept(reason) => cleaned.left.push(leftover(&record, reason)),
         }
     }
-    // Kept in the order they were made, so that it can be reversed again.
-    cleaned.in_use.reverse();
     cleaned
+}
+
+/// What became of each record, in the order given. The records may come from many journals: a name that one container
+/// made can be in a directory that another made.
+pub fn remove_each(records: &[Record]) -> Vec<Outcome> {
+    let depth = |record: &Record| record.top.components().count() + record.parent.components().count();
+    let mut order: Vec<usize> = (0..records.len()).rev().collect();
+    order.sort_by_key(|index| std::cmp::Reverse(depth(&records[*index])));
+    let mut outcomes = vec![Outcome::Removed; records.len()];
+    for index in order {
+        outcomes[index] = match remove_one(&records[index]) {
+            Ok(()) | Err(Left::Gone) => Outcome::Removed,
+            Err(Left::InUse) => Outcome::InUse,
+            Err(Left::Kept(reason)) => Outcome::Kept(reason),
+        };
+    }
+    outcomes
 }
 
 /// A record as something that is told to the caller.
@@ -187,7 +213,7 @@ fn remove_one(record: &Record) -> Result<(), Left> {
     if identity(top.as_fd())? != record.top_identity {
         return Err(Left::Kept("the tree it was made in is another one now".into()));
     }
-    rustix::fs::flock(&top, FlockOperation::NonBlockingLockExclusive)?;
+    lock(&top)?;
     let parent = descend(&top, &record.parent)?;
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(&parent, record.name.as_path(), flags, Mode::empty())?;
@@ -208,6 +234,25 @@ fn remove_one(record: &Record) -> Result<(), Left> {
         Errno::NOTEMPTY | Errno::EXIST => Left::Kept("it is not empty".into()),
         other => other.into(),
     })
+}
+
+/// Takes the exclusive lock. Containers hold the shared one as long as they live, so they are not waited for; somebody
+/// else who removes holds the exclusive one for a moment only.
+fn lock(top: &OwnedFd) -> Result<(), Left> {
+    for _ in 0..200 {
+        match rustix::fs::flock(top, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => {}
+            other => return other.map_err(Left::from),
+        }
+        match rustix::fs::flock(top, FlockOperation::NonBlockingLockShared) {
+            Err(Errno::WOULDBLOCK) => {
+                let moment = rustix::thread::Timespec { tv_sec: 0, tv_nsec: 500_000 };
+                let _ = rustix::thread::nanosleep(&moment);
+            }
+            _ => return Err(Left::InUse),
+        }
+    }
+    Err(Left::InUse)
 }
 
 /// Walks down from the top by names that are directories; a link on the way is an error, and so is another mount, which
@@ -315,6 +360,29 @@ mod tests {
         let cleaned = clean_up(&file);
         assert!(cleaned.left.is_empty() && cleaned.in_use.is_empty());
         assert!(!tree.has("a"));
+    }
+
+    #[test]
+    fn names_of_many_journals_are_removed_deepest_first() {
+        let tree = Tree::new("many");
+        let records =
+            [tree.record("", "a", true), tree.record("a", "b", true), tree.record("a/b", "f", false)];
+        let outcomes = remove_each(&[records[1].clone(), records[2].clone(), records[0].clone()]);
+        assert_eq!(outcomes, vec![Outcome::Removed; 3]);
+        assert!(!tree.has("a"));
+    }
+
+    #[test]
+    fn somebody_else_who_removes_is_waited_for() {
+        let tree = Tree::new("two-removers");
+        let record = tree.record("", "d", true);
+        let lock = rustix::fs::open(&tree.0, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        rustix::fs::flock(&lock, FlockOperation::LockExclusive).unwrap();
+        let other = std::thread::spawn(move || remove(vec![record]));
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        drop(lock);
+        assert!(other.join().unwrap().in_use.is_empty());
+        assert!(!tree.has("d"));
     }
 
     #[test]
