@@ -78,7 +78,11 @@ export interface SpawnOptions {
    * directory or an `O_PATH` one is refused. With 'inherit' the process is still in a session of its own: no job
    * control. @default 'pipe'
    */
-  stdio?: 'pipe' | 'inherit' | 'ignore' | readonly ('pipe' | 'inherit' | 'ignore' | number | null | undefined)[]
+  stdio?:
+    | 'pipe'
+    | 'inherit'
+    | 'ignore'
+    | readonly ('pipe' | 'inherit' | 'ignore' | number | null | undefined)[]
   /** @default { uid: 0, gid: 0 } */
   user?: User
   /**
@@ -182,7 +186,11 @@ export interface PreparedRootfs extends AsyncDisposable {
   /** Starts a command. */
   spawn(command: string, args?: readonly string[], options?: SpawnOptions): ContainerProcess
   /** Runs a command to its end. */
-  run(command: string, args: readonly string[] | undefined, options: RunOptions & { encoding: 'buffer' }): Promise<RunResult<Buffer>>
+  run(
+    command: string,
+    args: readonly string[] | undefined,
+    options: RunOptions & { encoding: 'buffer' },
+  ): Promise<RunResult<Buffer>>
   run(command: string, args?: readonly string[], options?: RunOptions): Promise<RunResult>
   /** Kills all that runs in it and takes everything down. Calling it again waits for the same. */
   close(): Promise<void>
@@ -336,7 +344,7 @@ export declare class Rootfs {
   /** Makes the root read-only; `recursive` also covers what the root directory brought along. */
   readonly(options?: ReadonlyRootOptions): this
   /**
-   * How mount events pass between the container's mounts and the host's; mount_namespaces(7).
+   * How mount events pass between the container's mounts and the host's; `mount_namespaces(7)`.
    * @param mode @default 'rslave'
    */
   propagation(mode: Propagation): this
@@ -364,7 +372,7 @@ export interface BindOptions {
   nosymfollow?: boolean
   /** When access times are written; mount(8). Also for submounts. @default the source's own mode */
   atime?: 'noatime' | 'relatime' | 'strictatime'
-  /** How mount events pass between the source and the container; mount_namespaces(7). @default 'rprivate' */
+  /** How mount events pass between the source and the container; `mount_namespaces(7)`. @default 'rprivate' */
   propagation?: Propagation
   /** A missing source is skipped and listed in `PreparedRootfs.skipped`. @default false */
   optional?: boolean
@@ -434,7 +442,7 @@ export interface IdMap {
   gids: Array<IdMapping>
 }
 
-/** A line of a user namespace's `uid_map` or `gid_map`; user_namespaces(7). */
+/** A line of a user namespace's `uid_map` or `gid_map`; `user_namespaces(7)`. */
 export interface IdMapping {
   /** First id in the container. */
   containerId: number
@@ -456,7 +464,7 @@ export interface MaskOptions {
   missing?: 'skip' | 'error'
 }
 
-/** A line of the container's mount table; proc_pid_mountinfo(5). */
+/** A line of the container's mount table; `proc_pid_mountinfo(5)`. */
 export interface MountInfo {
   /** The mount's id, which is used again after it is gone. */
   id: number
@@ -480,7 +488,7 @@ export interface MountInfo {
 
 /** Which namespaces the container has to itself; namespaces(7). It always has a mount namespace of its own. */
 export interface NamespaceOptions {
-  /** `true` maps the container's root to the calling user. @default true unless the caller has CAP_SYS_ADMIN */
+  /** `true` maps the container's root to the calling user. @default true unless the caller has `CAP_SYS_ADMIN` */
   user?: boolean | IdMap
   /** Processes. Without one, processes that leave the container's process group are not ended with it. @default true */
   pid?: boolean

@@ -2,7 +2,17 @@
 import { lstatSync } from 'node:fs'
 import { Rootfs, RootfsError } from 'rootfs'
 
-const PROGRAMS = ['/usr', '/bin', '/sbin', '/lib', '/lib32', '/lib64', '/libx32', '/etc/alternatives', '/etc/ld.so.cache']
+const PROGRAMS = [
+  '/usr',
+  '/bin',
+  '/sbin',
+  '/lib',
+  '/lib32',
+  '/lib64',
+  '/libx32',
+  '/etc/alternatives',
+  '/etc/ld.so.cache',
+]
 
 const rootfs = Rootfs.empty()
 for (const path of PROGRAMS.filter((path) => lstatSync(path, { throwIfNoEntry: false }))) {
@@ -40,7 +50,9 @@ try {
 
   // The first container has paid for the start of the supervisor.
   const { durationUs } = await rootfs.run('/bin/true')
-  console.log(`A container of its own for /bin/true, from the call until it is taken down: ${(durationUs / 1000).toFixed(2)} ms`)
+  console.log(
+    `A container of its own for /bin/true, from the call until it is taken down: ${(durationUs / 1000).toFixed(2)} ms`,
+  )
 } catch (error) {
   console.error(error)
   if (error instanceof RootfsError && error.hint) {

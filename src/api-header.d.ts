@@ -78,7 +78,11 @@ export interface SpawnOptions {
    * directory or an `O_PATH` one is refused. With 'inherit' the process is still in a session of its own: no job
    * control. @default 'pipe'
    */
-  stdio?: 'pipe' | 'inherit' | 'ignore' | readonly ('pipe' | 'inherit' | 'ignore' | number | null | undefined)[]
+  stdio?:
+    | 'pipe'
+    | 'inherit'
+    | 'ignore'
+    | readonly ('pipe' | 'inherit' | 'ignore' | number | null | undefined)[]
   /** @default { uid: 0, gid: 0 } */
   user?: User
   /**
@@ -182,7 +186,11 @@ export interface PreparedRootfs extends AsyncDisposable {
   /** Starts a command. */
   spawn(command: string, args?: readonly string[], options?: SpawnOptions): ContainerProcess
   /** Runs a command to its end. */
-  run(command: string, args: readonly string[] | undefined, options: RunOptions & { encoding: 'buffer' }): Promise<RunResult<Buffer>>
+  run(
+    command: string,
+    args: readonly string[] | undefined,
+    options: RunOptions & { encoding: 'buffer' },
+  ): Promise<RunResult<Buffer>>
   run(command: string, args?: readonly string[], options?: RunOptions): Promise<RunResult>
   /** Kills all that runs in it and takes everything down. Calling it again waits for the same. */
   close(): Promise<void>

@@ -26,14 +26,21 @@ export class RootfsError extends Error {
   }
 
   static {
-    Object.defineProperty(this.prototype, 'name', { value: 'RootfsError', writable: true, configurable: true })
+    Object.defineProperty(RootfsError.prototype, 'name', {
+      value: 'RootfsError',
+      writable: true,
+      configurable: true,
+    })
   }
 
   [inspect.custom](_depth: number, options: object, inspectNow: typeof inspect): string {
     const { stack: _stack, cause, ...fields } = this as Error & Record<string, unknown>
     const lines = [this.stack ?? `${this}`]
     for (const [key, value] of Object.entries(fields)) {
-      const text = typeof value === 'string' ? value : inspectNow(value, { ...options, compact: true, breakLength: Infinity })
+      const text =
+        typeof value === 'string'
+          ? value
+          : inspectNow(value, { ...options, compact: true, breakLength: Infinity })
       lines.push(`  ${key}: ${text}`)
     }
     if (cause !== undefined) {

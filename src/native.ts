@@ -124,14 +124,18 @@ function findPackage(platform: string): string {
     return dirname(require.resolve(`${name}/package.json`))
   } catch (cause) {
     tried.push(`the package ${name}`)
-    const other = platform.endsWith('gnu') ? platform.replace(/gnu$/, 'musl') : platform.replace(/musl$/, 'gnu')
+    const other = platform.endsWith('gnu')
+      ? platform.replace(/gnu$/, 'musl')
+      : platform.replace(/musl$/, 'gnu')
     const hints = [
       `run npm install again: optional dependencies such as ${name} must not be left out (--omit=optional)`,
       'a lock file or node_modules made on another platform has to be made again on this one',
     ]
     try {
       require.resolve(`rootfs-${other}/package.json`)
-      hints.unshift(`the package for the other C library, rootfs-${other}, is installed: it was installed by another Node.js`)
+      hints.unshift(
+        `the package for the other C library, rootfs-${other}, is installed: it was installed by another Node.js`,
+      )
     } catch {
       // That one is not there either.
     }
@@ -141,15 +145,21 @@ function findPackage(platform: string): string {
 
 function load(): { native: Native; supervisor: string } {
   if (process.platform !== 'linux' || !['x64', 'arm64'].includes(process.arch)) {
-    throw loadError(`rootfs works on Linux on x64 and arm64, and not on ${process.platform} ${process.arch}`, [], [])
+    throw loadError(
+      `rootfs works on Linux on x64 and arm64, and not on ${process.platform} ${process.arch}`,
+      [],
+      [],
+    )
   }
   const platform = `linux-${process.arch}-${libc()}`
   const directory = findPackage(platform)
   const supervisor = join(directory, 'rootfs-supervisor')
   if (!statSync(supervisor, { throwIfNoEntry: false })?.isFile()) {
-    throw loadError('rootfs: the supervisor is missing beside the addon', [supervisor], [
-      'install the package again: its file rootfs-supervisor must not be left out',
-    ])
+    throw loadError(
+      'rootfs: the supervisor is missing beside the addon',
+      [supervisor],
+      ['install the package again: its file rootfs-supervisor must not be left out'],
+    )
   }
   const addon = join(directory, `rootfs.${platform}.node`)
   try {

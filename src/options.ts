@@ -44,7 +44,12 @@ function take<T>(options: Checked, key: string, check: (value: unknown) => T): T
 }
 
 function abortSignal(value: unknown): AbortSignal {
-  if (typeof value !== 'object' || value === null || !('aborted' in value) || !('addEventListener' in value)) {
+  if (
+    typeof value !== 'object' ||
+    value === null ||
+    !('aborted' in value) ||
+    !('addEventListener' in value)
+  ) {
     throw invalidArgument('ERR_INVALID_ARG_TYPE', 'AbortSignal', 'signal', value)
   }
   return value as AbortSignal
@@ -185,7 +190,9 @@ export function prepareOptions(options: PrepareOptions | undefined): Preparation
   const preparation = takePreparation(left)
   const unknown = Object.keys(left)[0]
   if (unknown !== undefined) {
-    throw invalidArgument('ERR_INVALID_ARG_VALUE', 'known options (signal, verify, onStep)', 'options', { [unknown]: left[unknown] })
+    throw invalidArgument('ERR_INVALID_ARG_VALUE', 'known options (signal, verify, onStep)', 'options', {
+      [unknown]: left[unknown],
+    })
   }
   return { ...preparation, ...(signal && { signal }) }
 }

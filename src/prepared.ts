@@ -61,7 +61,10 @@ export async function waitUntilPrepared(
 }
 
 function closedError(): RootfsError {
-  return new RootfsError({ code: 'ERR_ROOTFS_CLOSED', message: 'the prepared root filesystem has been closed' })
+  return new RootfsError({
+    code: 'ERR_ROOTFS_CLOSED',
+    message: 'the prepared root filesystem has been closed',
+  })
 }
 
 export class PreparedRootfs implements Public {
@@ -127,14 +130,25 @@ export class PreparedRootfs implements Public {
     options: RunOptions & { encoding: 'buffer' },
   ): Promise<RunResult<Buffer>>
   run(command: string, args?: readonly string[], options?: RunOptions): Promise<RunResult>
-  async run(command: string, args?: readonly string[], options?: RunOptions): Promise<RunResult<string | Buffer>> {
+  async run(
+    command: string,
+    args?: readonly string[],
+    options?: RunOptions,
+  ): Promise<RunResult<string | Buffer>> {
     const begin = process.hrtime.bigint()
     const locate = callSite(this.run)
     this.#check()
     const { collection, collect, spawn } = runOptions(options)
     const { control, native: rest } = spawnOptions(spawn)
     const launched = native.spawn(this.#id, command, args, rest, collect, isAborted(control.signal))
-    return finish({ launched, place: { kind: 'child', container: this.#id }, control, collection, locate, begin })
+    return finish({
+      launched,
+      place: { kind: 'child', container: this.#id },
+      control,
+      collection,
+      locate,
+      begin,
+    })
   }
 
   spawn(command: string, args?: readonly string[], options?: SpawnOptions): ContainerProcess {

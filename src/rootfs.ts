@@ -9,7 +9,6 @@ import { ContainerProcess } from './process.ts'
 import { finish } from './run.ts'
 
 export class Rootfs extends native.Rootfs {
-  // biome-ignore lint/complexity/noUselessConstructor: it narrows the type, which is the contract
   constructor(directory: PathLike) {
     super(directory)
   }
@@ -45,15 +44,35 @@ export class Rootfs extends native.Rootfs {
     const locate = callSite(this.run)
     const { collection, collect, spawn } = runOptions(options)
     const { control, preparation, native: rest } = launchOptions(spawn)
-    const launched = native.launch(this, command, args, rest, preparation.native, collect, isAborted(control.signal))
+    const launched = native.launch(
+      this,
+      command,
+      args,
+      rest,
+      preparation.native,
+      collect,
+      isAborted(control.signal),
+    )
     const { onStep } = preparation
     return finish({ launched, place: { kind: 'first' }, control, collection, locate, onStep, begin })
   }
 
-  spawn(command: string, args?: readonly string[], options?: SpawnOptions & PrepareOptions): ContainerProcess {
+  spawn(
+    command: string,
+    args?: readonly string[],
+    options?: SpawnOptions & PrepareOptions,
+  ): ContainerProcess {
     const locate = callSite(this.spawn)
     const { control, preparation, native: rest } = launchOptions(options)
-    const launched = native.launch(this, command, args, rest, preparation.native, undefined, isAborted(control.signal))
+    const launched = native.launch(
+      this,
+      command,
+      args,
+      rest,
+      preparation.native,
+      undefined,
+      isAborted(control.signal),
+    )
     return new ContainerProcess(launched, { kind: 'first' }, control, locate, preparation.onStep)
   }
 }

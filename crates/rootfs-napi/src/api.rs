@@ -18,7 +18,7 @@ pub(crate) fn lossy(path: &PathBytes) -> String {
 
 /// Options of `Rootfs.empty`.
 #[napi(object, object_to_js = false)]
-pub struct EmptyOptions {
+pub(crate) struct EmptyOptions {
     /// How much it can hold; tmpfs(5), `size`. @default half of the machine's memory
     #[napi(ts_type = "Size")]
     pub size: Option<f64>,
@@ -28,14 +28,14 @@ pub struct EmptyOptions {
 
 /// Options of `defaults`.
 #[napi(object, object_to_js = false)]
-pub struct DefaultsOptions {
+pub(crate) struct DefaultsOptions {
     /// Whether `/sys/fs/cgroup` is mounted, read-only. @default true
     pub cgroup: Option<bool>,
 }
 
 /// Options of `bind`.
 #[napi(object, object_to_js = false)]
-pub struct BindOptions {
+pub(crate) struct BindOptions {
     /// Nothing can be written through it. Covers every mount below the source too. @default false
     pub readonly: Option<bool>,
     /// Bring mounts below the source along. @default true
@@ -51,7 +51,7 @@ pub struct BindOptions {
     /// When access times are written; mount(8). Also for submounts. @default the source's own mode
     #[napi(ts_type = "'noatime' | 'relatime' | 'strictatime'")]
     pub atime: Option<String>,
-    /// How mount events pass between the source and the container; mount_namespaces(7). @default 'rprivate'
+    /// How mount events pass between the source and the container; `mount_namespaces(7)`. @default 'rprivate'
     #[napi(ts_type = "Propagation")]
     pub propagation: Option<String>,
     /// A missing source is skipped and listed in `PreparedRootfs.skipped`. @default false
@@ -63,7 +63,7 @@ pub struct BindOptions {
 
 /// A file descriptor as the source of a bind.
 #[napi(object, object_to_js = false)]
-pub struct FdSource {
+pub(crate) struct FdSource {
     /// Of a directory or file, opened for anything or with `O_PATH`. It is duplicated at the call and can be closed
     /// afterwards. Not a memfd. Without privileges the file is found again by its path and must be the same inode.
     pub fd: f64,
@@ -71,7 +71,7 @@ pub struct FdSource {
 
 /// A path of the tree that is being built, as the source of a bind.
 #[napi(object, object_to_js = false)]
-pub struct InRootSource {
+pub(crate) struct InRootSource {
     /// Resolved inside the root when its turn comes: earlier mounts are there.
     #[napi(ts_type = "PathLike")]
     pub in_root: String,
@@ -79,7 +79,7 @@ pub struct InRootSource {
 
 /// Options of `tmpfs`. It is always `nosuid` and `nodev`; tmpfs(5).
 #[napi(object, object_to_js = false)]
-pub struct TmpfsOptions {
+pub(crate) struct TmpfsOptions {
     /// How much it can hold. @default half of the machine's memory
     #[napi(ts_type = "Size")]
     pub size: Option<f64>,
@@ -99,7 +99,7 @@ pub struct TmpfsOptions {
 
 /// Options of `proc`; proc(5), Mount options.
 #[napi(object, object_to_js = false)]
-pub struct ProcOptions {
+pub(crate) struct ProcOptions {
     /// @default false
     pub readonly: Option<bool>,
     /// What is hidden of other users' processes; the words need Linux 5.8. @default 'off'
@@ -112,14 +112,14 @@ pub struct ProcOptions {
 
 /// Options of `sysfs` and `cgroup`.
 #[napi(object, object_to_js = false)]
-pub struct ReadonlyOptions {
+pub(crate) struct ReadonlyOptions {
     /// As OCI runtimes have it. @default true
     pub readonly: Option<bool>,
 }
 
 /// Options of `dev`.
 #[napi(object, object_to_js = false)]
-pub struct DevOptions {
+pub(crate) struct DevOptions {
     /// How much /dev can hold. @default '64m'
     #[napi(ts_type = "Size")]
     pub size: Option<f64>,
@@ -129,7 +129,7 @@ pub struct DevOptions {
 
 /// Options of `mask`.
 #[napi(object, object_to_js = false)]
-pub struct MaskOptions {
+pub(crate) struct MaskOptions {
     /// What a path that doesn't exist gets: nothing, or an error. @default 'skip'
     #[napi(ts_type = "'skip' | 'error'")]
     pub missing: Option<String>,
@@ -137,14 +137,14 @@ pub struct MaskOptions {
 
 /// Options of `readonly`.
 #[napi(object, object_to_js = false)]
-pub struct ReadonlyRootOptions {
+pub(crate) struct ReadonlyRootOptions {
     /// Also covers the mounts that the root directory brought along. @default false
     pub recursive: Option<bool>,
 }
 
-/// A line of a user namespace's `uid_map` or `gid_map`; user_namespaces(7).
+/// A line of a user namespace's `uid_map` or `gid_map`; `user_namespaces(7)`.
 #[napi(object, object_to_js = false)]
-pub struct IdMapping {
+pub(crate) struct IdMapping {
     /// First id in the container.
     pub container_id: u32,
     /// First id outside.
@@ -156,7 +156,7 @@ pub struct IdMapping {
 /// The mappings of a user namespace. More than the caller's own id needs root, or subordinate ids in `/etc/subuid` and
 /// `/etc/subgid` with the programs `newuidmap` and `newgidmap`.
 #[napi(object, object_to_js = false)]
-pub struct IdMap {
+pub(crate) struct IdMap {
     /// Users. At most 340 lines that don't overlap.
     pub uids: Vec<IdMapping>,
     /// Groups, likewise.
@@ -165,7 +165,7 @@ pub struct IdMap {
 
 /// An existing namespace.
 #[napi(object, object_to_js = false)]
-pub struct NamespacePath {
+pub(crate) struct NamespacePath {
     /// Absolute, such as `/proc/PID/ns/net`.
     #[napi(ts_type = "PathLike")]
     pub path: String,
@@ -173,8 +173,8 @@ pub struct NamespacePath {
 
 /// Which namespaces the container has to itself; namespaces(7). It always has a mount namespace of its own.
 #[napi(object, object_to_js = false)]
-pub struct NamespaceOptions {
-    /// `true` maps the container's root to the calling user. @default true unless the caller has CAP_SYS_ADMIN
+pub(crate) struct NamespaceOptions {
+    /// `true` maps the container's root to the calling user. @default true unless the caller has `CAP_SYS_ADMIN`
     #[napi(ts_type = "boolean | IdMap")]
     pub user: Option<bool>,
     /// Processes. Without one, processes that leave the container's process group are not ended with it. @default true
@@ -195,7 +195,7 @@ pub struct NamespaceOptions {
 
 /// A mount in OCI form; runtime-spec config.md, Mounts.
 #[napi(object, object_to_js = false)]
-pub struct OciMount {
+pub(crate) struct OciMount {
     /// Where, in the root. A relative one is taken from `/`, with a plan warning.
     pub destination: String,
     /// A relative source of a bind is taken from the cwd at the call.
@@ -210,7 +210,7 @@ pub struct OciMount {
 /// A program that runs at a point of the container's life; runtime-spec config.md, POSIX-platform Hooks. It gets the
 /// container's state as JSON on standard input. When it fails, everything is undone and the error is `ERR_ROOTFS_HOOK`.
 #[napi(object, object_to_js = false)]
-pub struct OciHook {
+pub(crate) struct OciHook {
     /// The program; absolute.
     pub path: String,
     /// Arguments, the first being the program's name. @default [path]
@@ -226,7 +226,7 @@ pub struct OciHook {
 /// A step of a plan.
 #[napi(object, object_from_js = false)]
 #[derive(Clone, Debug)]
-pub struct Step {
+pub(crate) struct Step {
     /// What it does: `'namespaces'`, `'root'`, `'mount'`, `'device'`, `'symlink'`, `'hook'`, `'pivot'`,
     /// `'propagation'`, `'readonly'`, `'hostname'`, `'mask'`, `'verify'`.
     #[napi(readonly)]
@@ -247,7 +247,7 @@ pub struct Step {
 
 /// A step that was carried out.
 #[napi(object, object_from_js = false)]
-pub struct ExecutedStep {
+pub(crate) struct ExecutedStep {
     /// See `Step`.
     #[napi(readonly)]
     pub r#type: String,
@@ -277,7 +277,7 @@ pub struct ExecutedStep {
 /// Something that works, and that one should know.
 #[napi(object, object_from_js = false)]
 #[derive(Clone, Debug)]
-pub struct Warning {
+pub(crate) struct Warning {
     /// A short name, such as `'hidden-mount'`.
     #[napi(readonly)]
     pub code: String,
@@ -322,9 +322,9 @@ pub(crate) fn warning(warning: &plan::Warning) -> Warning {
     Warning { code: warning.code.clone(), message: warning.message.clone(), step: warning.step }
 }
 
-/// A line of the container's mount table; proc_pid_mountinfo(5).
+/// A line of the container's mount table; `proc_pid_mountinfo(5)`.
 #[napi(object, object_from_js = false)]
-pub struct MountInfo {
+pub(crate) struct MountInfo {
     /// The mount's id, which is used again after it is gone.
     pub id: f64,
     /// The id of the mount it is on.

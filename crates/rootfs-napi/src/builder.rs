@@ -307,7 +307,7 @@ impl Rootfs {
         Ok(this.object)
     }
 
-    /// How mount events pass between the container's mounts and the host's; mount_namespaces(7).
+    /// How mount events pass between the container's mounts and the host's; `mount_namespaces(7)`.
     /// @param mode @default 'rslave'
     #[napi(ts_args_type = "mode: Propagation", ts_return_type = "this")]
     pub fn propagation<'a>(&mut self, env: Env, this: This<'a>, mode: JsArg) -> Result<Object<'a>> {

@@ -302,18 +302,15 @@ impl Client {
         // A caller who has become somebody else must not keep an older, stronger supervisor.
         let identity = Identity::of_this_process();
         let current = state.supervisors.iter().rev().find(|supervisor| supervisor.identity == identity);
-        match current.map(|supervisor| supervisor.number) {
-            Some(number) => {
-                if let Err(error) = self.send_start(&mut state, number, id, theirs, beginning) {
-                    state.containers.remove(&id);
-                    return Err(error);
-                }
+        if let Some(number) = current.map(|supervisor| supervisor.number) {
+            if let Err(error) = self.send_start(&mut state, number, id, theirs, beginning) {
+                state.containers.remove(&id);
+                return Err(error);
             }
-            None => {
-                state.waiting.push((id, theirs, beginning));
-                state.starting = true;
-                self.wake();
-            }
+        } else {
+            state.waiting.push((id, theirs, beginning));
+            state.starting = true;
+            self.wake();
         }
         Ok(id)
     }
@@ -817,16 +814,17 @@ fn flush(state: &mut State) {
 fn deliver(state: &mut State, id: u64, child: u64, container: &Container, news: News) {
     let key = if child == 0 { id } else { child };
     let news = match state.collectors.get_mut(&key) {
-        Some(collector) => match collector.note(news) {
-            Some(news) => news,
-            None => {
+        Some(collector) => {
+            if let Some(news) = collector.note(news) {
+                news
+            } else {
                 let queued = collector.queued.filter(|_| collector.finished.report.is_some());
                 if let (Some(signal), Some(pidfd)) = (queued, pidfd_of(container, child)) {
                     send_signal(&pidfd, signal);
                 }
                 return finish_of(state, key, container);
             }
-        },
+        }
         None => news,
     };
     if let Some(sink) = state.environments.get(&container.environment) {
@@ -1078,11 +1076,9 @@ fn serve_container(state: &mut State, id: u64, container: &mut Container, mut fr
                 deliver(state, id, child, container, News::Spawned { pid, report: None });
             }
         }
-        Kind::SpawnFailed => {
-            if container.children.remove(&child).is_some() {
-                let error = frame.decode::<Error>().map_or_else(|_| closed(), Box::new);
-                deliver(state, id, child, container, News::Failed(error));
-            }
+        Kind::SpawnFailed if container.children.remove(&child).is_some() => {
+            let error = frame.decode::<Error>().map_or_else(|_| closed(), Box::new);
+            deliver(state, id, child, container, News::Failed(error));
         }
         Kind::ChildExited => {
             if container.children.remove(&child).is_some()
@@ -1091,17 +1087,9 @@ fn serve_container(state: &mut State, id: u64, container: &mut Container, mut fr
                 deliver(state, id, child, container, News::Exited(exit));
             }
         }
-        Kind::MountTable => {
-            if container.children.remove(&child).is_some() {
-                let text = frame.fds.first().and_then(|file| memfd::read_sealed(file, 256 << 20).ok());
-                deliver(
-                    state,
-                    id,
-                    child,
-                    container,
-                    News::Mounts(mountinfo::parse(&text.unwrap_or_default())),
-                );
-            }
+        Kind::MountTable if container.children.remove(&child).is_some() => {
+            let text = frame.fds.first().and_then(|file| memfd::read_sealed(file, 256 << 20).ok());
+            deliver(state, id, child, container, News::Mounts(mountinfo::parse(&text.unwrap_or_default())));
         }
         _ => {}
     }

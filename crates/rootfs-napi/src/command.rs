@@ -22,15 +22,15 @@ pub(crate) struct Command {
 /// Parses a command, its arguments, and those options that TypeScript leaves to us.
 pub(crate) fn parse(command: &JsArg, args: &JsArg, options: JsArg) -> Parsed<Command> {
     let command = path("command", command)?;
-    let mut argv = vec![command.as_bytes().to_vec()];
+    let mut words = vec![command.as_bytes().to_vec()];
     if *args != JsArg::Undefined {
-        argv.extend(array("args", args, text)?.into_iter().map(String::into_bytes));
+        words.extend(array("args", args, text)?.into_iter().map(String::into_bytes));
     }
     let mut options = Options::of_call(options)?;
     let user = options.take("user", user)?.unwrap_or_default();
     let process = ProcessSpec {
         command,
-        args: argv,
+        args: words,
         env: options.take("env", environment)?.unwrap_or_else(|| vec![DEFAULT_PATH.to_vec()]),
         cwd: options.take("cwd", working_directory)?,
         capabilities: options.take("capabilities", capabilities)?,

@@ -124,11 +124,11 @@ fn wanted(options: JsArg) -> Parsed<Option<Wanted>> {
     Ok(Some(Wanted { input, max_buffer }))
 }
 
+/// The ends of a command, those that go to JavaScript, and those that are collected here.
+type OpenStreams = ([OwnedFd; 3], [Option<OwnedFd>; 3], Option<Collection>);
+
 /// The streams of a command: those that are collected stay here, the others go to JavaScript.
-fn open_streams(
-    mut streams: [Stream; 3],
-    wanted: Option<Wanted>,
-) -> Parsed<([OwnedFd; 3], [Option<OwnedFd>; 3], Option<Collection>)> {
+fn open_streams(mut streams: [Stream; 3], wanted: Option<Wanted>) -> Parsed<OpenStreams> {
     if let Some(Wanted { input: None, .. }) = wanted
         && streams[0] == Stream::Pipe
     {
@@ -215,7 +215,7 @@ fn begin(
 
 /// Begins a container that stays, and waits for commands.
 #[napi(skip_typescript)]
-pub fn prepare(env: Env, rootfs: &Rootfs, options: JsArg, aborted: bool) -> Result<Launched> {
+pub(crate) fn prepare(env: Env, rootfs: &Rootfs, options: JsArg, aborted: bool) -> Result<Launched> {
     let environment = Environment::of(env)?;
     preparation(options)
         .and_then(|preparation| begin(environment.id, rootfs, None, &preparation, None, aborted))
@@ -223,9 +223,9 @@ pub fn prepare(env: Env, rootfs: &Rootfs, options: JsArg, aborted: bool) -> Resu
 }
 
 /// Begins a container that is one command. With `collect`, its output is collected and told at the end.
+#[allow(clippy::too_many_arguments, reason = "called from one place, for which an object would be slower")]
 #[napi(skip_typescript)]
-#[expect(clippy::too_many_arguments, reason = "a call from one place, which an object would make slower")]
-pub fn launch(
+pub(crate) fn launch(
     env: Env,
     rootfs: &Rootfs,
     command: JsArg,
@@ -265,7 +265,7 @@ fn spawn_in(
 
 /// Starts a command in a prepared container.
 #[napi(skip_typescript)]
-pub fn spawn(
+pub(crate) fn spawn(
     env: Env,
     container: f64,
     command: JsArg,
@@ -284,7 +284,7 @@ pub fn spawn(
 
 /// Asks for the mount table of a prepared container.
 #[napi(skip_typescript)]
-pub fn mounts(env: Env, container: f64) -> Result<f64> {
+pub(crate) fn mounts(env: Env, container: f64) -> Result<f64> {
     let request = Client::get().and_then(|client| client.mounts(id(container)));
     request
         .map(|request| Launched::new(request, [None, None, None]).id)
@@ -293,13 +293,13 @@ pub fn mounts(env: Env, container: f64) -> Result<f64> {
 
 /// Sends a signal to a command, or with 0 to the container's first process. `false` if it isn't there.
 #[napi(skip_typescript)]
-pub fn kill(container: f64, child: f64, signal: i32) -> bool {
+pub(crate) fn kill(container: f64, child: f64, signal: i32) -> bool {
     Client::get().is_ok_and(|client| client.kill(id(container), id(child), signal))
 }
 
 /// Has a container killed and taken down.
 #[napi(skip_typescript)]
-pub fn close(container: f64) {
+pub(crate) fn close(container: f64) {
     if let Ok(client) = Client::get() {
         client.close(id(container));
     }

@@ -37,7 +37,7 @@ impl Environment {
 
 /// Begins to serve an environment: errors are made by one function of it, and news are told to another.
 #[napi(skip_typescript)]
-pub fn initialize(
+pub(crate) fn initialize(
     env: Env,
     make_error: Function<'_, ErrorData, Unknown<'static>>,
     tell: Function<'_, JsEvent, ()>,

@@ -17,7 +17,7 @@ internal_object! {
         /// The command; 0 for the container itself.
         child as "child": f64,
         /// `step`, `ready`, `spawn`, `error`, `exit`, `closed`, `mounts`, `finished`.
-        kind as "kind": String,
+        kind as "kind": &'static str,
         ..
         /// Of `ready` and `spawn`.
         pid as "pid": i32,
@@ -48,9 +48,8 @@ impl JsEvent {
         let Event { container, child, plan, news } = event;
         let mut told = Self { container: number(container), child: number(child), ..Self::default() };
         let report = |told: &mut Self, report: &Report| {
-            told.skipped = Some(
-                report.skipped.iter().filter_map(|index| plan.steps.get(*index as usize)).map(step).collect(),
-            );
+            let skipped = report.skipped.iter().filter_map(|index| plan.steps.get(*index as usize));
+            told.skipped = Some(skipped.map(step).collect());
             told.warnings = Some(plan.warnings.iter().chain(&report.warnings).map(warning).collect());
         };
         told.kind = match news {
@@ -109,8 +108,7 @@ impl JsEvent {
                 told.mounts = Some(entries.into_iter().map(mount_info).collect());
                 "mounts"
             }
-        }
-        .to_owned();
+        };
         told
     }
 }

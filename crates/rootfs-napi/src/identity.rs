@@ -30,7 +30,7 @@ impl Identity {
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
             groups: groups.into_iter().map(rustix::fs::Gid::as_raw).collect(),
-            capabilities: process::own_capabilities().map(|(effective, _)| effective).unwrap_or(0),
+            capabilities: process::own_capabilities().map_or(0, |(effective, _)| effective),
             namespaces,
         }
     }

@@ -40,9 +40,11 @@ fn read(value: &Unknown<'_>, depth: usize) -> Result<JsArg> {
     Ok(match value.get_type()? {
         ValueType::Undefined => JsArg::Undefined,
         ValueType::Null => JsArg::Null,
-        // SAFETY (all casts here): the type of the value was asked for in this very match.
+        // SAFETY: the type of the value was asked for in this very match.
         ValueType::Boolean => JsArg::Bool(unsafe { value.cast() }?),
+        // SAFETY: as above.
         ValueType::Number => JsArg::Number(unsafe { value.cast() }?),
+        // SAFETY: as above.
         ValueType::String => JsArg::String(unsafe { value.cast() }?),
         ValueType::Object => return read_object(value, depth),
         ValueType::Function => JsArg::Other("a function"),
@@ -102,6 +104,7 @@ macro_rules! internal_object {
     ) => {
         $(#[$meta])*
         #[derive(Default)]
+        #[allow(unreachable_pub, reason = "the functions that napi-derive exports are public")]
         pub struct $name {
             $($(#[$doc])* pub(crate) $field: $type,)*
             $($(#[$optional_doc])* pub(crate) $optional: Option<$optional_type>,)*

@@ -8,6 +8,10 @@
 //! * [`client`]: the one thread that speaks with the supervisor and with every container, and [`identity`] who it is.
 //! * [`failure`] and [`event`]: how errors and news get to JavaScript.
 
+// What napi-derive makes of a function needs owned arguments.
+#![cfg_attr(test, allow(dead_code, reason = "in unit tests napi-derive exports nothing"))]
+#![allow(clippy::needless_pass_by_value, reason = "the values that Node.js hands over are owned")]
+
 mod api;
 mod argument;
 mod builder;

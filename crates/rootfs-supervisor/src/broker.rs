@@ -68,7 +68,7 @@ pub(crate) fn ask(
     };
     match frame.decode::<Answer<bool>>() {
         Ok(Answer::Done(value)) => Ok((value, frame.fds)),
-        Ok(Answer::Failed(error)) => Err(Box::new(error)),
+        Ok(Answer::Failed(error)) => Err(error),
         Err(error) => Err(connection_error("the opener's answer", &error)),
     }
 }
@@ -77,7 +77,7 @@ pub(crate) fn ask(
 pub(crate) fn answer(socket: BorrowedFd<'_>, result: Result<(bool, Option<OwnedFd>)>) {
     let (answer, fd) = match result {
         Ok((value, fd)) => (Answer::Done(value), fd),
-        Err(error) => (Answer::Failed(*error), None),
+        Err(error) => (Answer::Failed(error), None),
     };
     let fds: Vec<BorrowedFd<'_>> = fd.iter().map(AsFd::as_fd).collect();
     // A first process that is gone needs no answer.

@@ -217,7 +217,7 @@ impl FirstProcess {
         process::set_dumpable(false).context(ErrorCode::Supervisor, || "PR_SET_DUMPABLE")?;
         match frame.decode::<Answer<()>>() {
             Ok(Answer::Done(())) if frame.kind == Kind::Mapped => {}
-            Ok(Answer::Failed(error)) => return Err(Box::new(error)),
+            Ok(Answer::Failed(error)) => return Err(error),
             _ => return Err(Error::new(ErrorCode::Supervisor, "the supervisor says something unexpected")),
         }
         let what = || "the root of the user namespace can't be become: is id 0 mapped?";
@@ -272,7 +272,7 @@ impl FirstProcess {
             let frame = protocol::receive(opener).map_err(|error| connection_error("the opener", &error))?;
             let batch = match frame.decode::<Answer<SourceBatch>>() {
                 Ok(Answer::Done(batch)) if batch.sources.len() == frame.fds.len() => batch,
-                Ok(Answer::Failed(error)) => return Err(Box::new(error)),
+                Ok(Answer::Failed(error)) => return Err(error),
                 _ => return Err(Error::new(ErrorCode::Supervisor, "the opener says something unexpected")),
             };
             for (description, mount) in batch.sources.into_iter().zip(frame.fds) {

@@ -1,6 +1,7 @@
 //! Hook programs: the container's state on stdin, their output kept for the error, killed when their time is over.
 
 use std::ffi::CString;
+use std::fmt::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rootfs::error::{Error, ErrorCode, Result};
@@ -114,7 +115,7 @@ fn said(output: &OwnedFd, errors: &OwnedFd) -> String {
         let length = rustix::io::pread(fd, &mut bytes, 0).unwrap_or(0);
         let words = String::from_utf8_lossy(&bytes[..length]);
         if !words.trim().is_empty() {
-            text.push_str(&format!(", {name}: {}", words.trim()));
+            let _ = write!(text, ", {name}: {}", words.trim());
         }
     }
     text

@@ -54,10 +54,7 @@ impl Opener<'_> {
 
     fn serve(&self) -> Result<()> {
         let kernel = Linux::default();
-        let payload = match crate::first_process::read_payload(self.payload) {
-            Ok(payload) => payload,
-            Err(error) => return Err(error),
-        };
+        let payload = crate::first_process::read_payload(self.payload)?;
         if payload.rest.privileged
             && let Some(map) = &self.start.user
         {
@@ -79,7 +76,7 @@ impl Opener<'_> {
         let opened = match sources::open(kernel, &payload.plan, &request) {
             Ok(opened) => opened.into_list(),
             Err(error) => {
-                let answer: Answer<SourceBatch> = Answer::Failed((*error).clone());
+                let answer: Answer<SourceBatch> = Answer::Failed(error.clone());
                 let _ = protocol::send(self.socket, Kind::Sources, 0, &protocol::encode(&answer), &[]);
                 return Err(error);
             }
@@ -179,7 +176,7 @@ impl Opener<'_> {
         let frame = answer.map_err(|error| broker::connection_error("a helper process", &error))?;
         match frame.decode::<Answer<bool>>() {
             Ok(Answer::Done(_)) => Ok(()),
-            Ok(Answer::Failed(error)) => Err(Box::new(error)),
+            Ok(Answer::Failed(error)) => Err(error),
             Err(error) => Err(broker::connection_error("a helper process", &error)),
         }
     }

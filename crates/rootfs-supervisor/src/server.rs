@@ -20,8 +20,6 @@ use crate::idmap;
 use crate::opener::Opener;
 
 const RLIMIT_NOFILE: u32 = 7;
-/// Descriptors that always come with a request, before the optional ones.
-const FIXED_FDS: usize = 6;
 
 /// What an event is about: a number that the kernel keeps for us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -276,7 +274,6 @@ impl Server {
         if sources.len() != start.sources as usize {
             return Err(wrong("the number of sources"));
         }
-        debug_assert!(FIXED_FDS == 6);
         let (control, first_control) = pair()?;
         let (opener_end, first_opener) = if start.opener {
             let (here, there) = pair()?;
@@ -434,7 +431,7 @@ impl Server {
         let journals: Vec<(u64, &OwnedFd)> =
             ids.iter().filter_map(|id| Some((*id, &self.containers.get(id)?.journal))).collect();
         let started = rustix::fs::memfd_create(c"rootfs-cleaned", rustix::fs::MemfdFlags::CLOEXEC)
-            .map_err(|errno| errno.raw_os_error())
+            .map_err(rustix::io::Errno::raw_os_error)
             .and_then(|result| {
                 let fork = process::fork(process::CloneRequest::default()).map_err(|call| call.errno)?;
                 Ok((fork, result))
@@ -471,8 +468,8 @@ impl Server {
         let _ = process::wait_for(cleaner.pidfd.as_fd());
         let _ = epoll::delete(&self.epoll, &cleaner.pidfd);
         let bytes = memfd::read(&cleaner.result, 64 << 20).unwrap_or_default();
-        let cleaned = protocol::decode::<Cleaned>(&bytes).unwrap_or_default();
-        self.finish_cleaning(&cleaner.containers, cleaned);
+        let found = protocol::decode::<Cleaned>(&bytes).unwrap_or_default();
+        self.finish_cleaning(&cleaner.containers, found);
         self.clean();
     }
 
@@ -558,7 +555,7 @@ fn clean_now(journals: &[(u64, &OwnedFd)], pending: Vec<Record>) -> Cleaned {
 fn answer_mapped(control: &OwnedFd, result: Result<()>) {
     let answer = match result {
         Ok(()) => Answer::Done(()),
-        Err(error) => Answer::Failed(*error),
+        Err(error) => Answer::Failed(error),
     };
     let _ = protocol::send(control, Kind::Mapped, 0, &protocol::encode(&answer), &[]);
 }

@@ -6,6 +6,8 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
+
 use rootfs::execute::Level;
 use rootfs::protocol::Exit;
 use rootfs::spec::{Hook, HookPoint, Root};
@@ -33,7 +35,6 @@ fn check(cell: Cell, level: Level, hooks: bool, mountpoints: bool) {
     let evidence = scratch.0.join("evidence");
     if hooks {
         std::fs::write(&evidence, "").unwrap();
-        use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(&evidence, std::fs::Permissions::from_mode(0o666)).unwrap();
         let script = |point: &str, what: &str| {
             format!("{{ echo {point}; {what}; cat; echo; }} >> {}", evidence.display())

@@ -4,6 +4,7 @@
 mod support;
 
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use rootfs::error::ErrorCode;
@@ -201,7 +202,6 @@ fn the_supervisor_cannot_be_looked_into() {
     let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
     assert!(environment.is_empty(), "{}", String::from_utf8_lossy(&environment));
     // Not dumpable: its files belong to root although it is an ordinary user's.
-    use std::os::unix::fs::MetadataExt;
     assert_eq!(std::fs::metadata(format!("/proc/{pid}/mem")).unwrap().uid(), 0);
     let fds: Vec<_> = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().collect();
     assert_eq!(fds.len(), 5, "the standard three, the socket and the epoll");

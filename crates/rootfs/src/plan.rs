@@ -3,7 +3,7 @@
 //! Every step belongs to a [`Stage`], and stages only go forward. How a step is carried out (which kernel calls, which
 //! strategy) is decided at execution and reported there.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use serde::{Deserialize, Serialize};
 
@@ -378,8 +378,7 @@ impl fmt::Display for Plan {
         for row in &rows {
             let mut line = format!("{:>1$}", row[0], widths[0]);
             for column in 1..4 {
-                line.push_str("  ");
-                line.push_str(&format!("{:<1$}", row[column], widths[column]));
+                write!(line, "  {:<1$}", row[column], widths[column])?;
             }
             line.push_str("  ");
             line.push_str(&row[4]);
@@ -426,7 +425,7 @@ impl Builder {
         self.push(Action::Root { root: spec.root.clone(), propagation });
         let readonly_later = self.plan_mounts(spec);
         self.plan_devices(spec);
-        self.plan_hooks(spec, |point| point.needs_attached_tree());
+        self.plan_hooks(spec, super::spec::HookPoint::needs_attached_tree);
         self.push(Action::Pivot);
         if matches!(propagation.kind, PropagationType::Shared | PropagationType::Unbindable) {
             self.push(Action::Propagation(propagation));
@@ -581,7 +580,7 @@ fn planned_devices(spec: &RootfsSpec) -> Vec<Device> {
     devices
 }
 
-fn unique<'a, T>(items: &'a [T], path: impl Fn(&T) -> &PathBytes) -> Vec<&'a T> {
+fn unique<T>(items: &[T], path: impl Fn(&T) -> &PathBytes) -> Vec<&T> {
     let mut seen = std::collections::BTreeSet::new();
     items.iter().filter(|item| seen.insert(path(item).normalized())).collect()
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::path::PathBytes;
 
 /// Who a process is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct User {
     /// User id, as the container sees it.
     pub uid: u32,
@@ -15,12 +15,6 @@ pub struct User {
     pub additional_gids: Vec<u32>,
     /// File mode creation mask; 0022 when nothing is given.
     pub umask: Option<u32>,
-}
-
-impl Default for User {
-    fn default() -> Self {
-        Self { uid: 0, gid: 0, additional_gids: Vec::new(), umask: None }
-    }
 }
 
 /// Capability sets, as bits; `capabilities(7)`.

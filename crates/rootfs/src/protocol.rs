@@ -92,6 +92,7 @@ pub struct Hello {
 /// Descriptors, in this order: the payload (a sealed memfd with a [`Payload`]), the first process's socket, the
 /// journal, stdin, stdout, stderr, the cgroup directory if `cgroup`, then `sources` bind sources.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub struct Start {
     /// The mapping of a new user namespace.
     pub user: Option<IdMap>,
@@ -404,7 +405,7 @@ pub enum Answer<T> {
     /// It is done.
     Done(T),
     /// It failed.
-    Failed(Error),
+    Failed(Box<Error>),
 }
 
 #[cfg(test)]

@@ -336,7 +336,7 @@ impl RootfsSpec {
             }
         }
         for (index, mount) in self.mounts.iter().enumerate() {
-            self.validate_mount(mount).map_err(|mut error| {
+            Self::validate_mount(mount).map_err(|mut error| {
                 error.message = format!("mounts[{index}]: {}", error.message);
                 error.destination = Some(mount.destination.clone());
                 error
@@ -384,7 +384,7 @@ impl RootfsSpec {
         Ok(())
     }
 
-    fn validate_mount(&self, mount: &Mount) -> Result<()> {
+    fn validate_mount(mount: &Mount) -> Result<()> {
         check_path("destination", &mount.destination)?;
         match &mount.kind {
             MountKind::Bind { source, within, .. } => {

@@ -59,6 +59,7 @@ impl Level {
 
 /// The facts about where a plan is carried out.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub struct Setting {
     /// How mounts are made.
     pub level: Level,
@@ -208,7 +209,7 @@ impl<'a> Execution<'a> {
     pub fn run(mut self) -> Result<Outcome> {
         for step in &self.plan.steps {
             let begin = Instant::now();
-            let done = self.carry_out(step).map_err(|error| self.locate(error, step))?;
+            let done = self.carry_out(step).map_err(|error| Self::locate(error, step))?;
             if done.skipped {
                 self.report.skipped.push(step.index);
             }
@@ -231,7 +232,7 @@ impl<'a> Execution<'a> {
     }
 
     /// Adds to an error where in the plan it happened.
-    fn locate(&self, mut error: Box<Error>, step: &Step) -> Box<Error> {
+    fn locate(mut error: Box<Error>, step: &Step) -> Box<Error> {
         error.step = Some(step.index);
         error.destination = error.destination.or_else(|| step.action.destination());
         error.source = error.source.or_else(|| step.action.source());
@@ -528,14 +529,14 @@ impl Ground<'_> {
             Ok(directory) => directory,
             // A file has nothing below it.
             Err(call) if call.is(Errno::ENOTDIR) => return Ok(false),
-            Err(call) if call.is(Errno::EACCES) => match self.surroundings.open_directory(fd.as_fd()) {
-                Ok(directory) => directory,
-                // What can't be read can't be locked. Nothing is made in it then, see `make`.
-                Err(_) => {
+            Err(call) if call.is(Errno::EACCES) => {
+                let Ok(directory) = self.surroundings.open_directory(fd.as_fd()) else {
+                    // What can't be read can't be locked. Nothing is made in it then, see `make`.
                     self.trees[position].locked = false;
                     return Ok(false);
-                }
-            },
+                };
+                directory
+            }
             Err(call) => {
                 return Err(Error::from_call(ErrorCode::Mount, "a host tree can't be opened", &call));
             }

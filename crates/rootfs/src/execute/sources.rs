@@ -372,22 +372,19 @@ fn make_device(
     map: &IdMap,
     step: u32,
 ) -> Result<Opened> {
-    let tmpfs = match directory {
-        Some(tmpfs) => tmpfs,
-        None => {
-            let mode = [("mode".to_owned(), Some("755".to_owned()))];
-            let tmpfs = super::mounts::make_filesystem(kernel, "tmpfs", None, &[], &mode, 0)?;
-            directory.insert(tmpfs)
-        }
+    let tmpfs = if let Some(tmpfs) = directory {
+        tmpfs
+    } else {
+        let mode = [("mode".to_owned(), Some("755".to_owned()))];
+        let tmpfs = super::mounts::make_filesystem(kernel, "tmpfs", None, &[], &mode, 0)?;
+        directory.insert(tmpfs)
     };
-    let (uid, gid) = match (IdMap::to_host(&map.uids, device.uid), IdMap::to_host(&map.gids, device.gid)) {
-        (Some(uid), Some(gid)) => (uid, gid),
-        _ => {
-            return Err(Error::new(
-                ErrorCode::Device,
-                format!("owner {}:{} is not mapped in the user namespace", device.uid, device.gid),
-            ));
-        }
+    let owner = (IdMap::to_host(&map.uids, device.uid), IdMap::to_host(&map.gids, device.gid));
+    let (Some(uid), Some(gid)) = owner else {
+        return Err(Error::new(
+            ErrorCode::Device,
+            format!("owner {}:{} is not mapped in the user namespace", device.uid, device.gid),
+        ));
     };
     let name = PathBytes::from(step.to_string());
     let what = || format!("{} can't be made", device.path);

@@ -220,7 +220,7 @@ impl Kernel for Linux {
             resolve.set(ResolveFlags::NO_SYMLINKS, follow == Follow::None);
             match rustix::fs::openat2(root, path.as_path(), flags, Mode::empty(), resolve) {
                 Err(Errno::NOSYS | Errno::PERM) if self.openat2.get().is_none() => {
-                    self.openat2.set(Some(false))
+                    self.openat2.set(Some(false));
                 }
                 result => {
                     self.openat2.set(Some(true));

@@ -72,7 +72,7 @@ pub fn fork(request: CloneRequest<'_>) -> SysResult<Fork> {
     unshare(libc::CLONE_THREAD)?;
     let mut pidfd: libc::c_int = -1;
     let mut args = CloneArgs {
-        flags: request.namespaces | libc::CLONE_PIDFD.cast_unsigned() as u64,
+        flags: request.namespaces | u64::from(libc::CLONE_PIDFD.cast_unsigned()),
         pidfd: (&raw mut pidfd).addr() as u64,
         exit_signal: libc::SIGCHLD.cast_unsigned().into(),
         ..CloneArgs::default()
@@ -408,10 +408,10 @@ pub fn execute(path: &CString, args: &[CString], env: &[CString]) -> SysError {
     let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
         list.iter().map(|item| item.as_ptr()).chain([std::ptr::null()]).collect()
     };
-    let (argv, envp) = (pointers(args), pointers(env));
+    let (arguments, environment) = (pointers(args), pointers(env));
     // SAFETY: both arrays end with a null pointer and outlive the call, and so do the strings they point to.
     unsafe {
-        libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr());
+        libc::execve(path.as_ptr(), arguments.as_ptr(), environment.as_ptr());
     }
     last_error("execve", format!("{path:?}"))
 }
@@ -424,6 +424,8 @@ pub fn exit(status: i32) -> ! {
 
 /// Brings up the loopback device of this network namespace.
 pub fn loopback_up() -> SysResult<()> {
+    #[expect(clippy::cast_possible_truncation, reason = "the low bits")]
+    const UP: i16 = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
     // SAFETY: takes no memory.
     let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
     let socket = owned(check(socket.into(), "socket", || "AF_INET".into())?);
@@ -433,8 +435,7 @@ pub fn loopback_up() -> SysResult<()> {
         for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
             *to = (*from).cast_signed();
         }
-        request.ifr_ifru.ifru_flags =
-            i16::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or(libc::IFF_UP as i16);
+        request.ifr_ifru.ifru_flags = UP;
         libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request)
     };
     check(result.into(), "ioctl", || "SIOCSIFFLAGS, lo".into()).map(drop)

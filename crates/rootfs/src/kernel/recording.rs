@@ -199,7 +199,7 @@ impl Kernel for Recording {
             (Handle::Place(path), Some(procfs)) => path.starts_with(procfs),
             _ => false,
         };
-        Ok(if below { PROC_SUPER_MAGIC } else { 0x1021_994 })
+        Ok(if below { PROC_SUPER_MAGIC } else { 0x0102_1994 })
     }
 
     fn read_link(&self, link: BorrowedFd<'_>) -> SysResult<PathBytes> {
