@@ -9,6 +9,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use rootfs::error::{Error, ErrorCode, Result};
 use rootfs::journal;
@@ -16,7 +17,9 @@ use rootfs::kernel::memfd;
 use rootfs::kernel::supervisor_process::{self, Executable, SupervisorProcess};
 use rootfs::mountinfo;
 use rootfs::plan::Plan;
-use rootfs::protocol::{self, ExecutedStep, Exit, Frame, FrameError, Kind, Leftover, MAX_FDS, Report, Start};
+use rootfs::protocol::{
+    self, Ended, ExecutedStep, Exit, Frame, FrameError, Kind, Leftover, MAX_FDS, Report, Start,
+};
 use rustix::event::{EventfdFlags, epoll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, UCred};
 use rustix::process::Signal;
@@ -136,6 +139,22 @@ struct Container {
     children: BTreeMap<u64, Option<Arc<OwnedFd>>>,
 }
 
+/// A first process that waits to be asked for something.
+struct SpareProcess {
+    id: u64,
+    supervisor: u64,
+    start: Start,
+    socket: OwnedFd,
+    journal: OwnedFd,
+    pid: i32,
+    pidfd: OwnedFd,
+    /// When it is given up.
+    until: Instant,
+}
+
+/// How long a first process waits that nobody needs.
+const SPARE_LIFETIME: Duration = Duration::from_secs(5);
+
 /// A frame that waits until it can be sent.
 struct Unsent {
     socket: Arc<OwnedFd>,
@@ -155,6 +174,7 @@ struct State {
     containers: BTreeMap<u64, Container>,
     environments: BTreeMap<u64, Sink>,
     unsent: Vec<Unsent>,
+    spares: Vec<SpareProcess>,
     path: Option<CString>,
     /// By the number of the container that is one command, or of the command.
     collectors: BTreeMap<u64, Collector>,
@@ -212,6 +232,49 @@ impl Token {
 
 fn closed() -> Box<Error> {
     Error::new(ErrorCode::Closed, "the container has ended")
+}
+
+impl Container {
+    fn new(beginning: &Beginning, socket: OwnedFd, journal: OwnedFd) -> Self {
+        Self {
+            supervisor: 0,
+            environment: beginning.environment,
+            plan: Arc::clone(&beginning.plan),
+            one_command: beginning.one_command,
+            socket: Arc::new(socket),
+            journal,
+            process: None,
+            report: None,
+            failure: None,
+            silent: false,
+            told: false,
+            children: BTreeMap::new(),
+        }
+    }
+}
+
+impl SpareProcess {
+    fn from_frame(supervisor: u64, frame: Frame) -> Option<Self> {
+        let id = frame.id;
+        let protocol::Spare { start, pid } = frame.decode().ok()?;
+        let mut fds = frame.fds.into_iter();
+        let (socket, journal, pidfd) = (fds.next()?, fds.next()?, fds.next()?);
+        rustix::io::ioctl_fionbio(&socket, true).ok()?;
+        let until = Instant::now() + SPARE_LIFETIME;
+        Some(Self { id, supervisor, start, socket, journal, pid, pidfd, until })
+    }
+}
+
+/// The spare process that can do what is asked for, if there is one.
+fn take_spare(state: &mut State, supervisor: u64, beginning: &Beginning) -> Option<SpareProcess> {
+    // Its request is one message.
+    if beginning.sources.len() > MAX_FDS - 4 || state.spares.is_empty() {
+        return None;
+    }
+    let wanted = beginning.start.without_sources();
+    let position =
+        state.spares.iter().position(|spare| spare.supervisor == supervisor && spare.start == wanted)?;
+    Some(state.spares.remove(position))
 }
 
 impl Client {
@@ -272,39 +335,36 @@ impl Client {
 
     /// Begins a container. What comes of it is told as news.
     pub(crate) fn start(&self, mut beginning: Beginning) -> Result<u64> {
+        // A caller who has become somebody else must not keep an older, stronger supervisor.
+        let identity = Identity::of_this_process();
+        let mut state = self.state();
+        let current = state.supervisors.iter().rev().find(|supervisor| supervisor.identity == identity);
+        let current = current.map(|supervisor| supervisor.number);
+        if let Some(spare) = current.and_then(|number| take_spare(&mut state, number, &beginning)) {
+            let Beginning { payload, streams, sources, .. } = &beginning;
+            let fds: Vec<BorrowedFd<'_>> =
+                std::iter::once(payload).chain(streams).chain(sources).map(AsFd::as_fd).collect();
+            // Its socket is empty, so this doesn't wait. Where it fails, the process was ended by somebody else, and the
+            // container gets another.
+            if protocol::send_as(&spare.socket, Kind::Begin, spare.id, &[], &fds, Some(sender())).is_ok() {
+                let mut container = Container::new(&beginning, spare.socket, spare.journal);
+                container.supervisor = spare.supervisor;
+                container.process = Some((spare.pid, Arc::new(spare.pidfd)));
+                self.add_container(&mut state, spare.id, container, &mut beginning)?;
+                return Ok(spare.id);
+            }
+        }
         let id = self.number();
         let (ours, theirs) = socket_pair()?;
         let journal = rustix::fs::memfd_create(c"rootfs-journal", rustix::fs::MemfdFlags::CLOEXEC).map_err(
             |errno| Error::new(ErrorCode::Supervisor, format!("the journal can't be made: {errno}")),
         )?;
-        let container = Container {
-            supervisor: 0,
-            environment: beginning.environment,
-            plan: Arc::clone(&beginning.plan),
-            one_command: beginning.one_command,
-            socket: Arc::new(ours),
-            journal,
-            process: None,
-            report: None,
-            failure: None,
-            silent: false,
-            told: false,
-            children: BTreeMap::new(),
-        };
-        let mut state = self.state();
-        if beginning.watch {
-            self.watch(container.socket.as_fd(), Token::Container(id))?;
-        }
-        state.containers.insert(id, container);
-        if let Some(collection) = beginning.collection.take() {
-            self.collect(&mut state, id, 0, id, collection)?;
-        }
-        // A caller who has become somebody else must not keep an older, stronger supervisor.
-        let identity = Identity::of_this_process();
-        let current = state.supervisors.iter().rev().find(|supervisor| supervisor.identity == identity);
-        if let Some(number) = current.map(|supervisor| supervisor.number) {
+        let container = Container::new(&beginning, ours, journal);
+        self.add_container(&mut state, id, container, &mut beginning)?;
+        if let Some(number) = current {
             if let Err(error) = self.send_start(&mut state, number, id, theirs, beginning) {
                 state.containers.remove(&id);
+                state.collectors.remove(&id);
                 return Err(error);
             }
         } else {
@@ -313,6 +373,28 @@ impl Client {
             self.wake();
         }
         Ok(id)
+    }
+
+    /// Takes a container in. One that can't be is ended.
+    fn add_container(
+        &self,
+        state: &mut State,
+        id: u64,
+        container: Container,
+        beginning: &mut Beginning,
+    ) -> Result<()> {
+        let watched =
+            if beginning.watch { self.watch(container.socket.as_fd(), Token::Container(id)) } else { Ok(()) };
+        state.containers.insert(id, container);
+        let added = watched.and_then(|()| match beginning.collection.take() {
+            Some(collection) => self.collect(state, id, 0, id, collection),
+            None => Ok(()),
+        });
+        if added.is_err() {
+            self.send_close(state, id);
+            state.containers.remove(&id);
+        }
+        added
     }
 
     fn watch(&self, fd: BorrowedFd<'_>, token: Token) -> Result<()> {
@@ -500,8 +582,7 @@ impl Client {
         let mut events = Vec::with_capacity(256);
         loop {
             events.clear();
-            let timeout = (!self.state().unsent.is_empty())
-                .then_some(rustix::event::Timespec { tv_sec: 0, tv_nsec: 1_000_000 });
+            let timeout = self.patience();
             match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
                 Ok(_) => {}
                 Err(rustix::io::Errno::INTR) => continue,
@@ -531,6 +612,29 @@ impl Client {
             if self.state().starting {
                 self.start_supervisor();
             }
+        }
+    }
+
+    /// How long the thread waits for events: until something can be sent again, or a spare process is given up.
+    fn patience(&self) -> Option<rustix::event::Timespec> {
+        let mut state = self.state();
+        if !state.unsent.is_empty() {
+            return Some(rustix::event::Timespec { tv_sec: 0, tv_nsec: 1_000_000 });
+        }
+        let now = Instant::now();
+        while let Some(position) = state.spares.iter().position(|spare| spare.until <= now) {
+            self.give_up_spare(&mut state, position);
+        }
+        let until = state.spares.iter().map(|spare| spare.until).min()?;
+        rustix::event::Timespec::try_from(until.saturating_duration_since(now)).ok()
+    }
+
+    /// Has a spare process ended by its supervisor.
+    fn give_up_spare(&self, state: &mut State, position: usize) {
+        let spare = state.spares.remove(position);
+        let supervisor = state.supervisors.iter().find(|known| known.number == spare.supervisor);
+        if let Some(socket) = supervisor.map(|known| Arc::clone(&known.socket)) {
+            self.send(state, &socket, Kind::Close, spare.id, Vec::new(), Vec::new());
         }
     }
 
@@ -575,6 +679,7 @@ impl Client {
             if Some(supervisor.number) == newest || used.contains(&supervisor.number) {
                 kept.push(supervisor);
             } else {
+                state.spares.retain(|spare| spare.supervisor != supervisor.number);
                 let _ = epoll::delete(&self.epoll, &*supervisor.socket);
                 drop(supervisor.socket);
                 supervisor_process::reap(supervisor.process.pid);
@@ -618,16 +723,27 @@ impl Client {
                 return;
             };
             match protocol::receive(&*socket) {
-                Ok(frame) => self.serve_supervisor(state, frame),
+                Ok(frame) => self.serve_supervisor(state, number, frame),
                 Err(FrameError::WouldBlock) => return,
                 Err(_) => return self.lose_supervisor(state, number),
             }
         }
     }
 
-    fn serve_supervisor(&self, state: &mut State, frame: Frame) {
+    fn serve_supervisor(&self, state: &mut State, number: u64, frame: Frame) {
         let id = frame.id;
         match frame.kind {
+            Kind::Spare => {
+                if let Some(spare) = SpareProcess::from_frame(number, frame) {
+                    // One is enough: an older one is for something that is not asked for any more.
+                    while let Some(position) =
+                        state.spares.iter().position(|older| older.supervisor == number)
+                    {
+                        self.give_up_spare(state, position);
+                    }
+                    state.spares.push(spare);
+                }
+            }
             Kind::Refused => {
                 let error = frame.decode::<Error>().map_or_else(|_| closed(), Box::new);
                 fail(state, id, error);
@@ -635,23 +751,33 @@ impl Client {
             Kind::Exited => {
                 // What the first process said before it ended comes first.
                 hear_container(state, id);
-                if let (Some(container), Ok(exit)) = (state.containers.get_mut(&id), frame.decode::<Exit>()) {
+                state.spares.retain(|spare| spare.id != id);
+                let Ok(Ended { exit, closed }) = frame.decode() else { return };
+                if let Some(container) = state.containers.get_mut(&id) {
                     container.silent = true;
                     end(state, id, exit);
+                }
+                if closed {
+                    self.closed(state, id, Vec::new());
                 }
             }
             Kind::Closed => {
                 let left = frame.decode::<Vec<Leftover>>().unwrap_or_default();
-                if let Some(container) = state.containers.remove(&id) {
-                    let _ = epoll::delete(&self.epoll, &*container.socket);
-                    remember(state, id, &container);
-                    deliver(state, id, 0, &container, News::Closed(left));
-                }
-                if state.supervisors.len() > 1 {
-                    self.retire(state);
-                }
+                self.closed(state, id, left);
             }
             _ => {}
+        }
+    }
+
+    /// All of a container is taken down.
+    fn closed(&self, state: &mut State, id: u64, left: Vec<Leftover>) {
+        if let Some(container) = state.containers.remove(&id) {
+            let _ = epoll::delete(&self.epoll, &*container.socket);
+            remember(state, id, &container);
+            deliver(state, id, 0, &container, News::Closed(left));
+        }
+        if state.supervisors.len() > 1 {
+            self.retire(state);
         }
     }
 
@@ -661,6 +787,7 @@ impl Client {
             return;
         };
         let supervisor = state.supervisors.remove(position);
+        state.spares.retain(|spare| spare.supervisor != number);
         let _ = epoll::delete(&self.epoll, &*supervisor.socket);
         supervisor_process::reap(supervisor.process.pid);
         let ids: Vec<u64> = state

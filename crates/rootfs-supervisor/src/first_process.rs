@@ -12,7 +12,9 @@ use rootfs::kernel::process::namespaces;
 use rootfs::kernel::{memfd, process};
 use rootfs::path::PathBytes;
 use rootfs::plan::{Action, Plan};
-use rootfs::protocol::{self, Answer, ExecutedStep, Kind, MAX_BODY, MAX_PAYLOAD, Payload, Report, Start};
+use rootfs::protocol::{
+    self, Answer, ExecutedStep, FrameError, Kind, MAX_BODY, MAX_PAYLOAD, Payload, Report, Start,
+};
 use rootfs::resolve::Missing;
 use rootfs::spec::{Hook, Namespace, UserNamespace};
 use rustix::fs::{AtFlags, OFlags};
@@ -26,24 +28,46 @@ use crate::pid1;
 pub(crate) struct FirstProcess {
     /// How the container is begun.
     pub(crate) start: Start,
-    /// What it is told: a sealed memory file.
-    pub(crate) payload: OwnedFd,
+    /// What it is asked for; `None` if Node says so later.
+    pub(crate) asked: Option<Asked>,
     /// Its connection to Node.
     pub(crate) node: OwnedFd,
     /// The journal.
     pub(crate) journal: OwnedFd,
-    /// stdin, stdout, stderr.
-    pub(crate) streams: [OwnedFd; 3],
-    /// Descriptors of bind sources.
-    pub(crate) sources: Vec<OwnedFd>,
     /// Its connection to the supervisor.
     pub(crate) control: OwnedFd,
     /// Its connection to the opener.
     pub(crate) opener: Option<OwnedFd>,
     /// The level that was found to work for an earlier container.
     pub(crate) known_level: Option<Level>,
+    /// A mount namespace with nothing in it, if there is one.
+    pub(crate) stub: Option<OwnedFd>,
     /// The supervisor's own limit of open files, which it has raised for itself.
     pub(crate) open_files: Option<rootfs::process::Rlimit>,
+    /// Whose requests are served: user and group.
+    pub(crate) identity: (u32, u32),
+}
+
+/// What a first process is asked for.
+pub(crate) struct Asked {
+    /// What it is told: a sealed memory file.
+    pub(crate) payload: OwnedFd,
+    /// stdin, stdout, stderr.
+    pub(crate) streams: [OwnedFd; 3],
+    /// Descriptors of bind sources.
+    pub(crate) sources: Vec<OwnedFd>,
+    /// Whether the process was there before.
+    pub(crate) later: bool,
+}
+
+impl Asked {
+    /// From the descriptors of a [`Kind::Begin`].
+    fn from_fds(fds: Vec<OwnedFd>) -> Option<Self> {
+        let mut fds = fds.into_iter();
+        let payload = fds.next()?;
+        let streams = [fds.next()?, fds.next()?, fds.next()?];
+        Some(Self { payload, streams, sources: fds.collect(), later: true })
+    }
 }
 
 /// What a first process tells the supervisor when all steps are done.
@@ -83,33 +107,73 @@ impl FirstProcess {
     /// Runs in the forked child; never comes back.
     pub(crate) fn run(self) -> ! {
         // Never dropped: at the end descriptors are closed by number, and a number must not be closed twice.
-        let this = ManuallyDrop::new(self);
-        let error = this.set_up();
+        let mut this = ManuallyDrop::new(self);
+        let asked = ManuallyDrop::new(this.asked.take());
+        let error = this.set_up(asked.as_ref());
         send_failure(this.node.as_fd(), Kind::Failed, 0, &error);
         process::exit(127)
     }
 
-    fn keep_only_own_descriptors(&self) {
-        let mut keep: Vec<i32> =
-            [&self.payload, &self.node, &self.journal, &self.control].map(AsRawFd::as_raw_fd).to_vec();
-        keep.extend(self.streams.iter().chain(&self.sources).chain(&self.opener).map(AsRawFd::as_raw_fd));
+    fn keep_only_own_descriptors(&self, asked: Option<&Asked>) {
+        let mut keep: Vec<i32> = [&self.node, &self.journal, &self.control].map(AsRawFd::as_raw_fd).to_vec();
+        keep.extend(self.opener.iter().chain(&self.stub).map(AsRawFd::as_raw_fd));
+        if let Some(Asked { payload, streams, sources, .. }) = asked {
+            keep.push(payload.as_raw_fd());
+            keep.extend(streams.iter().chain(sources).map(AsRawFd::as_raw_fd));
+        }
         keep.sort_unstable();
         process::close_all_but(3, &keep);
     }
 
     /// Does everything. Returns only an error.
-    fn set_up(&self) -> Box<Error> {
-        self.keep_only_own_descriptors();
+    fn set_up(&self, asked: Option<&Asked>) -> Box<Error> {
+        self.keep_only_own_descriptors(asked);
         let _ = process::new_session();
         process::set_umask(0);
-        match self.prepare() {
-            Ok(prepared) => self.finish(prepared),
+        let later;
+        let (asked, level) = match asked {
+            Some(asked) => (asked, self.known_level),
+            None => match self.wait_to_be_asked() {
+                Ok((asked, level)) => {
+                    later = ManuallyDrop::new(asked);
+                    (&*later, level)
+                }
+                Err(error) => return error,
+            },
+        };
+        match self.prepare(asked, level) {
+            Ok(prepared) => self.finish(prepared, &asked.streams),
             Err(error) => error,
         }
     }
 
-    fn prepare(&self) -> Result<Prepared> {
-        let payload = read_payload(&self.payload)?;
+    /// Does what can be done before it is known what for, and waits. What it is asked for, and the level it has probed.
+    fn wait_to_be_asked(&self) -> Result<(Asked, Option<Level>)> {
+        let connection = |error| connection_error("Node", &error);
+        process::die_with_parent()
+            .context(ErrorCode::Supervisor, || "the first process can't follow its parent")?;
+        let level = self.known_level.or_else(|| probe().ok());
+        if self.start.network {
+            loopback_up()?;
+        }
+        process::touch_memory();
+        let frame = match protocol::receive(&self.node) {
+            Ok(frame) => frame,
+            // Nobody has asked.
+            Err(FrameError::Closed) => process::exit(0),
+            Err(error) => return Err(connection(error)),
+        };
+        if frame.kind != Kind::Begin {
+            return Err(Error::new(ErrorCode::Supervisor, "Node says something unexpected"));
+        }
+        check_sender(&frame, self.identity)?;
+        let asked = Asked::from_fds(frame.fds)
+            .ok_or_else(|| Error::new(ErrorCode::Supervisor, "a request without its descriptors"))?;
+        Ok((asked, level))
+    }
+
+    fn prepare(&self, asked: &Asked, known_level: Option<Level>) -> Result<Prepared> {
+        let payload = read_payload(&asked.payload)?;
         let hooks = payload.plan.hooks().next().is_some();
         let pid = if hooks || self.start.user.is_some() { Some(self.own_pid()?) } else { None };
         if self.start.user.is_some() {
@@ -118,9 +182,12 @@ impl FirstProcess {
         process::die_with_parent()
             .context(ErrorCode::Supervisor, || "the first process can't follow its parent")?;
         join_namespaces(&payload.plan)?;
+        if self.start.network && !asked.later {
+            loopback_up()?;
+        }
         let kernel = Linux::default();
-        let level = self.level(&payload)?;
-        let sources = self.sources(&kernel, &payload)?;
+        let level = self.level(&payload, known_level)?;
+        let sources = self.sources(&kernel, &payload, &asked.sources)?;
         if payload.rest.verify {
             kernel
                 .prepare_verification()
@@ -137,6 +204,8 @@ impl FirstProcess {
             cgroup_namespace: self.start.cgroup_namespace,
             new_cgroup_namespace: self.start.cgroup && self.start.cgroup_namespace,
             verify: payload.rest.verify,
+            // Detached trees can be attached anywhere.
+            stub: self.stub.as_ref().filter(|_| level == Level::Detached).map(AsFd::as_fd),
         };
         let mut around = Around {
             process: self,
@@ -159,6 +228,10 @@ impl FirstProcess {
         };
         let Outcome { report, locks, root: _ } = outcome;
         self.tell_supervisor(level, &locks)?;
+        if stays {
+            // The supervisor is not woken by what it is told, but by the end of it. For a command that is its execution.
+            let _ = rustix::net::shutdown(&self.control, rustix::net::Shutdown::Write);
+        }
         if let Some(limit) = self.open_files {
             process::set_rlimit(limit)
                 .context(ErrorCode::Exec, || "the limit of open files can't be set back")?;
@@ -167,7 +240,7 @@ impl FirstProcess {
     }
 
     /// Tells Node that all is done, and becomes what was asked for.
-    fn finish(&self, prepared: Prepared) -> Box<Error> {
+    fn finish(&self, prepared: Prepared, streams: &[OwnedFd; 3]) -> Box<Error> {
         let Prepared { payload, mut report, mountinfo } = prepared;
         let Some(command) = &payload.rest.process else {
             return pid1::run(&ManuallyDrop::new(pid1::FirstOfMany {
@@ -183,8 +256,8 @@ impl FirstProcess {
         if let Err(error) = send_report(self.node.as_fd(), &report) {
             return error;
         }
-        let streams = [&self.streams[0], &self.streams[1], &self.streams[2]].map(AsFd::as_fd);
-        become_command(command, streams, &[self.node.as_fd()], self.groups())
+        let streams = [&streams[0], &streams[1], &streams[2]].map(AsFd::as_fd);
+        become_command(command, streams, &[self.node.as_fd(), self.control.as_fd()], self.groups())
     }
 
     fn groups(&self) -> Groups {
@@ -228,7 +301,7 @@ impl FirstProcess {
         process::set_dumpable(false).context(ErrorCode::Supervisor, || "PR_SET_DUMPABLE")
     }
 
-    fn level(&self, payload: &Payload) -> Result<Level> {
+    fn level(&self, payload: &Payload, known: Option<Level>) -> Result<Level> {
         // Mounts made by the opener come from another mount namespace, and attach only in this one.
         if payload.rest.privileged && self.start.user.is_some() {
             return Ok(Level::Attached);
@@ -245,22 +318,12 @@ impl FirstProcess {
             }
             return Ok(level);
         }
-        if let Some(level) = self.known_level {
-            return Ok(level);
-        }
-        let detached = can_assemble_detached().map_err(|call| {
-            Error::from_call(
-                ErrorCode::Unsupported,
-                "the mount API of Linux 5.12 is missing or refused",
-                &call,
-            )
-        })?;
-        Ok(if detached { Level::Detached } else { Level::Attached })
+        known.map_or_else(probe, Ok)
     }
 
-    fn sources(&self, kernel: &Linux, payload: &Payload) -> Result<Sources> {
+    fn sources(&self, kernel: &Linux, payload: &Payload, fds: &[OwnedFd]) -> Result<Sources> {
         if !(payload.rest.privileged && self.start.user.is_some()) {
-            let request = sources::Request { fds: &self.sources, devices_for: None };
+            let request = sources::Request { fds, devices_for: None };
             return sources::open(kernel, &payload.plan, &request);
         }
         let opener = self
@@ -301,6 +364,29 @@ impl FirstProcess {
     }
 }
 
+/// The best level there is.
+fn probe() -> Result<Level> {
+    let detached = can_assemble_detached().map_err(|call| {
+        Error::from_call(ErrorCode::Unsupported, "the mount API of Linux 5.12 is missing or refused", &call)
+    })?;
+    Ok(if detached { Level::Detached } else { Level::Attached })
+}
+
+/// Requests are served with the rights the caller has now: one who has changed needs another supervisor.
+pub(crate) fn check_sender(frame: &protocol::Frame, identity: (u32, u32)) -> Result<()> {
+    match frame.sender {
+        Some((_, uid, gid)) if (uid, gid) == identity => Ok(()),
+        _ => Err(Error::new(
+            ErrorCode::Denied,
+            "the request doesn't come from the user who started the supervisor",
+        )),
+    }
+}
+
+fn loopback_up() -> Result<()> {
+    process::loopback_up().context(ErrorCode::Denied, || "the loopback device can't be brought up")
+}
+
 struct Prepared {
     payload: Payload,
     report: Report,
@@ -320,7 +406,7 @@ pub(crate) fn send_report(node: BorrowedFd<'_>, report: &Report) -> Result<()> {
     sent.map_err(|error| connection_error("Node", &error))
 }
 
-/// Joins the namespaces that are given by path, and brings up the loopback device of a new network.
+/// Joins the namespaces that are given by path.
 fn join_namespaces(plan: &Plan) -> Result<()> {
     let Some(wanted) = plan.namespaces() else { return Ok(()) };
     for (name, namespace, kind) in [
@@ -343,9 +429,6 @@ fn join_namespaces(plan: &Plan) -> Result<()> {
                 }
             })?;
         }
-    }
-    if wanted.network == Namespace::New {
-        process::loopback_up().context(ErrorCode::Denied, || "the loopback device can't be brought up")?;
     }
     Ok(())
 }

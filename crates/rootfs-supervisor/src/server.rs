@@ -6,16 +6,16 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rootfs::error::{Error, ErrorCode, Result};
 use rootfs::execute::Level;
 use rootfs::journal::{self, Record};
-use rootfs::kernel::linux::Linux;
+use rootfs::kernel::linux::{Linux, become_stub};
 use rootfs::kernel::memfd;
 use rootfs::kernel::process::{self, namespaces};
 use rootfs::process::Rlimit;
-use rootfs::protocol::{self, Answer, Exit, Frame, FrameError, Hello, Kind, Leftover, Start};
+use rootfs::protocol::{self, Answer, Ended, Exit, Frame, FrameError, Hello, Kind, Leftover, Spare, Start};
 use rustix::event::epoll;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 
-use crate::first_process::{FirstProcess, SetUp, error_body};
+use crate::first_process::{Asked, FirstProcess, SetUp, check_sender, error_body};
 use crate::idmap;
 use crate::opener::Opener;
 
@@ -28,6 +28,7 @@ enum Event {
     Ended(u64),
     Control(u64),
     Cleaned,
+    Stub,
 }
 
 impl Event {
@@ -37,6 +38,7 @@ impl Event {
             Self::Ended(id) => id << 2 | 1,
             Self::Control(id) => id << 2 | 2,
             Self::Cleaned => 3,
+            Self::Stub => 1 << 2 | 3,
         }
     }
 
@@ -44,7 +46,8 @@ impl Event {
         match (word >> 2, word & 3) {
             (id, 1) => Self::Ended(id),
             (id, 2) => Self::Control(id),
-            (_, 3) => Self::Cleaned,
+            (0, 3) => Self::Cleaned,
+            (_, 3) => Self::Stub,
             _ => Self::Node,
         }
     }
@@ -56,13 +59,30 @@ struct Container {
     pidfd: OwnedFd,
     start: Start,
     journal: OwnedFd,
-    control: Option<OwnedFd>,
+    control: OwnedFd,
     opener: Option<OwnedFd>,
     /// A child that runs newuidmap.
     mapper: Option<OwnedFd>,
     /// Held as long as it lives, so that nobody removes its mountpoints.
     locks: Vec<OwnedFd>,
+    /// Whether all its steps are done.
+    set_up: bool,
 }
+
+/// The mount namespace with nothing in it, from which those of containers are copied.
+enum Stub {
+    /// Nobody has needed it yet.
+    Unknown,
+    /// A child is making it, and sends it here. Then a spare first process like this is made.
+    Making { pidfd: OwnedFd, socket: OwnedFd, like: Start },
+    /// It is there.
+    Made(OwnedFd),
+    /// It can't be had.
+    None,
+}
+
+/// The number of spare first processes that one supervisor can make.
+const SPARES: u64 = 1 << 28;
 
 /// A child that removes mountpoints. There is never more than one: two would be in each other's way.
 struct Cleaner {
@@ -97,6 +117,10 @@ struct Server {
     open_files: Option<Rlimit>,
     /// What Node has not taken yet: a Node that is stopped must not stop this loop.
     unsent: VecDeque<Unsent>,
+    /// The first process that waits to be asked for something, as far as is known here.
+    spare: Option<u64>,
+    spares_made: u64,
+    stub: Stub,
 }
 
 /// A frame that waits for Node.
@@ -104,7 +128,7 @@ struct Unsent {
     kind: Kind,
     id: u64,
     body: Vec<u8>,
-    fd: Option<OwnedFd>,
+    fds: Vec<OwnedFd>,
 }
 
 /// Serves until Node goes. The exit status of the supervisor.
@@ -129,6 +153,9 @@ pub(crate) fn run(node: OwnedFd) -> i32 {
         identity,
         open_files,
         unsent: VecDeque::new(),
+        spare: None,
+        spares_made: 0,
+        stub: Stub::Unknown,
     };
     if rustix::net::sockopt::set_socket_passcred(&server.node, true).is_err()
         || rustix::io::ioctl_fionbio(&server.node, true).is_err()
@@ -148,24 +175,24 @@ impl Server {
     }
 
     fn greet(&self) -> std::result::Result<(), FrameError> {
-        let hello = Hello { pid: rustix::process::getpid().as_raw_nonzero().get() };
+        let hello = Hello { pid: own_pid() };
         protocol::send(&self.node, Kind::Hello, 0, &protocol::encode(&hello), &[])
     }
 
     /// Tells Node something, now or when it can take it.
-    fn tell_node(&mut self, kind: Kind, id: u64, body: Vec<u8>, fd: Option<OwnedFd>) {
-        self.unsent.push_back(Unsent { kind, id, body, fd });
+    fn tell_node(&mut self, kind: Kind, id: u64, body: Vec<u8>, fds: Vec<OwnedFd>) {
+        self.unsent.push_back(Unsent { kind, id, body, fds });
         self.flush();
     }
 
     fn tell_failure(&mut self, id: u64, error: &Error) {
-        self.tell_node(Kind::Refused, id, error_body(error), None);
+        self.tell_node(Kind::Refused, id, error_body(error), Vec::new());
     }
 
     /// Sends what Node can take, and asks to be woken for the rest.
     fn flush(&mut self) {
         while let Some(frame) = self.unsent.front() {
-            let fds: Vec<BorrowedFd<'_>> = frame.fd.iter().map(AsFd::as_fd).collect();
+            let fds: Vec<BorrowedFd<'_>> = frame.fds.iter().map(AsFd::as_fd).collect();
             match protocol::send(&self.node, frame.kind, frame.id, &frame.body, &fds) {
                 Err(FrameError::WouldBlock) => {
                     self.watch_writable(true);
@@ -211,6 +238,7 @@ impl Server {
                     Event::Ended(id) => self.ended(id),
                     Event::Control(id) => self.controlled(id),
                     Event::Cleaned => self.cleaned(),
+                    Event::Stub => self.stub_made(),
                 }
             }
             if node && !self.hear_node() {
@@ -231,7 +259,7 @@ impl Server {
                 self.early.entry(id).or_default().extend(frame.fds);
                 true
             }
-            Kind::Start if id != 0 && id < 1 << 62 && !self.containers.contains_key(&id) => {
+            Kind::Start if id != 0 && id < 1 << 51 && !self.containers.contains_key(&id) => {
                 if let Err(error) = self.start(frame) {
                     self.tell_failure(id, &error);
                 }
@@ -247,19 +275,8 @@ impl Server {
         }
     }
 
-    /// Requests are served with the rights the caller has now: one who has changed needs another supervisor.
-    fn check_sender(&self, frame: &Frame) -> Result<()> {
-        match frame.sender {
-            Some((_, uid, gid)) if (uid, gid) == self.identity => Ok(()),
-            _ => Err(Error::new(
-                ErrorCode::Denied,
-                "the request doesn't come from the user who started the supervisor",
-            )),
-        }
-    }
-
     fn start(&mut self, frame: Frame) -> Result<()> {
-        self.check_sender(&frame)?;
+        check_sender(&frame, self.identity)?;
         let id = frame.id;
         let wrong =
             |what: &str| Error::new(ErrorCode::Supervisor, format!("a request that is wrong: {what}"));
@@ -283,15 +300,15 @@ impl Server {
         };
         let first = FirstProcess {
             start: start.clone(),
-            payload: duplicate(&payload)?,
+            asked: Some(Asked { payload: duplicate(&payload)?, streams, sources, later: false }),
             node,
             journal: duplicate(&journal)?,
-            streams,
-            sources,
             control: first_control,
             opener: first_opener,
             known_level: self.level.filter(|_| start.user.is_none()),
+            stub: if start.can_wait() { self.stub() } else { None },
             open_files: self.open_files,
+            identity: self.identity,
         };
         let request = process::CloneRequest {
             namespaces: clone_flags(&start),
@@ -304,10 +321,11 @@ impl Server {
             pidfd,
             start,
             journal,
-            control: Some(control),
+            control,
             opener: None,
             mapper: None,
             locks: Vec::new(),
+            set_up: false,
         };
         if let Err(error) = self.introduce(id, &mut container, opener_end.as_ref(), &payload, &first) {
             container.kill();
@@ -316,6 +334,78 @@ impl Server {
         }
         self.containers.insert(id, container);
         Ok(())
+    }
+
+    /// Makes a first process before it is asked for, so that the next container needn't wait for that.
+    fn make_spare(&mut self, like: &Start) -> Result<()> {
+        if self.spare.is_some() || self.spares_made == SPARES {
+            return Ok(());
+        }
+        let system = |errno: rustix::io::Errno| Error::new(ErrorCode::Supervisor, errno.to_string());
+        let start = like.without_sources();
+        let (control, first_control) = pair()?;
+        let (node_end, first_node) = pair()?;
+        rustix::net::sockopt::set_socket_passcred(&first_node, true).map_err(system)?;
+        let journal =
+            rustix::fs::memfd_create(c"rootfs-journal", rustix::fs::MemfdFlags::CLOEXEC).map_err(system)?;
+        let first = FirstProcess {
+            start: start.clone(),
+            asked: None,
+            node: first_node,
+            journal: duplicate(&journal)?,
+            control: first_control,
+            opener: None,
+            known_level: self.level,
+            stub: self.stub(),
+            open_files: self.open_files,
+            identity: self.identity,
+        };
+        let request = process::CloneRequest { namespaces: clone_flags(&start), cgroup: None };
+        let fork = process::fork(request).map_err(|call| clone_error(&start, &call))?;
+        let process::Fork::Parent { pid, pidfd } = fork else { first.run() };
+        // Numbers that Node doesn't give, and no other supervisor: Node counts from one.
+        let id = 1 << 51 | u64::from(own_pid().cast_unsigned()) << 28 | self.spares_made;
+        self.spares_made += 1;
+        let container = Container {
+            pid,
+            pidfd,
+            start,
+            journal,
+            control,
+            opener: None,
+            mapper: None,
+            locks: Vec::new(),
+            set_up: false,
+        };
+        let told = self
+            .watch(container.pidfd.as_fd(), Event::Ended(id))
+            .and_then(|()| self.watch_end(container.control.as_fd(), Event::Control(id)))
+            .map_err(system)
+            .and_then(|()| Ok(vec![node_end, duplicate(&container.journal)?, duplicate(&container.pidfd)?]));
+        match told {
+            Ok(fds) => {
+                let spare = Spare { start: container.start.clone(), pid };
+                self.containers.insert(id, container);
+                self.spare = Some(id);
+                self.tell_node(Kind::Spare, id, protocol::encode(&spare), fds);
+                Ok(())
+            }
+            Err(error) => {
+                container.kill();
+                let _ = process::wait_for(container.pidfd.as_fd());
+                Err(error)
+            }
+        }
+    }
+
+    /// Asks to be woken when the other side has nothing more to say, and not for what it says.
+    fn watch_end(&self, fd: BorrowedFd<'_>, event: Event) -> rustix::io::Result<()> {
+        epoll::add(
+            &self.epoll,
+            fd,
+            epoll::EventData::new_u64(event.pack()),
+            epoll::EventFlags::RDHUP | epoll::EventFlags::HUP,
+        )
     }
 
     /// Tells everybody about a new first process.
@@ -330,17 +420,20 @@ impl Server {
         let pid = protocol::encode(&container.pid);
         let gone = |error: FrameError| crate::broker::connection_error("a first process", &error);
         let hooks_or_user = container.start.user.is_some() || container.start.opener || container.start.hooks;
-        if let Some(control) = container.control.as_ref().filter(|_| hooks_or_user) {
-            protocol::send(control, Kind::Started, id, &pid, &[]).map_err(gone)?;
+        if hooks_or_user {
+            protocol::send(&container.control, Kind::Started, id, &pid, &[]).map_err(gone)?;
         }
         // On the container's own socket: whoever only waits for the end need not be woken for the beginning. The socket is
         // new, so this doesn't wait, and it comes before the end of file, which needs this end closed too.
         protocol::send(&first.node, Kind::Started, id, &pid, &[container.pidfd.as_fd()]).map_err(gone)?;
         let watched = self.watch(container.pidfd.as_fd(), Event::Ended(id)).and_then(|()| {
-            container
-                .control
-                .as_ref()
-                .map_or(Ok(()), |control| self.watch(control.as_fd(), Event::Control(id)))
+            let control = container.control.as_fd();
+            // Only one in a user namespace asks for something.
+            if container.start.user.is_some() {
+                self.watch(control, Event::Control(id))
+            } else {
+                self.watch_end(control, Event::Control(id))
+            }
         });
         watched.map_err(|errno| Error::new(ErrorCode::Supervisor, format!("epoll: {errno}")))?;
         if let Some(socket) = opener {
@@ -350,7 +443,7 @@ impl Server {
                 process::Fork::Child => Opener {
                     start: &container.start,
                     payload,
-                    sources: &first.sources,
+                    sources: first.asked.as_ref().map_or(&[][..], |asked| &asked.sources),
                     socket,
                     pid: container.pid,
                     pidfd: &container.pidfd,
@@ -362,29 +455,104 @@ impl Server {
         Ok(())
     }
 
-    /// A first process says something.
+    /// A first process says something, or has said all.
     fn controlled(&mut self, id: u64) {
-        let Some(container) = self.containers.get_mut(&id) else { return };
-        let Some(control) = &container.control else { return };
-        match protocol::receive(control) {
-            Ok(Frame { kind: Kind::MapIds, .. }) => self.map_ids(id),
-            Ok(frame) if frame.kind == Kind::SetUp => {
-                if let Ok(set_up) = frame.decode::<SetUp>()
-                    && container.start.user.is_none()
-                    && !container.start.opener
-                {
-                    self.level.get_or_insert(set_up.level);
+        loop {
+            let Some(container) = self.containers.get_mut(&id) else { return };
+            // On a socket that waits: what is asked for is there, see below.
+            match protocol::receive(&container.control) {
+                Ok(Frame { kind: Kind::MapIds, .. }) => return self.map_ids(id),
+                Ok(frame) if frame.kind == Kind::SetUp => {
+                    if let Ok(set_up) = frame.decode::<SetUp>()
+                        && container.start.can_wait()
+                    {
+                        self.level.get_or_insert(set_up.level);
+                    }
+                    container.set_up = true;
+                    container.locks.extend(frame.fds);
+                    if container.start.user.is_some() {
+                        // There may be more, and that wakes this loop.
+                        return;
+                    }
                 }
-                container.locks.extend(frame.fds);
+                _ => break,
             }
-            // It has ended, or become its command. Either way it asks for nothing more.
-            _ => container.control = None,
+        }
+        // It has ended, become its command, or stays. Either way it asks for nothing more.
+        let Some(container) = self.containers.get(&id) else { return };
+        let _ = epoll::delete(&self.epoll, &container.control);
+        if self.spare == Some(id) {
+            self.spare = None;
+        }
+        let start = container.start.clone();
+        if start.can_wait() && container.set_up {
+            // What can't be made now is made when it is asked for, or its error is told then.
+            self.prepare_for_more(&start);
+        }
+    }
+
+    /// Has ready what another container like this can use.
+    fn prepare_for_more(&mut self, like: &Start) {
+        if matches!(self.stub, Stub::Unknown) {
+            self.stub = if self.level == Some(Level::Detached)
+                && process::has_capability(process::CAP_SYS_CHROOT)
+                && process::has_capability(process::CAP_SYS_ADMIN)
+            {
+                self.make_stub(like).unwrap_or(Stub::None)
+            } else {
+                Stub::None
+            };
+        }
+        if !matches!(self.stub, Stub::Making { .. }) {
+            let _ = self.make_spare(like);
+        }
+    }
+
+    /// Has a child make a mount namespace with nothing in it: to copy the host's mounts and detach them takes long where
+    /// there are many.
+    fn make_stub(&self, like: &Start) -> Option<Stub> {
+        let (socket, there) = pair().ok()?;
+        match process::fork(process::CloneRequest::default()).ok()? {
+            process::Fork::Child => {
+                process::close_all_but(3, &[there.as_raw_fd()]);
+                if let Ok(namespace) = become_stub() {
+                    let _ = protocol::send(&there, Kind::SetUp, 0, &[], &[namespace.as_fd()]);
+                }
+                process::exit(0)
+            }
+            process::Fork::Parent { pidfd, .. } => {
+                if self.watch(socket.as_fd(), Event::Stub).is_err() {
+                    let _ = process::wait_for(pidfd.as_fd());
+                    return None;
+                }
+                Some(Stub::Making { pidfd, socket, like: like.clone() })
+            }
+        }
+    }
+
+    /// The child has sent the namespace, or has failed.
+    fn stub_made(&mut self) {
+        let Stub::Making { pidfd, socket, like } = std::mem::replace(&mut self.stub, Stub::None) else {
+            return;
+        };
+        let made = protocol::receive(&socket).ok().and_then(|mut frame| frame.fds.pop());
+        // It has nothing left to do but to end.
+        let _ = process::wait_for(pidfd.as_fd());
+        let _ = epoll::delete(&self.epoll, &socket);
+        self.stub = made.map_or(Stub::None, Stub::Made);
+        let _ = self.make_spare(&like);
+    }
+
+    fn stub(&self) -> Option<OwnedFd> {
+        match &self.stub {
+            Stub::Made(namespace) => duplicate(namespace).ok(),
+            _ => None,
         }
     }
 
     fn map_ids(&mut self, id: u64) {
         let Some(container) = self.containers.get_mut(&id) else { return };
-        let (Some(control), Some(map)) = (&container.control, &container.start.user) else { return };
+        let (control, Some(map)) = (&container.control, &container.start.user) else { return };
         let writer = idmap::writer(map);
         let result = if writer == idmap::Writer::Helpers {
             // The helpers take milliseconds; a child waits for them and answers.
@@ -411,10 +579,14 @@ impl Server {
         let exit = process::wait_for(container.pidfd.as_fd()).unwrap_or(Exit::Code(255));
         let _ = epoll::delete(&self.epoll, &container.pidfd);
         container.ended();
-        let journal_is_empty = journal::is_empty(&container.journal);
-        self.tell_node(Kind::Exited, id, protocol::encode(&exit), None);
-        if journal_is_empty && self.pending.is_empty() && self.cleaner.is_none() {
-            self.closed(id, &[]);
+        if self.spare == Some(id) {
+            self.spare = None;
+        }
+        let closed =
+            journal::is_empty(&container.journal) && self.pending.is_empty() && self.cleaner.is_none();
+        self.tell_node(Kind::Exited, id, protocol::encode(&Ended { exit, closed }), Vec::new());
+        if closed {
+            self.containers.remove(&id);
         } else {
             self.unclean.push(id);
             self.clean();
@@ -495,7 +667,7 @@ impl Server {
             shown = &shown[..shown.len() / 2];
             body = protocol::encode(&shown);
         }
-        self.tell_node(Kind::Closed, id, body, None);
+        self.tell_node(Kind::Closed, id, body, Vec::new());
     }
 
     /// Node is gone, however that happened: so is everything.
@@ -576,12 +748,15 @@ impl Container {
             process::kill_group(self.pid);
         }
         self.locks.clear();
-        self.control = None;
         for helper in [self.opener.take(), self.mapper.take()].into_iter().flatten() {
             process::kill(helper.as_fd());
             let _ = process::wait_for(helper.as_fd());
         }
     }
+}
+
+fn own_pid() -> i32 {
+    rustix::process::getpid().as_raw_nonzero().get()
 }
 
 /// A connection between two processes of a container.

@@ -11,7 +11,9 @@ use rootfs::error::ErrorCode;
 use rootfs::kernel::memfd;
 use rootfs::mountinfo;
 use rootfs::protocol::{self, Exit, FrameError, Kind};
-use support::{Cell, Scratch, Supervisor, busybox_root, default_spec, host_mounts, listing, memory, shell};
+use support::{
+    Cell, NOBODY, Scratch, Supervisor, busybox_root, default_spec, host_mounts, listing, memory, shell,
+};
 
 /// Starts a command in a prepared root, and returns how it ended and what it wrote.
 fn command(running: &support::Running, id: u64, script: &str) -> (Exit, String) {
@@ -205,4 +207,47 @@ fn the_supervisor_cannot_be_looked_into() {
     assert_eq!(std::fs::metadata(format!("/proc/{pid}/mem")).unwrap().uid(), 0);
     let fds: Vec<_> = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().collect();
     assert_eq!(fds.len(), 5, "the standard three, the socket and the epoll");
+}
+
+#[test]
+fn the_next_container_finds_a_first_process_that_waits() {
+    let mut supervisor = Supervisor::start(Cell::Root);
+    let scratch = Scratch::new();
+    let spec = default_spec(&busybox_root(&scratch.0, Cell::Root, true));
+    assert_eq!(supervisor.run(Cell::Root, &spec, "true", None).exit, Exit::Code(0));
+    for turn in 0..3 {
+        let spare = supervisor.take_spare();
+        assert!(spare.start.pid && !spare.start.network);
+        let running = spare.ask(&spec, shell(&format!("echo $$ {turn}; cat /proc/1/comm; exit 7")), 0);
+        let ended = supervisor.finish(&running);
+        assert_eq!((ended.exit, ended.failure), (Exit::Code(7), None));
+        assert_eq!(ended.output, format!("1 {turn}\nsh\n"));
+    }
+}
+
+#[test]
+fn a_first_process_that_waits_serves_nobody_else() {
+    let mut supervisor = Supervisor::start(Cell::Root);
+    let scratch = Scratch::new();
+    let spec = default_spec(&busybox_root(&scratch.0, Cell::Root, true));
+    supervisor.run(Cell::Root, &spec, "true", None);
+    let running = supervisor.take_spare().ask(&spec, shell("echo served"), NOBODY);
+    let ended = supervisor.finish(&running);
+    assert_eq!(ended.failure.map(|error| error.code), Some(ErrorCode::Denied));
+    assert_eq!((ended.exit, ended.output.as_str()), (Exit::Code(127), ""));
+}
+
+#[test]
+fn a_first_process_that_nobody_asks_ends_with_its_socket() {
+    let mut supervisor = Supervisor::start(Cell::Root);
+    let scratch = Scratch::new();
+    let spec = default_spec(&busybox_root(&scratch.0, Cell::Root, true));
+    supervisor.run(Cell::Root, &spec, "true", None);
+    let spare = supervisor.take_spare();
+    drop(spare.node);
+    let frame = supervisor.receive(spare.id);
+    assert_eq!(frame.kind, Kind::Exited);
+    let ended: rootfs::protocol::Ended = frame.decode().unwrap();
+    assert!(ended.closed);
+    assert_eq!(ended.exit, Exit::Code(0));
 }

@@ -3,6 +3,7 @@
 //!
 //! A frame that is wrong ends the connection: [`FrameError`] says what was wrong with it.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -60,7 +61,7 @@ kinds! {
     Start 3 "Node to supervisor: make a container. Body: [`Start`]. Descriptors: see [`Start`].";
     Close 4 "Node to supervisor: kill a container.";
     Started 5 "Supervisor to Node and to the first process, on their own sockets: it exists. Body: its pid. Descriptor: its pidfd.";
-    Exited 6 "Supervisor to Node: the first process has ended. Body: [`Exit`].";
+    Exited 6 "Supervisor to Node: the first process has ended. Body: [`Ended`].";
     Closed 7 "Supervisor to Node: everything is taken down. Body: the paths that were left, with the reason.";
     Refused 8 "Supervisor to Node: no first process could be made. Body: [`Error`].";
     Ready 9 "First process to Node: all steps are done. Body: [`Report`].";
@@ -78,6 +79,8 @@ kinds! {
     Sources 21 "Opener to first process: opened sources. Body: which. Descriptors: the mounts.";
     Broker 22 "First process to opener: do this with host rights. Body: a request.";
     Brokered 23 "Opener to first process: it is done. Body: an answer.";
+    Spare 24 "Supervisor to Node: a first process that waits for its request. Body: [`Spare`]. Descriptors: its socket, its journal, its pidfd.";
+    Begin 25 "Node to a spare first process: its request. Descriptors: payload, stdin, stdout, stderr, then bind sources.";
 }
 
 /// The first frame of a supervisor.
@@ -116,6 +119,37 @@ pub struct Start {
     pub cgroup: bool,
     /// How many bind sources are among the descriptors.
     pub sources: u32,
+}
+
+impl Start {
+    /// Whether a first process can be made before it is asked for. Not where somebody else takes part in its beginning,
+    /// nor where it would keep an old copy of the caller's mounts.
+    pub fn can_wait(&self) -> bool {
+        self.user.is_none() && !self.mount && !self.opener && !self.hooks && !self.cgroup
+    }
+
+    /// What two requests have in common that the same spare first process can serve.
+    pub fn without_sources(&self) -> Self {
+        Self { sources: 0, ..self.clone() }
+    }
+}
+
+/// A first process that was made before it is asked for. It waits for [`Kind::Begin`] on its socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spare {
+    /// What kind of container it can begin.
+    pub start: Start,
+    /// Its pid, in the namespace of the supervisor.
+    pub pid: i32,
+}
+
+/// How a container has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// How its first process has.
+    pub exit: Exit,
+    /// Whether everything is taken down already; else [`Kind::Closed`] follows.
+    pub closed: bool,
 }
 
 /// How a process has ended.
@@ -354,15 +388,23 @@ pub fn send_as(
     }
 }
 
+thread_local! {
+    /// Where frames are received: clearing so much for each would take longer than most frames do.
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; HEADER + MAX_BODY]);
+}
+
 /// Receives one frame. Descriptors of a frame that is wrong are closed.
 pub fn receive(socket: impl AsFd) -> Result<Frame, FrameError> {
-    let mut bytes = vec![0_u8; HEADER + MAX_BODY];
+    BUFFER.with_borrow_mut(|buffer| receive_into(socket.as_fd(), buffer))
+}
+
+fn receive_into(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<Frame, FrameError> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS + 3), ScmCredentials(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let message = loop {
         match rustix::net::recvmsg(
-            &socket,
-            &mut [IoSliceMut::new(&mut bytes)],
+            socket,
+            &mut [IoSliceMut::new(bytes)],
             &mut ancillary,
             RecvFlags::CMSG_CLOEXEC,
         ) {
@@ -394,8 +436,7 @@ pub fn receive(socket: impl AsFd) -> Result<Frame, FrameError> {
     if message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
         return Err(FrameError::Truncated);
     }
-    bytes.truncate(message.bytes);
-    let (kind, id, body) = parse_frame(&bytes, fds.len())?;
+    let (kind, id, body) = parse_frame(bytes.get(..message.bytes).unwrap_or_default(), fds.len())?;
     Ok(Frame { kind, id, body: body.to_vec(), fds, sender })
 }
 

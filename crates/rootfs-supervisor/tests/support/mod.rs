@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests make and read their own files")]
 #![allow(unreachable_pub, dead_code, missing_docs, reason = "each test program uses a part of this")]
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -171,6 +172,7 @@ pub struct Supervisor {
     pub child: Child,
     pub socket: OwnedFd,
     next: u64,
+    spare: RefCell<Option<Frame>>,
 }
 
 /// What became of a container.
@@ -190,6 +192,40 @@ pub struct Running {
     pub pid: i32,
     pub pidfd: OwnedFd,
     output: OwnedFd,
+}
+
+/// A first process that waits to be asked for something.
+pub struct SpareProcess {
+    pub id: u64,
+    pub start: Start,
+    pub pid: i32,
+    pub node: OwnedFd,
+    pub journal: OwnedFd,
+    pub pidfd: OwnedFd,
+}
+
+impl SpareProcess {
+    /// Asks for a command, in the name of this user.
+    pub fn ask(self, spec: &RootfsSpec, process: ProcessSpec, user: u32) -> Running {
+        let payload = payload(Plan::new(spec).unwrap(), Some(process), None, Cell::Root);
+        let output = memory();
+        let null = fs::File::open("/dev/null").unwrap();
+        let fds = [payload.as_fd(), null.as_fd(), output.as_fd(), output.as_fd()];
+        let sender = rustix::net::UCred {
+            pid: rustix::process::getpid(),
+            uid: rustix::fs::Uid::from_raw(user),
+            gid: rustix::fs::Gid::from_raw(user),
+        };
+        protocol::send_as(&self.node, Kind::Begin, self.id, &[], &fds, Some(sender)).unwrap();
+        let Self { id, pid, node, journal, pidfd, .. } = self;
+        Running { id, node, journal, pid, pidfd, output }
+    }
+}
+
+fn payload(plan: Plan, process: Option<ProcessSpec>, level: Option<Level>, cell: Cell) -> OwnedFd {
+    let rest =
+        PayloadRest { process, verify: true, report_steps: false, level, privileged: cell.privileged() };
+    memfd::sealed(c"payload", &protocol::encode(&Payload { plan, rest }), false).unwrap()
 }
 
 pub fn pair() -> (OwnedFd, OwnedFd) {
@@ -217,7 +253,7 @@ impl Supervisor {
             .unwrap();
         let hello = protocol::receive(&here).unwrap();
         assert_eq!(hello.kind, Kind::Hello);
-        Self { child, socket: here, next: 0 }
+        Self { child, socket: here, next: 0, spare: RefCell::new(None) }
     }
 
     pub fn begin(
@@ -245,10 +281,7 @@ impl Supervisor {
             cgroup: false,
             sources: 0,
         };
-        let rest =
-            PayloadRest { process, verify: true, report_steps: false, level, privileged: cell.privileged() };
-        let payload = Payload { plan, rest };
-        let payload = memfd::sealed(c"payload", &protocol::encode(&payload), false).unwrap();
+        let payload = payload(plan, process, level, cell);
         let (node, first) = pair();
         let (journal, output) = (memory(), memory());
         let null = fs::File::open("/dev/null").unwrap();
@@ -288,10 +321,31 @@ impl Supervisor {
         Ok(Running { id: self.next, node, journal, pid, pidfd: frame.fds.pop().unwrap(), output })
     }
 
+    /// The first process that the supervisor has made before it is asked for.
+    pub fn take_spare(&self) -> SpareProcess {
+        let frame = self.spare.take().unwrap_or_else(|| {
+            let frame = protocol::receive(&self.socket).unwrap();
+            assert_eq!(frame.kind, Kind::Spare);
+            frame
+        });
+        let protocol::Spare { start, pid } = frame.decode().unwrap();
+        let [node, journal, pidfd] = frame.fds.try_into().unwrap();
+        SpareProcess { id: frame.id, start, pid, node, journal, pidfd }
+    }
+
     pub fn receive(&self, id: u64) -> Frame {
-        let frame = protocol::receive(&self.socket).unwrap();
-        assert_eq!(frame.id, id, "{frame:?}");
-        frame
+        loop {
+            let frame = protocol::receive(&self.socket).unwrap();
+            if frame.kind == Kind::Spare {
+                self.spare.replace(Some(frame));
+                continue;
+            }
+            // A spare that is given up ends too.
+            if frame.id == id {
+                return frame;
+            }
+            assert!(frame.id >> 51 == 1, "{frame:?}");
+        }
     }
 
     pub fn close(&self, id: u64) {
@@ -310,16 +364,16 @@ impl Supervisor {
         }
         let exit = self.receive(running.id);
         assert_eq!(exit.kind, Kind::Exited);
-        let closed = self.receive(running.id);
-        assert_eq!(closed.kind, Kind::Closed);
+        let protocol::Ended { exit, closed } = exit.decode().unwrap();
+        let left = if closed {
+            Vec::new()
+        } else {
+            let closed = self.receive(running.id);
+            assert_eq!(closed.kind, Kind::Closed);
+            closed.decode().unwrap()
+        };
         let output = memfd::read(&running.output, 1 << 20).unwrap();
-        Ended {
-            exit: exit.decode().unwrap(),
-            output: String::from_utf8_lossy(&output).into_owned(),
-            report,
-            failure,
-            left: closed.decode().unwrap(),
-        }
+        Ended { exit, output: String::from_utf8_lossy(&output).into_owned(), report, failure, left }
     }
 
     pub fn run(&mut self, cell: Cell, spec: &RootfsSpec, script: &str, level: Option<Level>) -> Ended {

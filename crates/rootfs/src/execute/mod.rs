@@ -60,7 +60,7 @@ impl Level {
 /// The facts about where a plan is carried out.
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts")]
-pub struct Setting {
+pub struct Setting<'a> {
     /// How mounts are made.
     pub level: Level,
     /// Whether this process already is in a mount namespace of its own; else it makes one when it needs it.
@@ -73,6 +73,8 @@ pub struct Setting {
     pub new_cgroup_namespace: bool,
     /// Whether the kernel's mount table is compared with the plan.
     pub verify: bool,
+    /// A mount namespace with nothing in it, if there is one; see [`Kernel::enter_root_by_stub`].
+    pub stub: Option<BorrowedFd<'a>>,
 }
 
 /// What an execution asks of the processes around it.
@@ -128,10 +130,11 @@ pub struct Outcome {
 }
 
 /// A plan being carried out.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub struct Execution<'a> {
     kernel: &'a dyn Kernel,
     plan: &'a Plan,
-    setting: Setting,
+    setting: Setting<'a>,
     ground: Ground<'a>,
     sources: Sources,
     root: Option<Rc<OwnedFd>>,
@@ -141,6 +144,7 @@ pub struct Execution<'a> {
     proc_is_mounted: bool,
     kept: BTreeMap<u32, Rc<OwnedFd>>,
     null: Option<OwnedFd>,
+    null_is_attached: bool,
     empty: Option<OwnedFd>,
     parent: Option<(PathBytes, OwnedFd)>,
     expectations: Vec<Expectation>,
@@ -180,7 +184,7 @@ impl<'a> Execution<'a> {
     pub fn new(
         kernel: &'a dyn Kernel,
         plan: &'a Plan,
-        setting: Setting,
+        setting: Setting<'a>,
         sources: Sources,
         surroundings: &'a mut dyn Surroundings,
         journal: Option<Writer>,
@@ -198,6 +202,7 @@ impl<'a> Execution<'a> {
             proc_is_mounted: false,
             kept: BTreeMap::new(),
             null: None,
+            null_is_attached: false,
             empty: None,
             parent: None,
             expectations: Vec::new(),
@@ -393,6 +398,24 @@ impl<'a> Execution<'a> {
     }
 
     fn pivot(&mut self) -> Result<Done> {
+        if let Some(stub) = self.setting.stub.filter(|_| !self.attached && !self.setting.own_mount_namespace)
+        {
+            self.prepare_masks()?;
+            let root = self.root()?;
+            let entered = self
+                .kernel
+                .enter_root_by_stub(stub, root.as_fd())
+                .context(ErrorCode::Mount, || "the root can't be entered")?;
+            if entered {
+                (self.attached, self.entered, self.parent) = (true, true, None);
+                self.setting.own_mount_namespace = true;
+                return Ok(Done::by("stub-namespace"));
+            }
+            // A copy that was made in the namespace that is left now would be of no use in the next.
+            if !self.null_is_attached {
+                self.null = None;
+            }
+        }
         if !self.attached {
             self.attach_root(self.root_propagation())?;
         }

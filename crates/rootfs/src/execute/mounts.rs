@@ -387,6 +387,7 @@ impl Execution<'_> {
     fn remember_null(&mut self, device: &Device, node: OwnedFd) {
         if (device.kind, device.major, device.minor) == (DeviceType::Character, 1, 3) && self.null.is_none() {
             self.null = Some(node);
+            self.null_is_attached = true;
         }
     }
 

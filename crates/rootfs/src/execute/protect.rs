@@ -79,8 +79,8 @@ impl Execution<'_> {
         Ok(())
     }
 
-    /// What masks are made from, opened in the mount namespace they will be used in: a detached copy can be copied again
-    /// only there.
+    /// What masks of files are made from: a copy of the host's null device, opened before the host is left. It can be
+    /// attached anywhere, and copied only where it is attached.
     pub(super) fn prepare_masks(&mut self) -> Result<()> {
         let masks = self.plan.steps.iter().any(|step| matches!(step.action, Action::Mask(_)));
         if !masks || self.null.is_some() {
@@ -90,7 +90,7 @@ impl Execution<'_> {
         let null =
             self.kernel.open_host(&"/dev/null".into(), false, false).context(ErrorCode::Device, what)?;
         check_null(self.kernel, &null)?;
-        self.null = Some(self.kernel.clone_mount(null.as_fd(), false).context(ErrorCode::Device, what)?);
+        self.null = Some(copy_cover(self.kernel, &null)?);
         Ok(())
     }
 
@@ -140,12 +140,17 @@ impl Execution<'_> {
         make("1").or_else(|_| make("2"))
     }
 
-    fn null_device(&self) -> Result<OwnedFd> {
-        let Some(null) = &self.null else {
+    /// The first is the one that was opened before, the next ones are copies of what is attached.
+    fn null_device(&mut self) -> Result<OwnedFd> {
+        let Some(null) = self.null.take() else {
             return Err(Error::new(ErrorCode::Device, "there is no null device to mask files with"));
         };
-        check_null(self.kernel, null)?;
-        copy_cover(self.kernel, null)
+        check_null(self.kernel, &null)?;
+        if std::mem::replace(&mut self.null_is_attached, true) {
+            copy_cover(self.kernel, &null)
+        } else {
+            Ok(null)
+        }
     }
 }
 

@@ -39,7 +39,7 @@ impl Surroundings for Alone<'_> {
     fn step_done(&mut self, _: &ExecutedStep) {}
 }
 
-fn setting(level: Level) -> Setting {
+fn setting(level: Level) -> Setting<'static> {
     Setting {
         level,
         own_mount_namespace: false,
@@ -47,6 +47,7 @@ fn setting(level: Level) -> Setting {
         cgroup_namespace: true,
         new_cgroup_namespace: false,
         verify: true,
+        stub: None,
     }
 }
 

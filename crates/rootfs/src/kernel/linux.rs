@@ -524,6 +524,26 @@ impl Kernel for Linux {
         rustix::process::chdir(c"/").map_err(failed("chdir", || "\"/\"".into()))
     }
 
+    fn enter_root_by_stub(&self, stub: BorrowedFd<'_>, root: BorrowedFd<'_>) -> SysResult<bool> {
+        if super::process::set_namespace(stub, libc::CLONE_NEWNS).is_err() {
+            return Ok(false);
+        }
+        super::process::unshare(libc::CLONE_NEWNS)?;
+        // On top of the one filesystem there, whose ".." is itself: from here it can't be reached any more, not even by
+        // a process that leaves its chroot, because each way up comes back to what is mounted on it.
+        rustix::mount::move_mount(
+            root,
+            c"",
+            rustix::fs::CWD,
+            c"/",
+            rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+        )
+        .map_err(failed("move_mount", || format!("{}, \"/\"", number(root))))?;
+        rustix::process::fchdir(root).map_err(failed("fchdir", || number(root)))?;
+        rustix::process::chroot(c".").map_err(failed("chroot", || "\".\"".into()))?;
+        Ok(true)
+    }
+
     fn own_cgroups(&self) -> SysResult<Vec<(String, PathBytes)>> {
         let fd = self.open_proc_self("cgroup", OFlags::RDONLY | OFlags::CLOEXEC)?;
         let text = read_to_end(fd.as_fd())?;
@@ -557,6 +577,24 @@ pub fn can_assemble_detached() -> SysResult<bool> {
     };
     let (lower, upper) = (tmpfs()?, tmpfs()?);
     Ok(kernel.attach(upper.as_fd(), lower.as_fd()).is_ok())
+}
+
+/// Moves this process, for good, into a new mount namespace with nothing in it but one empty, read-only filesystem.
+/// Copies of it are where [`Kernel::enter_root_by_stub`] puts a root.
+pub fn become_stub() -> SysResult<OwnedFd> {
+    let kernel = Linux::default();
+    let own = super::process::pidfd_of_self()?;
+    let context = kernel.open_filesystem("tmpfs")?;
+    kernel.set_filesystem_flag(context.as_fd(), "ro")?;
+    kernel.set_filesystem_option(context.as_fd(), "nr_inodes", &"1".into())?;
+    let tmpfs = kernel.mount_filesystem(context.as_fd(), crate::options::attr::RDONLY)?;
+    kernel.new_mount_namespace()?;
+    kernel.set_root_propagation(Propagation::RPRIVATE)?;
+    let slash = kernel.open_host(&"/".into(), true, false)?;
+    kernel.attach(tmpfs.as_fd(), slash.as_fd())?;
+    drop(slash);
+    kernel.enter_root(tmpfs.as_fd())?;
+    super::process::mount_namespace_of(own.as_fd())
 }
 
 /// Takes a descriptor that the kernel has just returned.

@@ -160,6 +160,10 @@ pub trait Kernel {
     fn make_containing_mount_private(&self, file: BorrowedFd<'_>, slave: bool) -> SysResult<()>;
     /// Makes the mount the root of this mount namespace and detaches what was there; `pivot_root(2)`.
     fn enter_root(&self, root: BorrowedFd<'_>) -> SysResult<()>;
+    /// Moves this process into a copy of a mount namespace that holds one empty filesystem, and makes the detached mount its
+    /// root there: what `pivot_root(2)` would give, without copying and detaching the host's mounts; `setns(2)`, `chroot(2)`.
+    /// `false` if that namespace can't be entered, and nothing was changed.
+    fn enter_root_by_stub(&self, stub: BorrowedFd<'_>, root: BorrowedFd<'_>) -> SysResult<bool>;
     /// The cgroups of this process: controllers and path of each hierarchy; `cgroups(7)`.
     fn own_cgroups(&self) -> SysResult<Vec<(String, PathBytes)>>;
     /// Sets the host name of this uts namespace.

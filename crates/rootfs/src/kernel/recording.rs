@@ -332,6 +332,11 @@ impl Kernel for Recording {
         self.record("pivot_root", "pivot".into())
     }
 
+    fn enter_root_by_stub(&self, _stub: BorrowedFd<'_>, root: BorrowedFd<'_>) -> SysResult<bool> {
+        self.record("setns", format!("enter {} by stub", self.name(root)))?;
+        Ok(true)
+    }
+
     fn own_cgroups(&self) -> SysResult<Vec<(String, PathBytes)>> {
         Ok(vec![(String::new(), "/".into())])
     }
