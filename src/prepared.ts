@@ -21,43 +21,47 @@ import { finish } from './run.ts'
 export async function waitUntilPrepared(
   launched: Launched,
   preparation: Preparation,
-  locate: (error: Error) => Error,
 ): Promise<PreparedRootfs> {
   const { signal, onStep } = preparation
   if (signal && launched.id === 0) {
-    throw locate(abortError(signal))
+    throw abortError(signal)
   }
   const reference = new Reference()
-  let failure: Error | undefined
+  let aborted = false
   const abort = () => {
-    failure ??= locate(abortError(signal as AbortSignal))
+    aborted = true
     native.close(launched.id)
   }
+  signal?.addEventListener('abort', abort, { once: true })
   let unlisten = () => {}
-  const ready = new Promise<News>((resolve, reject) => {
+  const outcome = await new Promise<News>((resolve) => {
+    let failure: News | undefined
     unlisten = listenToContainer(launched.id, (news) => {
       if (news.kind === 'step') {
         for (const step of news.steps ?? []) {
           onStep?.(step)
         }
-      } else if (news.kind === 'ready' && failure === undefined) {
+      } else if (news.kind === 'ready' && !aborted) {
         resolve(news)
-      } else if (news.kind === 'error' && news.error) {
-        failure ??= locate(makeError(news.error))
+      } else if (news.kind === 'error') {
+        failure = news
       } else if (news.kind === 'closed') {
         // A failure is told when all of it is undone.
-        reject(failure ?? locate(closedError()))
+        resolve(failure ?? news)
       }
     })
   })
-  signal?.addEventListener('abort', abort, { once: true })
-  try {
-    return new PreparedRootfs(launched.id, await ready)
-  } finally {
-    unlisten()
-    signal?.removeEventListener('abort', abort)
-    reference.release()
+  unlisten()
+  signal?.removeEventListener('abort', abort)
+  reference.release()
+  // Made here, after the await, an error's stack leads to the call.
+  if (aborted && signal) {
+    throw abortError(signal)
   }
+  if (outcome.kind === 'ready') {
+    return new PreparedRootfs(launched.id, outcome)
+  }
+  throw outcome.error ? makeError(outcome.error) : closedError()
 }
 
 function closedError(): RootfsError {
@@ -104,24 +108,20 @@ export class PreparedRootfs implements Public {
   }
 
   async mounts(): Promise<MountInfo[]> {
-    const locate = callSite(this.mounts)
     this.#check()
     const request = native.mounts(this.#id)
     const reference = new Reference()
-    try {
-      return await new Promise((resolve, reject) => {
-        const unlisten = listenToChild(request, (news) => {
-          unlisten()
-          if (news.kind === 'mounts') {
-            resolve(news.mounts ?? [])
-          } else {
-            reject(locate(news.error ? makeError(news.error) : closedError()))
-          }
-        })
+    const news = await new Promise<News>((resolve) => {
+      const unlisten = listenToChild(request, (answer) => {
+        unlisten()
+        resolve(answer)
       })
-    } finally {
-      reference.release()
+    })
+    reference.release()
+    if (news.mounts) {
+      return news.mounts
     }
+    throw news.error ? makeError(news.error) : closedError()
   }
 
   run(
@@ -135,8 +135,7 @@ export class PreparedRootfs implements Public {
     args?: readonly string[],
     options?: RunOptions,
   ): Promise<RunResult<string | Buffer>> {
-    const begin = process.hrtime.bigint()
-    const locate = callSite(this.run)
+    const begin = performance.now()
     this.#check()
     const { collection, collect, spawn } = runOptions(options)
     const { control, native: rest } = spawnOptions(spawn)
@@ -146,7 +145,6 @@ export class PreparedRootfs implements Public {
       place: { kind: 'child', container: this.#id },
       control,
       collection,
-      locate,
       begin,
     })
   }

@@ -23,10 +23,9 @@ export class Rootfs extends native.Rootfs {
   }
 
   async prepare(options?: PrepareOptions): Promise<PreparedRootfs> {
-    const locate = callSite(this.prepare)
     const preparation = prepareOptions(options)
     const aborted = isAborted(preparation.signal)
-    return waitUntilPrepared(native.prepare(this, preparation.native, aborted), preparation, locate)
+    return waitUntilPrepared(native.prepare(this, preparation.native, aborted), preparation)
   }
 
   run(
@@ -40,8 +39,7 @@ export class Rootfs extends native.Rootfs {
     args?: readonly string[],
     options?: RunOptions & PrepareOptions,
   ): Promise<RunResult<string | Buffer>> {
-    const begin = process.hrtime.bigint()
-    const locate = callSite(this.run)
+    const begin = performance.now()
     const { collection, collect, spawn } = runOptions(options)
     const { control, preparation, native: rest } = launchOptions(spawn)
     const launched = native.launch(
@@ -54,7 +52,7 @@ export class Rootfs extends native.Rootfs {
       isAborted(control.signal),
     )
     const { onStep } = preparation
-    return finish({ launched, place: { kind: 'first' }, control, collection, locate, onStep, begin })
+    return finish({ launched, place: { kind: 'first' }, control, collection, onStep, begin })
   }
 
   spawn(

@@ -12,80 +12,83 @@ export interface Begun {
   place: Place
   control: Control
   collection: Collection
-  locate: (error: Error) => Error
   onStep?: ((step: ExecutedStep) => void) | undefined
-  /** The time of the call. */
-  begin: bigint
+  /** The time of the call, in milliseconds. */
+  begin: number
 }
 
-/** The result of a command, when all of it is over. */
-export function finish(begun: Begun): Promise<RunResult<string | Buffer>> {
-  const { launched, place, control, onStep } = begun
-  const { signal, timeout, killSignal } = control
-  if (signal && launched.id === 0) {
-    return Promise.reject(begun.locate(abortError(signal)))
+/** Why a command was ended before its own end. */
+type Ended = 'timeout' | 'abort' | undefined
+
+/** The result of a command, when all of it is over. Errors are made after the await: their stack leads to the call. */
+export async function finish(begun: Begun): Promise<RunResult<string | Buffer>> {
+  const { launched, control } = begun
+  if (control.signal && launched.id === 0) {
+    throw abortError(control.signal)
   }
   const reference = new Reference()
-  let timedOut = false
-  let aborted = false
-  const kill = () => {
-    const [container, child] = place.kind === 'first' ? [launched.id, 0] : [place.container, launched.id]
-    if (killSignal === 'SIGKILL' && place.kind === 'first') {
-      native.close(container)
-    } else {
-      native.kill(container, child, signalNumber(killSignal, 'killSignal'))
-    }
+  let ended: Ended
+  const kill = (why: Ended) => {
+    ended ??= why
+    stop(begun)
   }
-  const timer =
-    timeout === undefined
-      ? undefined
-      : setTimeout(() => {
-          timedOut = true
-          kill()
-        }, timeout)
-  const abort = () => {
-    aborted = true
-    kill()
+  const { signal, timeout } = control
+  const timer = timeout === undefined ? undefined : setTimeout(kill, timeout, 'timeout')
+  const abort = signal && (() => kill('abort'))
+  if (abort) {
+    signal.addEventListener('abort', abort, { once: true })
   }
-  signal?.addEventListener('abort', abort, { once: true })
-  return new Promise((resolve, reject) => {
+  const news = await over(begun)
+  reference.release()
+  clearTimeout(timer)
+  if (abort) {
+    signal.removeEventListener('abort', abort)
+  }
+  return result(begun, news, ended)
+}
+
+function stop({ launched, place, control: { killSignal } }: Begun): void {
+  const [container, child] = place.kind === 'first' ? [launched.id, 0] : [place.container, launched.id]
+  if (killSignal === 'SIGKILL' && place.kind === 'first') {
+    native.close(container)
+  } else {
+    native.kill(container, child, signalNumber(killSignal, 'killSignal'))
+  }
+}
+
+/** The news that all is over. */
+function over({ launched, place, onStep }: Begun): Promise<News> {
+  return new Promise((resolve) => {
     const listen = place.kind === 'first' ? listenToContainer : listenToChild
     const unlisten = listen(launched.id, (news) => {
-      if (news.kind === 'step') {
+      if (news.kind === 'finished') {
+        unlisten()
+        resolve(news)
+      } else if (news.kind === 'step') {
         for (const step of news.steps ?? []) {
           onStep?.(step)
         }
-        return
-      }
-      if (news.kind !== 'finished') {
-        return
-      }
-      unlisten()
-      reference.release()
-      clearTimeout(timer)
-      signal?.removeEventListener('abort', abort)
-      try {
-        resolve(result(begun, news, timedOut, aborted))
-      } catch (error) {
-        reject(begun.locate(error as Error))
       }
     })
   })
 }
 
-function result(begun: Begun, news: News, timedOut: boolean, aborted: boolean): RunResult<string | Buffer> {
+const nothing = Buffer.alloc(0)
+
+function result(begun: Begun, news: News, ended: Ended): RunResult<string | Buffer> {
   const { collection, control, begin } = begun
-  if (aborted && control.signal) {
+  if (ended === 'abort' && control.signal) {
     throw abortError(control.signal)
   }
+  const timedOut = ended === 'timeout'
   if (news.error && !timedOut) {
     throw makeError(news.error)
   }
   if (news.overflow) {
     throw maxBufferError(news.overflow)
   }
-  const text = (bytes: Buffer = Buffer.alloc(0)) =>
-    collection.encoding === 'buffer' ? bytes : bytes.toString(collection.encoding)
+  const { encoding } = collection
+  const text = (bytes: Buffer = nothing) => (encoding === 'buffer' ? bytes : bytes.toString(encoding))
   const signal = news.signal === undefined ? null : signalName(news.signal)
   return {
     exitCode: news.exitCode ?? null,
@@ -94,7 +97,7 @@ function result(begun: Begun, news: News, timedOut: boolean, aborted: boolean): 
     timedOut,
     stdout: text(news.stdout),
     stderr: text(news.stderr),
-    durationUs: Number(process.hrtime.bigint() - begin) / 1000,
+    durationUs: (performance.now() - begin) * 1000,
     skipped: news.skipped ?? [],
     warnings: news.warnings ?? [],
   }

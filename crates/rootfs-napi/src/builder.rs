@@ -1,6 +1,6 @@
 //! The class `Rootfs`: a specification that grows with each call, and is checked at each.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -38,6 +38,26 @@ pub(crate) struct EncodedPlan {
     pub(crate) bytes: Arc<[u8]>,
 }
 
+thread_local! {
+    /// The last one made: programs often describe the same again for each container.
+    static LAST: RefCell<Option<(RootfsSpec, EncodedPlan)>> = const { RefCell::new(None) };
+}
+
+/// The plan is a function of the specification alone.
+fn plan_of(spec: &RootfsSpec) -> Parsed<EncodedPlan> {
+    let known = LAST.with_borrow(|last| {
+        last.as_ref().filter(|(described, _)| described == spec).map(|(_, plan)| plan.clone())
+    });
+    if let Some(plan) = known {
+        return Ok(plan);
+    }
+    let plan = Plan::new(spec)?;
+    let bytes = protocol::encode(&plan).into();
+    let plan = EncodedPlan { plan: Arc::new(plan), bytes };
+    LAST.set(Some((spec.clone(), plan.clone())));
+    Ok(plan)
+}
+
 impl Rootfs {
     fn describe(root: Root) -> Self {
         Self { spec: RootfsSpec::new(root), sources: Vec::new(), plan: OnceCell::new() }
@@ -58,9 +78,8 @@ impl Rootfs {
         if let Some(plan) = self.plan.get() {
             return Ok(plan.clone());
         }
-        let plan = Plan::new(&self.spec)?;
-        let bytes = protocol::encode(&plan).into();
-        Ok(self.plan.get_or_init(|| EncodedPlan { plan: Arc::new(plan), bytes }).clone())
+        let plan = plan_of(&self.spec)?;
+        Ok(self.plan.get_or_init(|| plan).clone())
     }
 
     /// Applies a change as a whole or not at all, and checks the result.

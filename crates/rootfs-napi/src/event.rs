@@ -49,8 +49,8 @@ impl JsEvent {
         let mut told = Self { container: number(container), child: number(child), ..Self::default() };
         let report = |told: &mut Self, report: &Report| {
             let skipped = report.skipped.iter().filter_map(|index| plan.steps.get(*index as usize));
-            told.skipped = Some(skipped.map(step).collect());
-            told.warnings = Some(plan.warnings.iter().chain(&report.warnings).map(warning).collect());
+            told.skipped = filled(skipped.map(step).collect());
+            told.warnings = filled(plan.warnings.iter().chain(&report.warnings).map(warning).collect());
         };
         told.kind = match news {
             News::Step(done) => {
@@ -83,7 +83,7 @@ impl JsEvent {
                 "exit"
             }
             News::Closed(left) => {
-                told.warnings = Some(left.into_iter().map(left_warning).collect());
+                told.warnings = filled(left.into_iter().map(left_warning).collect());
                 "closed"
             }
             News::Finished(finished) => {
@@ -98,9 +98,11 @@ impl JsEvent {
                 if let Some(done) = done {
                     report(&mut told, &done);
                 }
-                told.warnings.get_or_insert_default().extend(left.into_iter().map(left_warning));
-                told.stdout = Some(stdout.into());
-                told.stderr = Some(stderr.into());
+                if !left.is_empty() {
+                    told.warnings.get_or_insert_default().extend(left.into_iter().map(left_warning));
+                }
+                told.stdout = filled(stdout).map(Buffer::from);
+                told.stderr = filled(stderr).map(Buffer::from);
                 told.overflow = overflow.map(|index| if index == 1 { "stdout" } else { "stderr" }.to_owned());
                 "finished"
             }
@@ -111,6 +113,11 @@ impl JsEvent {
         };
         told
     }
+}
+
+/// What is empty isn't told: each property, and each buffer more so, costs time.
+fn filled<T>(list: Vec<T>) -> Option<Vec<T>> {
+    (!list.is_empty()).then_some(list)
 }
 
 /// Ids are counted from one, so doubles hold them.

@@ -1,6 +1,7 @@
 //! Streams of commands, and descriptors given by the caller.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 
 use rootfs::PathBytes;
 use rustix::fs::{FileType, OFlags};
@@ -101,10 +102,7 @@ pub(crate) fn open(streams: [Stream; 3]) -> Parsed<Ends> {
                 ours[index] = Some(our);
                 their
             }
-            Stream::Ignore => {
-                rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, rustix::fs::Mode::empty())
-                    .map_err(|errno| system("/dev/null can't be opened", errno))?
-            }
+            Stream::Ignore => null()?,
             Stream::Inherit => given(number, &format!("stdio[{index}]"))?,
             Stream::Fd(fd) => given(fd, &format!("stdio[{index}]"))?,
         });
@@ -113,6 +111,26 @@ pub(crate) fn open(streams: [Stream; 3]) -> Parsed<Ends> {
         Ok(theirs) => Ok(Ends { theirs, ours }),
         Err(_) => Err(Failure::unsupported("a command has three streams")),
     }
+}
+
+/// The null device, opened once and verified to be it: a command whose `/dev` has another reopens its own.
+fn null() -> Parsed<OwnedFd> {
+    static NULL: OnceLock<OwnedFd> = OnceLock::new();
+    let copy = |null: &OwnedFd| {
+        rustix::io::fcntl_dupfd_cloexec(null, 3)
+            .map_err(|errno| system("the null device can't be duplicated", errno))
+    };
+    if let Some(null) = NULL.get() {
+        return copy(null);
+    }
+    let null = rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, rustix::fs::Mode::empty())
+        .map_err(|errno| system("/dev/null can't be opened", errno))?;
+    let stat = rustix::fs::fstat(&null).map_err(|errno| system("/dev/null can't be looked at", errno))?;
+    let device = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+    if FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice || device != (1, 3) {
+        return Err(system("/dev/null is not the null device", rustix::io::Errno::NODEV));
+    }
+    copy(NULL.get_or_init(|| null))
 }
 
 /// A copy of a descriptor for a command: never a directory, nor one that only names a file.

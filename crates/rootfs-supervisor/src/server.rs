@@ -81,6 +81,10 @@ enum Stub {
     None,
 }
 
+/// When nothing has happened for so long, there is time to make a spare first process. Not at once: it would take the time
+/// of the container that has just been begun.
+const QUIET: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_nsec: 3_000_000 };
+
 /// The number of spare first processes that one supervisor can make.
 const SPARES: u64 = 1 << 28;
 
@@ -120,6 +124,8 @@ struct Server {
     /// The first process that waits to be asked for something, as far as is known here.
     spare: Option<u64>,
     spares_made: u64,
+    /// What a spare first process is to be made for, when there is time.
+    wanted: Option<Start>,
     stub: Stub,
 }
 
@@ -155,6 +161,7 @@ pub(crate) fn run(node: OwnedFd) -> i32 {
         unsent: VecDeque::new(),
         spare: None,
         spares_made: 0,
+        wanted: None,
         stub: Stub::Unknown,
     };
     if rustix::net::sockopt::set_socket_passcred(&server.node, true).is_err()
@@ -216,9 +223,11 @@ impl Server {
         let mut events = Vec::with_capacity(64);
         loop {
             events.clear();
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), None) {
+            let patience = self.wanted.as_ref().map(|_| QUIET);
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), patience.as_ref()) {
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(_) => return,
+                Ok(0) => self.prepare_for_more(),
                 Ok(_) => {}
             }
             // What has ended is told before new requests are served: they may be waiting for just that.
@@ -262,6 +271,13 @@ impl Server {
             Kind::Start if id != 0 && id < 1 << 51 && !self.containers.contains_key(&id) => {
                 if let Err(error) = self.start(frame) {
                     self.tell_failure(id, &error);
+                }
+                true
+            }
+            Kind::Used => {
+                if self.spare == Some(id) {
+                    self.spare = None;
+                    self.wanted = self.containers.get(&id).map(|container| container.start.clone());
                 }
                 true
             }
@@ -487,12 +503,13 @@ impl Server {
         let start = container.start.clone();
         if start.can_wait() && container.set_up {
             // What can't be made now is made when it is asked for, or its error is told then.
-            self.prepare_for_more(&start);
+            self.wanted = Some(start);
         }
     }
 
     /// Has ready what another container like this can use.
-    fn prepare_for_more(&mut self, like: &Start) {
+    fn prepare_for_more(&mut self) {
+        let Some(like) = &self.wanted.take() else { return };
         if matches!(self.stub, Stub::Unknown) {
             self.stub = if self.level == Some(Level::Detached)
                 && process::has_capability(process::CAP_SYS_CHROOT)
@@ -591,6 +608,8 @@ impl Server {
             self.unclean.push(id);
             self.clean();
         }
+        // Whoever has waited for this end may begin the next soon.
+        self.prepare_for_more();
     }
 
     /// Has a child remove the mountpoints that were made: the filesystem may be slow.
