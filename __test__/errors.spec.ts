@@ -6,7 +6,7 @@ import { Rootfs, RootfsError } from 'rootfs'
 import { cells, openDirectory, runInCell } from './support/cells.ts'
 import { guardHost, hostMounts, snapshotTree } from './support/host.ts'
 import { busyboxImage } from './support/images.ts'
-import { descendants, eventually } from './support/processes.ts'
+import { containers, eventually } from './support/processes.ts'
 import { testNeeding } from './support/requirements.ts'
 
 const host = guardHost(test)
@@ -21,7 +21,6 @@ interface Wanted {
 }
 
 /** The supervisor is a child of this process; a container is a child of that. */
-const containers = () => descendants().filter(({ parentPid }) => parentPid !== process.pid)
 
 /** The call fails as wanted, and the image, the mounts and the processes are as before. */
 async function fails(
@@ -43,7 +42,14 @@ async function fails(
   t.not(error.message, '')
   t.regex(error.stack ?? '', /errors\.spec/, 'the stack leads to the caller')
   if (error.errnoName !== undefined) t.true((error.errno ?? 0) < 0)
-  t.deepEqual(await eventually(containers, (left) => left.length === 0, 1000), [])
+  t.deepEqual(
+    await eventually(
+      () => containers(),
+      (left) => left.length === 0,
+      1000,
+    ),
+    [],
+  )
   t.deepEqual(
     await eventually(
       () => snapshotTree(image),

@@ -8,7 +8,7 @@ import test from 'ava'
 import { Rootfs, RootfsError } from 'rootfs'
 import { guardHost } from './support/host.ts'
 import { busyboxImage } from './support/images.ts'
-import { descendants, eventually } from './support/processes.ts'
+import { containers, descendants, eventually } from './support/processes.ts'
 import { testNeeding } from './support/requirements.ts'
 
 const host = guardHost(test)
@@ -23,7 +23,6 @@ async function busybox(): Promise<Rootfs> {
 }
 
 /** Containers that were not taken down. */
-const containers = () => descendants().filter(({ parentPid }) => parentPid !== process.pid)
 
 testHere('a result has the status, both outputs and the time it took', async (t) => {
   const result = await (await busybox()).run('/bin/sh', ['-c', 'echo out; echo err >&2; exit 3'])
@@ -119,7 +118,13 @@ testHere('more output than maxBuffer is an error, and the command is killed', as
     { code: 'ERR_CHILD_PROCESS_STDIO_MAXBUFFER' },
   )
   t.true(error instanceof RangeError)
-  t.deepEqual(await eventually(containers, (left) => left.length === 0), [])
+  t.deepEqual(
+    await eventually(
+      () => containers(),
+      (left) => left.length === 0,
+    ),
+    [],
+  )
 })
 
 testHere('output of exactly maxBuffer is none', async (t) => {
@@ -132,7 +137,13 @@ testHere('output of exactly maxBuffer is none', async (t) => {
 testHere('a command over its timeout is killed and the result says so', async (t) => {
   const result = await (await busybox()).run('/bin/sh', ['-c', 'echo begun; sleep 1000'], { timeout: 1000 })
   t.like(result, { timedOut: true, exitCode: null, signal: 'SIGKILL', stdout: 'begun\n' })
-  t.deepEqual(await eventually(containers, (left) => left.length === 0), [])
+  t.deepEqual(
+    await eventually(
+      () => containers(),
+      (left) => left.length === 0,
+    ),
+    [],
+  )
 })
 
 testHere('a timeout uses the signal it was given', async (t) => {

@@ -21,10 +21,11 @@ import { finish } from './run.ts'
 export async function waitUntilPrepared(
   launched: Launched,
   preparation: Preparation,
+  locate: (error: Error) => Error,
 ): Promise<PreparedRootfs> {
   const { signal, onStep } = preparation
   if (signal && launched.id === 0) {
-    throw abortError(signal)
+    throw locate(abortError(signal))
   }
   const reference = new Reference()
   let aborted = false
@@ -54,14 +55,13 @@ export async function waitUntilPrepared(
   unlisten()
   signal?.removeEventListener('abort', abort)
   reference.release()
-  // Made here, after the await, an error's stack leads to the call.
   if (aborted && signal) {
-    throw abortError(signal)
+    throw locate(abortError(signal))
   }
   if (outcome.kind === 'ready') {
     return new PreparedRootfs(launched.id, outcome)
   }
-  throw outcome.error ? makeError(outcome.error) : closedError()
+  throw locate(outcome.error ? makeError(outcome.error) : closedError())
 }
 
 function closedError(): RootfsError {
@@ -108,6 +108,7 @@ export class PreparedRootfs implements Public {
   }
 
   async mounts(): Promise<MountInfo[]> {
+    const locate = callSite(this.mounts)
     this.#check()
     const request = native.mounts(this.#id)
     const reference = new Reference()
@@ -121,7 +122,7 @@ export class PreparedRootfs implements Public {
     if (news.mounts) {
       return news.mounts
     }
-    throw news.error ? makeError(news.error) : closedError()
+    throw locate(news.error ? makeError(news.error) : closedError())
   }
 
   run(
@@ -136,6 +137,7 @@ export class PreparedRootfs implements Public {
     options?: RunOptions,
   ): Promise<RunResult<string | Buffer>> {
     const begin = performance.now()
+    const locate = callSite(this.run)
     this.#check()
     const { collection, collect, spawn } = runOptions(options)
     const { control, native: rest } = spawnOptions(spawn)
@@ -145,6 +147,7 @@ export class PreparedRootfs implements Public {
       place: { kind: 'child', container: this.#id },
       control,
       collection,
+      locate,
       begin,
     })
   }

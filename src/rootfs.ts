@@ -23,9 +23,10 @@ export class Rootfs extends native.Rootfs {
   }
 
   async prepare(options?: PrepareOptions): Promise<PreparedRootfs> {
+    const locate = callSite(this.prepare)
     const preparation = prepareOptions(options)
     const aborted = isAborted(preparation.signal)
-    return waitUntilPrepared(native.prepare(this, preparation.native, aborted), preparation)
+    return waitUntilPrepared(native.prepare(this, preparation.native, aborted), preparation, locate)
   }
 
   run(
@@ -40,6 +41,7 @@ export class Rootfs extends native.Rootfs {
     options?: RunOptions & PrepareOptions,
   ): Promise<RunResult<string | Buffer>> {
     const begin = performance.now()
+    const locate = callSite(this.run)
     const { collection, collect, spawn } = runOptions(options)
     const { control, preparation, native: rest } = launchOptions(spawn)
     const launched = native.launch(
@@ -52,7 +54,7 @@ export class Rootfs extends native.Rootfs {
       isAborted(control.signal),
     )
     const { onStep } = preparation
-    return finish({ launched, place: { kind: 'first' }, control, collection, onStep, begin })
+    return finish({ launched, place: { kind: 'first' }, control, collection, locate, onStep, begin })
   }
 
   spawn(

@@ -12,6 +12,8 @@ export interface Begun {
   place: Place
   control: Control
   collection: Collection
+  /** Has an error say where the call was. */
+  locate: (error: Error) => Error
   onStep?: ((step: ExecutedStep) => void) | undefined
   /** The time of the call, in milliseconds. */
   begin: number
@@ -20,11 +22,11 @@ export interface Begun {
 /** Why a command was ended before its own end. */
 type Ended = 'timeout' | 'abort' | undefined
 
-/** The result of a command, when all of it is over. Errors are made after the await: their stack leads to the call. */
+/** The result of a command, when all of it is over. */
 export async function finish(begun: Begun): Promise<RunResult<string | Buffer>> {
-  const { launched, control } = begun
+  const { launched, control, locate } = begun
   if (control.signal && launched.id === 0) {
-    throw abortError(control.signal)
+    throw locate(abortError(control.signal))
   }
   const reference = new Reference()
   let ended: Ended
@@ -76,16 +78,16 @@ function over({ launched, place, onStep }: Begun): Promise<News> {
 const nothing = Buffer.alloc(0)
 
 function result(begun: Begun, news: News, ended: Ended): RunResult<string | Buffer> {
-  const { collection, control, begin } = begun
+  const { collection, control, begin, locate } = begun
   if (ended === 'abort' && control.signal) {
-    throw abortError(control.signal)
+    throw locate(abortError(control.signal))
   }
   const timedOut = ended === 'timeout'
   if (news.error && !timedOut) {
-    throw makeError(news.error)
+    throw locate(makeError(news.error))
   }
   if (news.overflow) {
-    throw maxBufferError(news.overflow)
+    throw locate(maxBufferError(news.overflow))
   }
   const { encoding } = collection
   const text = (bytes: Buffer = nothing) => (encoding === 'buffer' ? bytes : bytes.toString(encoding))

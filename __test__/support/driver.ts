@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { text } from 'node:stream/consumers'
 import { Rootfs, RootfsError } from 'rootfs'
 import type { Command, CommandResult, ErrorData, Job, Outcome } from './job.ts'
-import { descendants, eventually } from './processes.ts'
+import { containers, eventually } from './processes.ts'
 
 type Build = (...args: unknown[]) => Rootfs
 
@@ -71,8 +71,13 @@ async function perform(job: Job): Promise<Outcome> {
     outcome.error = errorData(error)
   }
   // The supervisor stays; what it started is its child.
-  const containers = () => descendants().filter((info) => info.parentPid !== process.pid)
-  outcome.left = (await eventually(containers, (left) => left.length === 0, 1000)).map((info) => info.command)
+  outcome.left = (
+    await eventually(
+      () => containers(),
+      (left) => left.length === 0,
+      1000,
+    )
+  ).map((info) => info.command)
   return outcome
 }
 

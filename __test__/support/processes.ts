@@ -54,6 +54,11 @@ export function descendants(pid: number = process.pid): ProcessInfo[] {
   return found
 }
 
+/** The processes of containers: not the supervisor, nor a first process that waits for a container to be asked for. */
+export function containers(pid: number = process.pid): ProcessInfo[] {
+  return descendants(pid).filter(({ parentPid, command }) => parentPid !== pid && command !== 'rootfs-spare')
+}
+
 /** Processes with this text in their arguments or environment; a zombie has neither any more. */
 export function processesMarked(marker: string): ProcessInfo[] {
   return allProcesses().filter(

@@ -73,6 +73,9 @@ struct Collector {
     container: u64,
     child: u64,
     streams: [Option<OwnedFd>; 3],
+    /// The command's own ends of its pipes. As long as they are open, the end of its processes wakes nobody here; they all
+    /// end with the container, and then what is left in the pipes is read.
+    held: Vec<OwnedFd>,
     input: Vec<u8>,
     written: usize,
     max_buffer: usize,
@@ -355,6 +358,13 @@ impl Client {
                     self.send(&mut state, &socket, Kind::Used, spare.id, Vec::new(), Vec::new());
                 }
                 self.add_container(&mut state, spare.id, container, &mut beginning)?;
+                if let Some(collector) = state.collectors.get_mut(&spare.id)
+                    && beginning.start.pid
+                {
+                    let piped = collector.streams.iter().map(Option::is_some);
+                    let ends = beginning.streams.into_iter().zip(piped).skip(1);
+                    collector.held = ends.filter_map(|(end, piped)| piped.then_some(end)).collect();
+                }
                 return Ok(spare.id);
             }
         }
@@ -505,6 +515,7 @@ impl Client {
             container,
             child,
             streams,
+            held: Vec::new(),
             input,
             written: 0,
             max_buffer,
@@ -1024,6 +1035,24 @@ impl Collector {
         }
     }
 
+    /// Nobody is left who could write: takes what is there.
+    fn read_rest(&mut self) {
+        self.held.clear();
+        for index in 1..3 {
+            if let Some(stream) = self.streams[index].take() {
+                // Until its end, the limit, or nothing more: an end that was given to a process outside doesn't count.
+                let length = |of: &Self| of.finished.output[index - 1].len();
+                let mut before = None;
+                while before != Some(length(self)) {
+                    before = Some(length(self));
+                    if !self.read(&stream, index) {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
     /// Gives what can be taken. `false` when all is given, or nobody reads.
     fn write(&mut self, stream: &OwnedFd) -> bool {
         while self.written < self.input.len() {
@@ -1052,6 +1081,9 @@ impl Collector {
             News::Closed(left) => {
                 self.finished.left = left;
                 self.over = true;
+                if !self.held.is_empty() {
+                    self.read_rest();
+                }
             }
             other => return Some(other),
         }

@@ -157,6 +157,7 @@ impl FirstProcess {
             loopback_up()?;
         }
         process::touch_memory();
+        process::set_name(c"rootfs-spare");
         let frame = match protocol::receive(&self.node) {
             Ok(frame) => frame,
             // Nobody has asked.
@@ -166,6 +167,7 @@ impl FirstProcess {
         if frame.kind != Kind::Begin {
             return Err(Error::new(ErrorCode::Supervisor, "Node says something unexpected"));
         }
+        process::set_name(c"rootfs-first");
         check_sender(&frame, self.identity)?;
         let asked = Asked::from_fds(frame.fds)
             .ok_or_else(|| Error::new(ErrorCode::Supervisor, "a request without its descriptors"))?;

@@ -166,7 +166,7 @@ impl<'a> Walk<'a> {
                     if status.kind == FileKind::Symlink {
                         self.follow(&fd)?;
                     } else {
-                        self.enter(fd, name, maker)?;
+                        self.enter(fd, name, status.mount, maker);
                         last = Some(status);
                     }
                 }
@@ -176,7 +176,7 @@ impl<'a> Walk<'a> {
                     if retries > MAX_RETRIES {
                         return Err(self.error(&SysError { errno: libc::EAGAIN, ..call }));
                     }
-                    self.make(name, what, maker)?;
+                    last = self.make(name, what, maker)?;
                 }
                 Err(call) => return Err(self.error(&call)),
             }
@@ -211,8 +211,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn enter(&mut self, fd: OwnedFd, name: PathBytes, maker: &dyn Maker) -> Result<()> {
-        let mount = self.kernel.mount_id(fd.as_fd()).map_err(|call| self.error(&call))?;
+    fn enter(&mut self, fd: OwnedFd, name: PathBytes, mount: u64, maker: &dyn Maker) {
         let above = self.place();
         let place = if mount != above.mount && maker.knows_mount(mount) {
             Place { mount, relative: PathBytes::default() }
@@ -220,7 +219,6 @@ impl<'a> Walk<'a> {
             Place { mount: above.mount, relative: above.relative.join(&name) }
         };
         self.levels.push(Level { fd: Some(fd), name, place });
-        Ok(())
     }
 
     fn place(&self) -> Place {
@@ -230,8 +228,9 @@ impl<'a> Walk<'a> {
             .map_or(Place { mount: 0, relative: PathBytes::default() }, |level| level.place.clone())
     }
 
-    /// Makes a component, and has the walk look at it again: somebody else may have put another thing there.
-    fn make(&mut self, name: PathBytes, what: Missing, maker: &mut dyn Maker) -> Result<()> {
+    /// Makes a component and enters it: what it is then. If somebody else has put another thing there, the walk looks at
+    /// that.
+    fn make(&mut self, name: PathBytes, what: Missing, maker: &mut dyn Maker) -> Result<Option<FileStatus>> {
         let place = self.place();
         if what == Missing::Error {
             return Err(self.error(&SysError {
@@ -241,21 +240,28 @@ impl<'a> Walk<'a> {
             }));
         }
         let made = maker.make(self.current(), &place, &name, what)?;
+        if !made {
+            self.left.push_front(name);
+            return Ok(None);
+        }
         let fd = match self.kernel.resolve(self.current(), &name, Follow::AllButLast) {
             Ok(fd) => fd,
             Err(call) if call.is(Errno::ENOENT) => {
                 self.left.push_front(name);
-                return Ok(());
+                return Ok(None);
             }
             Err(call) => return Err(self.error(&call)),
         };
         let status = self.kernel.status(fd.as_fd()).map_err(|call| self.error(&call))?;
-        if made {
-            maker.made(&place, &name, what, &status)?;
-            self.created = true;
+        maker.made(&place, &name, what, &status)?;
+        self.created = true;
+        let kind = if what == Missing::Directory { FileKind::Directory } else { FileKind::Regular };
+        if status.kind == kind {
+            self.enter(fd, name, status.mount, maker);
+            return Ok(Some(status));
         }
         self.left.push_front(name);
-        Ok(())
+        Ok(None)
     }
 
     fn finish(mut self, last: Option<FileStatus>) -> Result<Resolved> {

@@ -456,15 +456,8 @@ impl<'a> Execution<'a> {
         loop {
             let resolved =
                 resolve::resolve_or_make(self.kernel, root.as_fd(), path, missing, &mut self.ground)?;
-            if !self.ground.has_unlocked_trees() {
-                return Ok(resolved);
-            }
-            let mount = self
-                .kernel
-                .mount_id(resolved.fd.as_fd())
-                .context(ErrorCode::Mount, || format!("{path}: its mount can't be found out"))?;
             // Before the lock was held another container could have removed it: look again.
-            if !self.ground.lock(mount)? {
+            if !self.ground.has_unlocked_trees() || !self.ground.lock(resolved.status.mount)? {
                 return Ok(resolved);
             }
         }

@@ -173,9 +173,7 @@ impl Execution<'_> {
         if status.kind != FileKind::Directory {
             return Err(refuse());
         }
-        let mount =
-            self.kernel.mount_id(fd.as_fd()).context(ErrorCode::Proc, || format!("{path}: its mount"))?;
-        self.ground.lock(mount)?;
+        self.ground.lock(status.mount)?;
         Ok(Resolved { fd, status, path: None, created: false })
     }
 

@@ -57,14 +57,13 @@ impl Execution<'_> {
         let root = self.root()?;
         let Some((file, _)) = existing(self.kernel, root.as_fd(), path)? else { return Ok(Done::missing()) };
         let what = || format!("{path} can't be made read-only");
-        let copy = self.kernel.clone_mount(file.as_fd(), true).context(ErrorCode::Mount, what)?;
         let change = AttributeChange {
             set: attr::RDONLY,
             clear: 0,
             propagation: Some(Propagation::RPRIVATE),
             recursive: true,
         };
-        self.kernel.set_attributes(copy.as_fd(), change).context(ErrorCode::Mount, what)?;
+        let copy = self.kernel.clone_mount_with(file.as_fd(), change).context(ErrorCode::Mount, what)?;
         self.kernel.attach(copy.as_fd(), file.as_fd()).context(ErrorCode::Mount, what)?;
         self.expect_readonly(&copy, step)?;
         Ok(Done::default())
@@ -156,10 +155,8 @@ impl Execution<'_> {
 
 fn copy_cover(kernel: &dyn Kernel, cover: &OwnedFd) -> Result<OwnedFd> {
     let what = || "what covers a masked path can't be copied";
-    let copy = kernel.clone_mount(cover.as_fd(), false).context(ErrorCode::Mount, what)?;
     let change = AttributeChange { propagation: Some(Propagation::RPRIVATE), ..AttributeChange::default() };
-    kernel.set_attributes(copy.as_fd(), change).context(ErrorCode::Mount, what)?;
-    Ok(copy)
+    kernel.clone_mount_with(cover.as_fd(), change).context(ErrorCode::Mount, what)
 }
 
 /// A mask that were not /dev/null would show, or take, what is written to it (CVE-2025-31133).

@@ -27,10 +27,15 @@ use crate::path::PathBytes;
 pub struct Linux {
     procfs: OnceCell<ProcfsHandle>,
     unique_ids: Cell<Option<bool>>,
+    /// Whether `open_tree_attr` is known to be missing.
+    no_open_tree_attr: Cell<bool>,
     openat2: Cell<Option<bool>>,
 }
 
 const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
+/// The number that `open_tree_attr(2)` has on every architecture.
+const SYS_OPEN_TREE_ATTR: libc::c_long = 467;
+const OPEN_TREE_CLONE: u32 = 1;
 const AT_RECURSIVE: u32 = 0x8000;
 const AT_EMPTY_PATH: u32 = 0x1000;
 
@@ -254,8 +259,14 @@ impl Kernel for Linux {
     }
 
     fn status(&self, file: BorrowedFd<'_>) -> SysResult<FileStatus> {
-        let stat = rustix::fs::fstat(file).map_err(failed("fstat", || number(file)))?;
-        let kind = match FileType::from_raw_mode(stat.st_mode) {
+        if self.unique_ids.get().is_none() {
+            self.mount_id(file)?;
+        }
+        let id =
+            if self.unique_ids.get() == Some(true) { STATX_MNT_ID_UNIQUE } else { StatxFlags::MNT_ID.bits() };
+        let stat = statx(file, StatxFlags::BASIC_STATS.bits() | id)?;
+        let mode = u32::from(stat.stx_mode);
+        let kind = match FileType::from_raw_mode(mode) {
             FileType::Directory => FileKind::Directory,
             FileType::Symlink => FileKind::Symlink,
             FileType::CharacterDevice => FileKind::CharacterDevice,
@@ -266,20 +277,17 @@ impl Kernel for Linux {
         };
         Ok(FileStatus {
             kind,
-            mode: stat.st_mode & 0o7777,
-            device: stat.st_dev,
-            inode: stat.st_ino,
-            rdev: (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)),
+            mode: mode & 0o7777,
+            device: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
+            inode: stat.stx_ino,
+            mount: stat.stx_mnt_id,
+            rdev: (stat.stx_rdev_major, stat.stx_rdev_minor),
         })
     }
 
     fn mount_id(&self, file: BorrowedFd<'_>) -> SysResult<u64> {
-        let query = |mask| {
-            rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::from_bits_retain(mask))
-                .map_err(failed("statx", || number(file)))
-        };
         if self.unique_ids.get() != Some(false) {
-            let stat = query(STATX_MNT_ID_UNIQUE)?;
+            let stat = statx(file, STATX_MNT_ID_UNIQUE)?;
             let unique = stat.stx_mask & STATX_MNT_ID_UNIQUE != 0;
             // An id is only of use with statmount, which may be missing or refused on its own.
             if unique && (self.unique_ids.get().is_some() || Self::statmount(stat.stx_mnt_id).is_ok()) {
@@ -288,7 +296,7 @@ impl Kernel for Linux {
             }
             self.unique_ids.set(Some(false));
         }
-        query(StatxFlags::MNT_ID.bits()).map(|stat| stat.stx_mnt_id)
+        statx(file, StatxFlags::MNT_ID.bits()).map(|stat| stat.stx_mnt_id)
     }
 
     fn filesystem_magic(&self, file: BorrowedFd<'_>) -> SysResult<u64> {
@@ -312,15 +320,40 @@ impl Kernel for Linux {
         }))
     }
 
+    fn clone_mount_with(&self, file: BorrowedFd<'_>, change: AttributeChange) -> SysResult<OwnedFd> {
+        if !self.no_open_tree_attr.get() {
+            let attr = mount_attr(change);
+            let flags = OPEN_TREE_CLONE
+                | libc::O_CLOEXEC.cast_unsigned()
+                | AT_EMPTY_PATH
+                | if change.recursive { AT_RECURSIVE } else { 0 };
+            // SAFETY: as in set_attributes.
+            let fd = unsafe {
+                libc::syscall(
+                    SYS_OPEN_TREE_ATTR,
+                    file.as_raw_fd(),
+                    c"".as_ptr(),
+                    flags,
+                    &raw const attr,
+                    size_of::<MountAttr>(),
+                )
+            };
+            if fd >= 0 {
+                return Ok(owned(fd));
+            }
+            // What else is wrong, the two calls say more exactly.
+            let error = last_error("open_tree_attr", || number(file));
+            if error.errno == libc::ENOSYS || error.errno == libc::EPERM {
+                self.no_open_tree_attr.set(true);
+            }
+        }
+        let copy = self.clone_mount(file, change.recursive)?;
+        self.set_attributes(copy.as_fd(), change)?;
+        Ok(copy)
+    }
+
     fn set_attributes(&self, mount: BorrowedFd<'_>, change: AttributeChange) -> SysResult<()> {
-        let attr = MountAttr {
-            attr_set: change.set,
-            attr_clr: change.clear,
-            propagation: change
-                .propagation
-                .map_or(0, |propagation| u64::from(propagation_flag(propagation.kind).bits())),
-            userns_fd: 0,
-        };
+        let attr = mount_attr(change);
         let flags = AT_EMPTY_PATH | if change.recursive { AT_RECURSIVE } else { 0 };
         // SAFETY: the empty path is a constant, and the struct outlives the call, which is told its size.
         let result = unsafe {
@@ -595,6 +628,22 @@ pub fn become_stub() -> SysResult<OwnedFd> {
     drop(slash);
     kernel.enter_root(tmpfs.as_fd())?;
     super::process::mount_namespace_of(own.as_fd())
+}
+
+fn mount_attr(change: AttributeChange) -> MountAttr {
+    MountAttr {
+        attr_set: change.set,
+        attr_clr: change.clear,
+        propagation: change
+            .propagation
+            .map_or(0, |propagation| u64::from(propagation_flag(propagation.kind).bits())),
+        userns_fd: 0,
+    }
+}
+
+fn statx(file: BorrowedFd<'_>, mask: u32) -> SysResult<rustix::fs::Statx> {
+    rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::from_bits_retain(mask))
+        .map_err(failed("statx", || number(file)))
 }
 
 /// Takes a descriptor that the kernel has just returned.

@@ -36,7 +36,7 @@ pub enum FileKind {
     Socket,
 }
 
-/// What `fstat(2)` and `statx(2)` say about a descriptor.
+/// What `statx(2)` says about a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileStatus {
     /// The type.
@@ -47,6 +47,8 @@ pub struct FileStatus {
     pub device: u64,
     /// The inode number.
     pub inode: u64,
+    /// The id of the mount it is on; see [`Kernel::mount_id`].
+    pub mount: u64,
     /// Major and minor number of a device node.
     pub rdev: (u32, u32),
 }
@@ -119,6 +121,12 @@ pub trait Kernel {
 
     /// A detached copy of the mount at the descriptor; `open_tree(2)`.
     fn clone_mount(&self, file: BorrowedFd<'_>, recursive: bool) -> SysResult<OwnedFd>;
+    /// The same with other attributes, recursive as they are; one call with `open_tree_attr(2)`, since Linux 6.15.
+    fn clone_mount_with(&self, file: BorrowedFd<'_>, change: AttributeChange) -> SysResult<OwnedFd> {
+        let copy = self.clone_mount(file, change.recursive)?;
+        self.set_attributes(std::os::fd::AsFd::as_fd(&copy), change)?;
+        Ok(copy)
+    }
     /// Changes attributes and propagation of a mount; `mount_setattr(2)`.
     fn set_attributes(&self, mount: BorrowedFd<'_>, change: AttributeChange) -> SysResult<()>;
     /// Attaches a mount; `move_mount(2)`.

@@ -184,7 +184,7 @@ impl Kernel for Recording {
             Handle::Mount(what) if what.contains("null") => (FileKind::CharacterDevice, (1, 3), 2),
             _ => (FileKind::Directory, (0, 0), 4),
         };
-        Ok(FileStatus { kind, mode: 0o755, device: 1, inode, rdev })
+        Ok(FileStatus { kind, mode: 0o755, device: 1, inode, mount: self.mount_id(file)?, rdev })
     }
 
     fn mount_id(&self, file: BorrowedFd<'_>) -> SysResult<u64> {
