@@ -155,6 +155,9 @@ struct SpareProcess {
     until: Instant,
 }
 
+/// As many kinds of containers have a first process that waits.
+const MAX_SPARES: usize = 2;
+
 /// How long a first process waits that nobody needs.
 const SPARE_LIFETIME: Duration = Duration::from_secs(5);
 
@@ -750,11 +753,9 @@ impl Client {
         match frame.kind {
             Kind::Spare => {
                 if let Some(spare) = SpareProcess::from_frame(number, frame) {
-                    // One is enough: an older one is for something that is not asked for any more.
-                    while let Some(position) =
-                        state.spares.iter().position(|older| older.supervisor == number)
-                    {
-                        self.give_up_spare(state, position);
+                    // One of each kind, and not of many: the oldest is for something that isn't asked for any more.
+                    if state.spares.len() >= MAX_SPARES {
+                        self.give_up_spare(state, 0);
                     }
                     state.spares.push(spare);
                 }

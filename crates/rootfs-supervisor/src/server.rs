@@ -121,8 +121,8 @@ struct Server {
     open_files: Option<Rlimit>,
     /// What Node has not taken yet: a Node that is stopped must not stop this loop.
     unsent: VecDeque<Unsent>,
-    /// The first process that waits to be asked for something, as far as is known here.
-    spare: Option<u64>,
+    /// The first processes that wait to be asked for something, as far as is known here: one of a kind.
+    spares: Vec<u64>,
     spares_made: u64,
     /// What a spare first process is to be made for, when there is time.
     wanted: Option<Start>,
@@ -159,7 +159,7 @@ pub(crate) fn run(node: OwnedFd) -> i32 {
         identity,
         open_files,
         unsent: VecDeque::new(),
-        spare: None,
+        spares: Vec::new(),
         spares_made: 0,
         wanted: None,
         stub: Stub::Unknown,
@@ -275,8 +275,7 @@ impl Server {
                 true
             }
             Kind::Used => {
-                if self.spare == Some(id) {
-                    self.spare = None;
+                if self.take_spare(id) {
                     self.wanted = self.containers.get(&id).map(|container| container.start.clone());
                 }
                 true
@@ -354,11 +353,14 @@ impl Server {
 
     /// Makes a first process before it is asked for, so that the next container needn't wait for that.
     fn make_spare(&mut self, like: &Start) -> Result<()> {
-        if self.spare.is_some() || self.spares_made == SPARES {
+        let like = &like.without_sources();
+        let exists =
+            self.spares.iter().filter_map(|id| self.containers.get(id)).any(|spare| spare.start == *like);
+        if exists || self.spares_made == SPARES {
             return Ok(());
         }
         let system = |errno: rustix::io::Errno| Error::new(ErrorCode::Supervisor, errno.to_string());
-        let start = like.without_sources();
+        let start = like.clone();
         let (control, first_control) = pair()?;
         let (node_end, first_node) = pair()?;
         rustix::net::sockopt::set_socket_passcred(&first_node, true).map_err(system)?;
@@ -402,7 +404,7 @@ impl Server {
             Ok(fds) => {
                 let spare = Spare { start: container.start.clone(), pid };
                 self.containers.insert(id, container);
-                self.spare = Some(id);
+                self.spares.push(id);
                 self.tell_node(Kind::Spare, id, protocol::encode(&spare), fds);
                 Ok(())
             }
@@ -412,6 +414,13 @@ impl Server {
                 Err(error)
             }
         }
+    }
+
+    /// A spare is one no longer. `false` if it wasn't.
+    fn take_spare(&mut self, id: u64) -> bool {
+        let before = self.spares.len();
+        self.spares.retain(|spare| *spare != id);
+        self.spares.len() < before
     }
 
     /// Asks to be woken when the other side has nothing more to say, and not for what it says.
@@ -497,14 +506,11 @@ impl Server {
         // It has ended, become its command, or stays. Either way it asks for nothing more.
         let Some(container) = self.containers.get(&id) else { return };
         let _ = epoll::delete(&self.epoll, &container.control);
-        if self.spare == Some(id) {
-            self.spare = None;
-        }
-        let start = container.start.clone();
-        if start.can_wait() && container.set_up {
+        if container.start.can_wait() && container.set_up {
             // What can't be made now is made when it is asked for, or its error is told then.
-            self.wanted = Some(start);
+            self.wanted = Some(container.start.clone());
         }
+        self.take_spare(id);
     }
 
     /// Has ready what another container like this can use.
@@ -596,11 +602,9 @@ impl Server {
         let exit = process::wait_for(container.pidfd.as_fd()).unwrap_or(Exit::Code(255));
         let _ = epoll::delete(&self.epoll, &container.pidfd);
         container.ended();
-        if self.spare == Some(id) {
-            self.spare = None;
-        }
         let closed =
             journal::is_empty(&container.journal) && self.pending.is_empty() && self.cleaner.is_none();
+        self.take_spare(id);
         self.tell_node(Kind::Exited, id, protocol::encode(&Ended { exit, closed }), Vec::new());
         if closed {
             self.containers.remove(&id);
@@ -608,7 +612,9 @@ impl Server {
             self.unclean.push(id);
             self.clean();
         }
-        // Whoever has waited for this end may begin the next soon.
+        // Whoever has waited for this end may begin the next soon. But first Node hears of the end: the thread that listens may
+        // have been put on this processor, to wait until this process waits.
+        process::yield_processor();
         self.prepare_for_more();
     }
 

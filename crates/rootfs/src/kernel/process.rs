@@ -107,6 +107,14 @@ pub fn mount_namespace_of(pidfd: BorrowedFd<'_>) -> SysResult<OwnedFd> {
     check(fd.into(), "ioctl", || "PIDFD_GET_MNT_NAMESPACE".into()).map(owned)
 }
 
+/// Lets others run that wait for this processor; `sched_yield(2)`.
+pub fn yield_processor() {
+    // SAFETY: takes no memory, and can't fail.
+    unsafe {
+        libc::sched_yield();
+    }
+}
+
 /// `unshare(2)`.
 pub fn unshare(flags: libc::c_int) -> SysResult<()> {
     // SAFETY: takes no memory.
