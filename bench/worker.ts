@@ -1,9 +1,14 @@
-// Measures every contender in turn, in one process with one size of heap. Started by run.ts, in a private
-// mount namespace.
+// Measures every contender in turn, with one size of heap. Started by run.ts, in a private mount namespace.
+//
+// What goes through child_process has a process of its own (peers.ts): a fork write-protects the memory of the
+// process that forks, and whatever runs in that next would pay for it, page by page.
 
+import { fork } from 'node:child_process'
+import { once } from 'node:events'
 import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
-import { type Contender, makeContenders, type Sample, type Stdio } from './contenders.ts'
+import { type Contender, type Missing, makeContenders, type Sample, type Stdio } from './contenders.ts'
 import type { Fixture } from './fixture.ts'
 import { type Summary, shuffler, summarize } from './statistics.ts'
 
@@ -42,12 +47,12 @@ export interface Result {
  * doesn't copy their page tables and a gigabyte of JavaScript objects hardly shows in what child_process
  * takes.
  */
-function fillMemory(): Uint8Array[] {
+export function fillMemory(): Uint8Array[] {
   return Array.from({ length: 128 }, (_, chunk) => new Uint8Array(2 ** 23).fill(chunk + 1))
 }
 
 /** `bwrap` names one contender, `bwrap*` all that begin so. */
-function matches(name: string, patterns: readonly string[]): boolean {
+export function matches(name: string, patterns: readonly string[]): boolean {
   const fits = (pattern: string): boolean =>
     pattern.endsWith('*') ? name.startsWith(pattern.slice(0, -1)) : name === pattern
   return patterns.length === 0 || patterns.some(fits)
@@ -58,15 +63,60 @@ async function countMounts(contender: Contender): Promise<number | undefined> {
   return (await contender.mountTable?.())?.split('\n').filter((line) => line.includes(' - ')).length
 }
 
-async function measure(task: Task): Promise<Result> {
+/** Whether a contender begins its containers by child_process. */
+export const isPeer = (name: string): boolean => !name.startsWith('rootfs') && !name.startsWith('floor')
+
+/** The contenders of peers.ts, as if they were here. */
+async function peers(file: string): Promise<Array<Contender | Missing>> {
+  const child = fork(join(import.meta.dirname, 'peers.ts'), [file])
+  const answer = async () => {
+    const [message] = (await Promise.race([once(child, 'message'), once(child, 'exit')])) as [Answer]
+    if (typeof message !== 'object' || message === null) throw new Error('the process of the peers has ended')
+    if (message.error !== undefined) throw new Error(message.error)
+    return message
+  }
+  const { contenders = [], missing = [] } = await answer()
+  const ask = (request: Request): Promise<Answer> => {
+    child.send(request)
+    return answer()
+  }
+  const proxies = contenders.map(
+    (name): Contender => ({
+      name,
+      once: async () => (await ask({ name, what: 'once' })).sample!,
+      mountTable: async () => (await ask({ name, what: 'mountTable' })).text!,
+      close: () => child.connected && child.disconnect(),
+    }),
+  )
+  if (proxies.length === 0) child.disconnect()
+  return [...proxies, ...missing]
+}
+
+export interface Request {
+  readonly name: string
+  readonly what: 'once' | 'mountTable'
+}
+
+export interface Answer {
+  readonly contenders?: string[]
+  readonly missing?: Missing[]
+  readonly sample?: Sample
+  readonly text?: string
+  readonly error?: string
+}
+
+async function measure(task: Task, file: string): Promise<Result> {
   const ballast = task.heap === '1gb' ? fillMemory() : []
   const contenders: Contender[] = []
   const missing: Array<{ name: string; reason: string }> = []
   const first = new Map<string, number>()
   const mounts = new Map<string, number>()
-  for (const candidate of await makeContenders(task.fixture, task.stdio, (name) =>
-    matches(name, task.only),
-  )) {
+  const here = await makeContenders(
+    task.fixture,
+    task.stdio,
+    (name) => !isPeer(name) && matches(name, task.only),
+  )
+  for (const candidate of [...here, ...(await peers(file))]) {
     if ('missing' in candidate) {
       missing.push({ name: candidate.name, reason: candidate.missing })
       continue
@@ -117,5 +167,8 @@ async function measure(task: Task): Promise<Result> {
   return { heap: task.heap, rss, arrayBuffers, measured, missing }
 }
 
-const task = JSON.parse(readFileSync(process.argv[2]!, 'utf8')) as Task
-writeFileSync(task.result, JSON.stringify(await measure(task)))
+if (import.meta.filename === process.argv[1]) {
+  const file = process.argv[2]!
+  const task = JSON.parse(readFileSync(file, 'utf8')) as Task
+  writeFileSync(task.result, JSON.stringify(await measure(task, file)))
+}

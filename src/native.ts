@@ -73,13 +73,13 @@ export interface Native {
   }
   initialize(makeError: (data: ErrorData) => Error, tell: (news: News) => void, supervisor: string): void
   /** With `aborted` the arguments are checked, and nothing is begun. */
-  prepare(rootfs: NativeRootfs, options: object, aborted: boolean): Launched
+  prepare(rootfs: NativeRootfs, options: object | undefined, aborted: boolean): Launched
   launch(
     rootfs: NativeRootfs,
     command: unknown,
     args: unknown,
-    process: object,
-    options: object,
+    process: object | undefined,
+    options: object | undefined,
     collect: Collect | undefined,
     aborted: boolean,
   ): Launched
@@ -87,7 +87,7 @@ export interface Native {
     container: number,
     command: unknown,
     args: unknown,
-    process: object,
+    process: object | undefined,
     collect: Collect | undefined,
     aborted: boolean,
   ): Launched

@@ -13,24 +13,23 @@ export interface Control {
   killSignal: NodeJS.Signals
 }
 
-/** What is done with the output of a command. */
-export interface Collection {
-  encoding: BufferEncoding | 'buffer'
-}
+/** What is done to a command when nothing was said about it. */
+export const NO_CONTROL: Control = { killSignal: 'SIGKILL' }
 
 export interface Preparation {
   signal?: AbortSignal
   onStep?: (step: ExecutedStep) => void
   /** For the addon. */
-  native: { verify?: boolean; reportSteps: boolean }
+  native: { verify?: boolean; reportSteps: boolean } | undefined
 }
+
+// Most calls have no options: these are their values, without looking at anything.
+const NO_PREPARATION: Preparation = { native: undefined }
+const NO_LAUNCH = { control: NO_CONTROL, preparation: NO_PREPARATION, native: undefined }
 
 type Checked = Record<string, unknown>
 
 function object(options: unknown): Checked {
-  if (options === undefined) {
-    return {}
-  }
   if (typeof options !== 'object' || options === null || Array.isArray(options)) {
     throw invalidArgument('ERR_INVALID_ARG_TYPE', 'object', 'options', options)
   }
@@ -150,7 +149,13 @@ export function isAborted(signal: AbortSignal | undefined): boolean {
 }
 
 /** The options of `spawn`; what is left is the addon's. */
-export function spawnOptions(options: SpawnOptions | undefined): { control: Control; native: object } {
+export function spawnOptions(options: SpawnOptions | undefined): {
+  control: Control
+  native: object | undefined
+} {
+  if (options === undefined) {
+    return NO_LAUNCH
+  }
   const left = object(options)
   return { control: takeControl(left), native: left }
 }
@@ -159,32 +164,49 @@ export function spawnOptions(options: SpawnOptions | undefined): { control: Cont
 export function launchOptions(options: (SpawnOptions & PrepareOptions) | undefined): {
   control: Control
   preparation: Preparation
-  native: object
+  native: object | undefined
 } {
+  if (options === undefined) {
+    return NO_LAUNCH
+  }
   const left = object(options)
   return { control: takeControl(left), preparation: takePreparation(left), native: left }
 }
 
 /** The options of `run`, apart from those of `spawn`; `collect` is for the addon. */
-export function runOptions(options: RunOptions | undefined): {
-  collection: Collection
+export interface RunOnly<T> {
+  encoding: BufferEncoding | 'buffer'
   collect: Collect
-  spawn: object
-} {
+  spawn: T | undefined
+}
+
+const NO_RUN_ONLY: RunOnly<never> = {
+  encoding: 'utf8',
+  collect: { maxBuffer: DEFAULT_MAX_BUFFER },
+  spawn: undefined,
+}
+
+export function runOptions<T extends RunOptions>(options: T | undefined): RunOnly<T> {
+  if (options === undefined) {
+    return NO_RUN_ONLY
+  }
   const left = object(options)
   const given = take(left, 'input', input)
   return {
-    collection: { encoding: take(left, 'encoding', encoding) ?? 'utf8' },
+    encoding: take(left, 'encoding', encoding) ?? 'utf8',
     collect: {
       ...(given !== undefined && { input: given }),
       maxBuffer: take(left, 'maxBuffer', maxBuffer) ?? DEFAULT_MAX_BUFFER,
     },
-    spawn: left,
+    spawn: left as T,
   }
 }
 
 /** The options of `prepare`. */
 export function prepareOptions(options: PrepareOptions | undefined): Preparation {
+  if (options === undefined) {
+    return NO_PREPARATION
+  }
   const left = object(options)
   const signal = take(left, 'signal', abortSignal)
   const preparation = takePreparation(left)

@@ -139,17 +139,12 @@ export class PreparedRootfs implements Public {
     const begin = performance.now()
     const locate = callSite(this.run)
     this.#check()
-    const { collection, collect, spawn } = runOptions(options)
+    const { encoding, collect, spawn } = runOptions(options)
     const { control, native: rest } = spawnOptions(spawn)
-    const launched = native.spawn(this.#id, command, args, rest, collect, isAborted(control.signal))
-    return finish({
-      launched,
-      place: { kind: 'child', container: this.#id },
-      control,
-      collection,
-      locate,
-      begin,
-    })
+    const aborted = isAborted(control.signal)
+    const launched = native.spawn(this.#id, command, args, rest, collect, aborted)
+    const place = { kind: 'child', container: this.#id } as const
+    return finish({ launched, place, control, encoding, locate, begin })
   }
 
   spawn(command: string, args?: readonly string[], options?: SpawnOptions): ContainerProcess {

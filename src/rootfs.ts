@@ -8,6 +8,9 @@ import { type PreparedRootfs, waitUntilPrepared } from './prepared.ts'
 import { ContainerProcess } from './process.ts'
 import { finish } from './run.ts'
 
+/** A command that is a container's first process. */
+const FIRST = { kind: 'first' } as const
+
 export class Rootfs extends native.Rootfs {
   constructor(directory: PathLike) {
     super(directory)
@@ -35,26 +38,23 @@ export class Rootfs extends native.Rootfs {
     options: RunOptions & PrepareOptions & { encoding: 'buffer' },
   ): Promise<RunResult<Buffer>>
   run(command: string, args?: readonly string[], options?: RunOptions & PrepareOptions): Promise<RunResult>
-  async run(
+  run(
     command: string,
     args?: readonly string[],
     options?: RunOptions & PrepareOptions,
   ): Promise<RunResult<string | Buffer>> {
     const begin = performance.now()
     const locate = callSite(this.run)
-    const { collection, collect, spawn } = runOptions(options)
-    const { control, preparation, native: rest } = launchOptions(spawn)
-    const launched = native.launch(
-      this,
-      command,
-      args,
-      rest,
-      preparation.native,
-      collect,
-      isAborted(control.signal),
-    )
-    const { onStep } = preparation
-    return finish({ launched, place: { kind: 'first' }, control, collection, locate, onStep, begin })
+    try {
+      const { encoding, collect, spawn } = runOptions(options)
+      const { control, preparation, native: rest } = launchOptions(spawn)
+      const { onStep, native: toPrepare } = preparation
+      const aborted = isAborted(control.signal)
+      const launched = native.launch(this, command, args, rest, toPrepare, collect, aborted)
+      return finish({ launched, place: FIRST, control, encoding, locate, onStep, begin })
+    } catch (error) {
+      return Promise.reject(error)
+    }
   }
 
   spawn(
@@ -73,6 +73,6 @@ export class Rootfs extends native.Rootfs {
       undefined,
       isAborted(control.signal),
     )
-    return new ContainerProcess(launched, { kind: 'first' }, control, locate, preparation.onStep)
+    return new ContainerProcess(launched, FIRST, control, locate, preparation.onStep)
   }
 }

@@ -3,7 +3,7 @@ import type { ExecutedStep, RunResult } from '../index.js'
 import { abortError, makeError, maxBufferError } from './errors.ts'
 import { type Launched, type News, native } from './native.ts'
 import { listenToChild, listenToContainer, Reference } from './news.ts'
-import { type Collection, type Control, signalName, signalNumber } from './options.ts'
+import { type Control, NO_CONTROL, signalName, signalNumber } from './options.ts'
 import type { Place } from './process.ts'
 
 /** A command that has just been begun. */
@@ -11,7 +11,7 @@ export interface Begun {
   launched: Launched
   place: Place
   control: Control
-  collection: Collection
+  encoding: BufferEncoding | 'buffer'
   /** Has an error say where the call was. */
   locate: (error: Error) => Error
   onStep?: ((step: ExecutedStep) => void) | undefined
@@ -23,30 +23,58 @@ export interface Begun {
 type Ended = 'timeout' | 'abort' | undefined
 
 /** The result of a command, when all of it is over. */
-export async function finish(begun: Begun): Promise<RunResult<string | Buffer>> {
-  const { launched, control, locate } = begun
+export function finish(begun: Begun): Promise<RunResult<string | Buffer>> {
+  const { launched, place, control, locate, onStep } = begun
   if (control.signal && launched.id === 0) {
-    throw locate(abortError(control.signal))
+    return Promise.reject(locate(abortError(control.signal)))
   }
-  const reference = new Reference()
-  let ended: Ended
-  const kill = (why: Ended) => {
-    ended ??= why
-    stop(begun)
+  return new Promise((resolve, reject) => {
+    const reference = new Reference()
+    const limit = control === NO_CONTROL ? undefined : new Limit(begun)
+    const listen = place.kind === 'first' ? listenToContainer : listenToChild
+    const unlisten = listen(launched.id, (news) => {
+      if (news.kind === 'finished') {
+        unlisten()
+        reference.release()
+        limit?.lift()
+        try {
+          resolve(result(begun, news, limit?.why))
+        } catch (error) {
+          reject(locate(error as Error))
+        }
+      } else if (news.kind === 'step') {
+        for (const step of news.steps ?? []) {
+          onStep?.(step)
+        }
+      }
+    })
+  })
+}
+
+/** What may end a command before its own end: a time, or a signal. */
+class Limit {
+  why: Ended
+  readonly #begun: Begun
+  readonly #timer: NodeJS.Timeout | undefined
+  readonly #abort = () => this.#stop('abort')
+
+  constructor(begun: Begun) {
+    this.#begun = begun
+    const { signal, timeout } = begun.control
+    signal?.addEventListener('abort', this.#abort, { once: true })
+    this.#timer = timeout === undefined ? undefined : setTimeout(() => this.#stop('timeout'), timeout)
   }
-  const { signal, timeout } = control
-  const timer = timeout === undefined ? undefined : setTimeout(kill, timeout, 'timeout')
-  const abort = signal && (() => kill('abort'))
-  if (abort) {
-    signal.addEventListener('abort', abort, { once: true })
+
+  /** The command has ended. */
+  lift(): void {
+    clearTimeout(this.#timer)
+    this.#begun.control.signal?.removeEventListener('abort', this.#abort)
   }
-  const news = await over(begun)
-  reference.release()
-  clearTimeout(timer)
-  if (abort) {
-    signal.removeEventListener('abort', abort)
+
+  #stop(why: Ended): void {
+    this.why ??= why
+    stop(this.#begun)
   }
-  return result(begun, news, ended)
 }
 
 function stop({ launched, place, control: { killSignal } }: Begun): void {
@@ -58,38 +86,20 @@ function stop({ launched, place, control: { killSignal } }: Begun): void {
   }
 }
 
-/** The news that all is over. */
-function over({ launched, place, onStep }: Begun): Promise<News> {
-  return new Promise((resolve) => {
-    const listen = place.kind === 'first' ? listenToContainer : listenToChild
-    const unlisten = listen(launched.id, (news) => {
-      if (news.kind === 'finished') {
-        unlisten()
-        resolve(news)
-      } else if (news.kind === 'step') {
-        for (const step of news.steps ?? []) {
-          onStep?.(step)
-        }
-      }
-    })
-  })
-}
-
 const nothing = Buffer.alloc(0)
 
 function result(begun: Begun, news: News, ended: Ended): RunResult<string | Buffer> {
-  const { collection, control, begin, locate } = begun
+  const { encoding, control, begin } = begun
   if (ended === 'abort' && control.signal) {
-    throw locate(abortError(control.signal))
+    throw abortError(control.signal)
   }
   const timedOut = ended === 'timeout'
   if (news.error && !timedOut) {
-    throw locate(makeError(news.error))
+    throw makeError(news.error)
   }
   if (news.overflow) {
-    throw locate(maxBufferError(news.overflow))
+    throw maxBufferError(news.overflow)
   }
-  const { encoding } = collection
   const text = (bytes: Buffer = nothing) => (encoding === 'buffer' ? bytes : bytes.toString(encoding))
   const signal = news.signal === undefined ? null : signalName(news.signal)
   return {
