@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rootfs::error::{CallContext, Error, ErrorCode, Result};
 use rootfs::execute::sources::{self, Opened, Sources};
+use rootfs::execute::stock::{Filesystem, Stock};
 use rootfs::execute::{Execution, Level, Outcome, Setting, Surroundings};
 use rootfs::journal::{Identity, Writer};
 use rootfs::kernel::linux::{Linux, can_assemble_detached};
@@ -42,6 +43,8 @@ pub(crate) struct FirstProcess {
     pub(crate) known_level: Option<Level>,
     /// A mount namespace with nothing in it, if there is one.
     pub(crate) stub: Option<OwnedFd>,
+    /// What a container like this one has needed before.
+    pub(crate) filesystems: Vec<Filesystem>,
     /// The supervisor's own limit of open files, which it has raised for itself.
     pub(crate) open_files: Option<rootfs::process::Rlimit>,
     /// Whose requests are served: user and group.
@@ -71,10 +74,12 @@ impl Asked {
 }
 
 /// What a first process tells the supervisor when all steps are done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct SetUp {
     /// The level that was used.
     pub(crate) level: Level,
+    /// The filesystems that were needed.
+    pub(crate) filesystems: Vec<Filesystem>,
 }
 
 /// The content of a payload.
@@ -131,24 +136,24 @@ impl FirstProcess {
         let _ = process::new_session();
         process::set_umask(0);
         let later;
-        let (asked, level) = match asked {
-            Some(asked) => (asked, self.known_level),
+        let (asked, ahead) = match asked {
+            Some(asked) => (asked, Ahead { level: self.known_level, stock: Stock::default() }),
             None => match self.wait_to_be_asked() {
-                Ok((asked, level)) => {
+                Ok((asked, ahead)) => {
                     later = ManuallyDrop::new(asked);
-                    (&*later, level)
+                    (&*later, ahead)
                 }
                 Err(error) => return error,
             },
         };
-        match self.prepare(asked, level) {
+        match self.prepare(asked, ahead) {
             Ok(prepared) => self.finish(prepared, &asked.streams),
             Err(error) => error,
         }
     }
 
-    /// Does what can be done before it is known what for, and waits. What it is asked for, and the level it has probed.
-    fn wait_to_be_asked(&self) -> Result<(Asked, Option<Level>)> {
+    /// Does what can be done before it is known what for, and waits. What it is asked for, and what it has done.
+    fn wait_to_be_asked(&self) -> Result<(Asked, Ahead)> {
         let connection = |error| connection_error("Node", &error);
         process::die_with_parent()
             .context(ErrorCode::Supervisor, || "the first process can't follow its parent")?;
@@ -156,6 +161,7 @@ impl FirstProcess {
         if self.start.network {
             loopback_up()?;
         }
+        let stock = Stock::fill(&Linux::default(), self.filesystems.clone());
         process::touch_memory();
         process::set_name(c"rootfs-spare");
         let frame = match protocol::receive(&self.node) {
@@ -171,10 +177,10 @@ impl FirstProcess {
         check_sender(&frame, self.identity)?;
         let asked = Asked::from_fds(frame.fds)
             .ok_or_else(|| Error::new(ErrorCode::Supervisor, "a request without its descriptors"))?;
-        Ok((asked, level))
+        Ok((asked, Ahead { level, stock }))
     }
 
-    fn prepare(&self, asked: &Asked, known_level: Option<Level>) -> Result<Prepared> {
+    fn prepare(&self, asked: &Asked, ahead: Ahead) -> Result<Prepared> {
         let payload = read_payload(&asked.payload)?;
         let hooks = payload.plan.hooks().next().is_some();
         let pid = if hooks || self.start.user.is_some() { Some(self.own_pid()?) } else { None };
@@ -188,7 +194,7 @@ impl FirstProcess {
             loopback_up()?;
         }
         let kernel = Linux::default();
-        let level = self.level(&payload, known_level)?;
+        let level = self.level(&payload, ahead.level)?;
         let sources = self.sources(&kernel, &payload, &asked.sources)?;
         if payload.rest.verify {
             kernel
@@ -217,7 +223,10 @@ impl FirstProcess {
             plan: &payload.plan,
         };
         let journal = rustix::io::fcntl_dupfd_cloexec(&self.journal, 0).ok().map(Writer::new);
-        let outcome = Execution::new(&kernel, &payload.plan, setting, sources, &mut around, journal).run()?;
+        // What was made before other namespaces were joined belongs to those it was made in.
+        let stock = if joins_namespaces(&payload.plan) { Stock::default() } else { ahead.stock };
+        let execution = Execution::new(&kernel, &payload.plan, setting, sources, &mut around, journal);
+        let outcome = execution.with_stock(stock).run()?;
         let mountinfo = if stays {
             let flags = OFlags::RDONLY | OFlags::CLOEXEC;
             Some(
@@ -228,8 +237,8 @@ impl FirstProcess {
         } else {
             None
         };
-        let Outcome { report, locks, root: _ } = outcome;
-        self.tell_supervisor(level, &locks)?;
+        let Outcome { report, locks, root: _, filesystems } = outcome;
+        self.tell_supervisor(level, filesystems, &locks)?;
         if stays {
             // The supervisor is not woken by what it is told, but by the end of it. For a command that is its execution.
             let _ = rustix::net::shutdown(&self.control, rustix::net::Shutdown::Write);
@@ -351,8 +360,11 @@ impl FirstProcess {
         }
     }
 
-    fn tell_supervisor(&self, level: Level, locks: &[OwnedFd]) -> Result<()> {
-        let body = protocol::encode(&SetUp { level });
+    fn tell_supervisor(&self, level: Level, filesystems: Vec<Filesystem>, locks: &[OwnedFd]) -> Result<()> {
+        let mut body = protocol::encode(&SetUp { level, filesystems });
+        if body.len() > MAX_BODY {
+            body = protocol::encode(&SetUp { level, filesystems: Vec::new() });
+        }
         let fds: Vec<BorrowedFd<'_>> = locks.iter().map(AsFd::as_fd).collect();
         let mut batches: Vec<&[BorrowedFd<'_>]> = fds.chunks(protocol::MAX_FDS).collect();
         if batches.is_empty() {
@@ -364,6 +376,12 @@ impl FirstProcess {
         }
         Ok(())
     }
+}
+
+/// What a first process has done before it was asked for anything.
+struct Ahead {
+    level: Option<Level>,
+    stock: Stock,
 }
 
 /// The best level there is.
@@ -406,6 +424,13 @@ pub(crate) fn send_report(node: BorrowedFd<'_>, report: &Report) -> Result<()> {
         protocol::send(node, Kind::Ready, 0, &[], &[file.as_fd()])
     };
     sent.map_err(|error| connection_error("Node", &error))
+}
+
+fn joins_namespaces(plan: &Plan) -> bool {
+    let joined = |namespace: &Namespace| matches!(namespace, Namespace::Path(_));
+    plan.namespaces().is_some_and(|wanted| {
+        [&wanted.ipc, &wanted.uts, &wanted.cgroup, &wanted.network].into_iter().any(joined)
+    })
 }
 
 /// Joins the namespaces that are given by path.

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rootfs::error::{Error, ErrorCode, Result};
 use rootfs::execute::Level;
+use rootfs::execute::stock::Filesystem;
 use rootfs::journal::{self, Record};
 use rootfs::kernel::linux::{Linux, become_stub};
 use rootfs::kernel::memfd;
@@ -67,6 +68,16 @@ struct Container {
     locks: Vec<OwnedFd>,
     /// Whether all its steps are done.
     set_up: bool,
+    /// What it has needed.
+    filesystems: Vec<Filesystem>,
+}
+
+/// What a spare first process is made for.
+#[derive(Clone, Debug)]
+struct Wanted {
+    start: Start,
+    /// What it can make ahead.
+    filesystems: Vec<Filesystem>,
 }
 
 /// The mount namespace with nothing in it, from which those of containers are copied.
@@ -74,7 +85,7 @@ enum Stub {
     /// Nobody has needed it yet.
     Unknown,
     /// A child is making it, and sends it here. Then a spare first process like this is made.
-    Making { pidfd: OwnedFd, socket: OwnedFd, like: Start },
+    Making { pidfd: OwnedFd, socket: OwnedFd, like: Wanted },
     /// It is there.
     Made(OwnedFd),
     /// It can't be had.
@@ -125,7 +136,7 @@ struct Server {
     spares: Vec<u64>,
     spares_made: u64,
     /// What a spare first process is to be made for, when there is time.
-    wanted: Option<Start>,
+    wanted: Option<Wanted>,
     stub: Stub,
 }
 
@@ -275,9 +286,7 @@ impl Server {
                 true
             }
             Kind::Used => {
-                if self.take_spare(id) {
-                    self.wanted = self.containers.get(&id).map(|container| container.start.clone());
-                }
+                self.take_spare(id);
                 true
             }
             Kind::Close => {
@@ -322,6 +331,7 @@ impl Server {
             opener: first_opener,
             known_level: self.level.filter(|_| start.user.is_none()),
             stub: if start.can_wait() { self.stub() } else { None },
+            filesystems: Vec::new(),
             open_files: self.open_files,
             identity: self.identity,
         };
@@ -341,6 +351,7 @@ impl Server {
             mapper: None,
             locks: Vec::new(),
             set_up: false,
+            filesystems: Vec::new(),
         };
         if let Err(error) = self.introduce(id, &mut container, opener_end.as_ref(), &payload, &first) {
             container.kill();
@@ -352,8 +363,8 @@ impl Server {
     }
 
     /// Makes a first process before it is asked for, so that the next container needn't wait for that.
-    fn make_spare(&mut self, like: &Start) -> Result<()> {
-        let like = &like.without_sources();
+    fn make_spare(&mut self, wanted: &Wanted) -> Result<()> {
+        let like = &wanted.start.without_sources();
         let exists =
             self.spares.iter().filter_map(|id| self.containers.get(id)).any(|spare| spare.start == *like);
         if exists || self.spares_made == SPARES {
@@ -375,6 +386,7 @@ impl Server {
             opener: None,
             known_level: self.level,
             stub: self.stub(),
+            filesystems: wanted.filesystems.clone(),
             open_files: self.open_files,
             identity: self.identity,
         };
@@ -394,6 +406,7 @@ impl Server {
             mapper: None,
             locks: Vec::new(),
             set_up: false,
+            filesystems: Vec::new(),
         };
         let told = self
             .watch(container.pidfd.as_fd(), Event::Ended(id))
@@ -488,12 +501,13 @@ impl Server {
             match protocol::receive(&container.control) {
                 Ok(Frame { kind: Kind::MapIds, .. }) => return self.map_ids(id),
                 Ok(frame) if frame.kind == Kind::SetUp => {
-                    if let Ok(set_up) = frame.decode::<SetUp>()
-                        && container.start.can_wait()
-                    {
-                        self.level.get_or_insert(set_up.level);
+                    if let Ok(set_up) = frame.decode::<SetUp>() {
+                        container.set_up = true;
+                        container.filesystems = set_up.filesystems;
+                        if container.start.can_wait() {
+                            self.level.get_or_insert(set_up.level);
+                        }
                     }
-                    container.set_up = true;
                     container.locks.extend(frame.fds);
                     if container.start.user.is_some() {
                         // There may be more, and that wakes this loop.
@@ -504,11 +518,12 @@ impl Server {
             }
         }
         // It has ended, become its command, or stays. Either way it asks for nothing more.
-        let Some(container) = self.containers.get(&id) else { return };
+        let Some(container) = self.containers.get_mut(&id) else { return };
         let _ = epoll::delete(&self.epoll, &container.control);
         if container.start.can_wait() && container.set_up {
             // What can't be made now is made when it is asked for, or its error is told then.
-            self.wanted = Some(container.start.clone());
+            let filesystems = std::mem::take(&mut container.filesystems);
+            self.wanted = Some(Wanted { start: container.start.clone(), filesystems });
         }
         self.take_spare(id);
     }
@@ -533,7 +548,7 @@ impl Server {
 
     /// Has a child make a mount namespace with nothing in it: to copy the host's mounts and detach them takes long where
     /// there are many.
-    fn make_stub(&self, like: &Start) -> Option<Stub> {
+    fn make_stub(&self, like: &Wanted) -> Option<Stub> {
         let (socket, there) = pair().ok()?;
         match process::fork(process::CloneRequest::default()).ok()? {
             process::Fork::Child => {

@@ -4,7 +4,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
-use super::mounts::make_filesystem;
 use super::{Done, Execution, Expectation};
 use crate::error::{CallContext, Error, ErrorCode, Result};
 use crate::kernel::{AttributeChange, Follow};
@@ -38,8 +37,7 @@ impl Execution<'_> {
 
     fn cgroup2(&mut self, mount: &Mount, step: u32) -> Result<Done> {
         let destination = self.destination(&mount.destination, Missing::Directory)?;
-        let made =
-            make_filesystem(self.kernel, "cgroup2", Some(&"cgroup".into()), &[], &[], Self::flags(mount));
+        let made = self.new_filesystem("cgroup2", Some(&"cgroup".into()), &[], &[], Self::flags(mount));
         let (fd, strategy) = match made {
             Ok(fd) => (fd, None),
             // Only where a user namespace may not have its own: everything else is a failure.
@@ -93,14 +91,14 @@ impl Execution<'_> {
 
     fn empty_cgroup(&self, mount: &Mount) -> Result<OwnedFd> {
         let flags = Self::flags(mount) | attr::RDONLY;
-        make_filesystem(self.kernel, "tmpfs", Some(&"cgroup".into()), &["ro".to_owned()], &[], flags)
+        self.new_filesystem("tmpfs", Some(&"cgroup".into()), &["ro".to_owned()], &[], flags)
     }
 
     fn cgroup1(&mut self, mount: &Mount, step: u32) -> Result<Done> {
         let destination = self.destination(&mount.destination, Missing::Directory)?;
         let plain = attr::NOSUID | attr::NODEV | attr::NOEXEC;
         let mode = [("mode".to_owned(), Some("755".to_owned()))];
-        let tmpfs = make_filesystem(self.kernel, "tmpfs", Some(&"tmpfs".into()), &[], &mode, plain)?;
+        let tmpfs = self.new_filesystem("tmpfs", Some(&"tmpfs".into()), &[], &mode, plain)?;
         // The directory itself is never read-only: links and directories are made in it.
         let mut open = mount.clone();
         open.attributes.set = plain;
@@ -141,7 +139,7 @@ impl Execution<'_> {
                 None => controllers.split(',').map(|controller| (controller.to_owned(), None)).collect(),
             };
             let source = PathBytes::from(named.unwrap_or("cgroup"));
-            make_filesystem(self.kernel, "cgroup", Some(&source), &[], &data, flags)?
+            self.new_filesystem("cgroup", Some(&source), &[], &data, flags)?
         } else {
             let own = PathBytes::from(CGROUP_ROOT)
                 .join(&directory)

@@ -8,6 +8,7 @@ mod cgroup;
 mod mounts;
 mod protect;
 pub mod sources;
+pub mod stock;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -30,6 +31,7 @@ use crate::protocol::{ExecutedStep, Report};
 use crate::resolve::{self, Maker, Missing, Place, Resolved};
 use crate::spec::{Hook, IdMap, Root};
 use sources::Sources;
+use stock::{Filesystem, Stock};
 use verify::Expectation;
 
 /// How mounts are made, chosen by probing and never by version.
@@ -127,6 +129,8 @@ pub struct Outcome {
     pub locks: Vec<OwnedFd>,
     /// The root.
     pub root: OwnedFd,
+    /// What was made: another container like this needs the same.
+    pub filesystems: Vec<Filesystem>,
 }
 
 /// A plan being carried out.
@@ -137,6 +141,7 @@ pub struct Execution<'a> {
     setting: Setting<'a>,
     ground: Ground<'a>,
     sources: Sources,
+    stock: Stock,
     root: Option<Rc<OwnedFd>>,
     root_path: PathBytes,
     attached: bool,
@@ -180,6 +185,13 @@ impl Done {
 const ATTACH_POINTS: [&str; 6] = ["/mnt", "/media", "/srv", "/opt", "/run", "/tmp"];
 
 impl<'a> Execution<'a> {
+    /// Takes filesystems from what is ready.
+    #[must_use]
+    pub fn with_stock(mut self, stock: Stock) -> Self {
+        self.stock = stock;
+        self
+    }
+
     /// Prepares to carry out a plan with sources that were opened before.
     pub fn new(
         kernel: &'a dyn Kernel,
@@ -195,6 +207,7 @@ impl<'a> Execution<'a> {
             setting,
             ground: Ground { kernel, surroundings, trees: Vec::new(), journal, locks: Vec::new() },
             sources,
+            stock: Stock::default(),
             root: None,
             root_path: PathBytes::from("/"),
             attached: false,
@@ -233,7 +246,8 @@ impl<'a> Execution<'a> {
         let root = Rc::try_unwrap(root)
             .or_else(|shared| rustix::io::fcntl_dupfd_cloexec(&*shared, 0))
             .map_err(|_| Error::new(ErrorCode::Mount, "the root's descriptor can't be duplicated"))?;
-        Ok(Outcome { report: self.report, locks: self.ground.locks, root })
+        let filesystems = self.stock.into_needed();
+        Ok(Outcome { report: self.report, locks: self.ground.locks, root, filesystems })
     }
 
     /// Adds to an error where in the plan it happened.

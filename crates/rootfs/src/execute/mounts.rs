@@ -6,6 +6,7 @@ use std::rc::Rc;
 use nix::errno::Errno;
 
 use super::sources::{apply_attributes, node_kind};
+use super::stock::Filesystem;
 use super::{Done, Execution, Expectation, HostPlace, existing};
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
 use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow, Kernel};
@@ -20,7 +21,26 @@ impl Execution<'_> {
     pub(super) fn empty_root(&self, size: Option<u64>, mode: u32) -> Result<OwnedFd> {
         let mut data = vec![("mode".to_owned(), Some(format!("{mode:o}")))];
         data.extend(size.map(|size| ("size".to_owned(), Some(size.to_string()))));
-        make_filesystem(self.kernel, "tmpfs", Some(&"tmpfs".into()), &[], &data, 0)
+        self.new_filesystem("tmpfs", Some(&"tmpfs".into()), &[], &data, 0)
+    }
+
+    /// A filesystem of the container's own, mounted detached.
+    pub(super) fn new_filesystem(
+        &self,
+        fstype: &str,
+        source: Option<&PathBytes>,
+        superblock: &[String],
+        data: &[(String, Option<String>)],
+        flags: u64,
+    ) -> Result<OwnedFd> {
+        let wanted = Filesystem {
+            fstype: fstype.to_owned(),
+            source: source.cloned(),
+            superblock: superblock.to_vec(),
+            data: data.to_vec(),
+            flags,
+        };
+        self.stock.take_or_make(self.kernel, wanted)
     }
 
     pub(super) fn mount(&mut self, mount: &Mount, readonly_later: bool, step: u32) -> Result<Done> {
@@ -122,7 +142,7 @@ impl Execution<'_> {
         if flags & attr::RDONLY != 0 && has_own_superblock(fstype) {
             superblock.push("ro".to_owned());
         }
-        let made = make_filesystem(self.kernel, fstype, source, &superblock, &data, flags);
+        let made = self.new_filesystem(fstype, source, &superblock, &data, flags);
         let (fd, strategy) = match made {
             Err(error) if error.errno == Some(libc::EPERM) && self.setting.user.is_some() => {
                 self.without_permission(fstype, mount, error)?

@@ -4,7 +4,6 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 
-use super::mounts::make_filesystem;
 use super::{Done, Execution, Expectation, existing};
 use crate::error::{CallContext, Error, ErrorCode, Result};
 use crate::kernel::{AttributeChange, FileKind, Kernel};
@@ -126,8 +125,7 @@ impl Execution<'_> {
         }
         let data = |inodes: &str| [("nr_inodes".to_owned(), Some(inodes.to_owned()))];
         let make = |inodes: &str| {
-            make_filesystem(
-                self.kernel,
+            self.new_filesystem(
                 "tmpfs",
                 Some(&"tmpfs".into()),
                 &["ro".to_owned()],
