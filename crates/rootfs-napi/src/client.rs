@@ -356,10 +356,6 @@ impl Client {
                 let mut container = Container::new(&beginning, spare.socket, spare.journal);
                 container.supervisor = spare.supervisor;
                 container.process = Some((spare.pid, Arc::new(spare.pidfd)));
-                let supervisor = state.supervisors.iter().find(|known| known.number == spare.supervisor);
-                if let Some(socket) = supervisor.map(|known| Arc::clone(&known.socket)) {
-                    self.send(&mut state, &socket, Kind::Used, spare.id, Vec::new(), Vec::new());
-                }
                 self.add_container(&mut state, spare.id, container, &mut beginning)?;
                 if let Some(collector) = state.collectors.get_mut(&spare.id)
                     && beginning.start.pid

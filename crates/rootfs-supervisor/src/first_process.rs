@@ -4,8 +4,8 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rootfs::error::{CallContext, Error, ErrorCode, Result};
+use rootfs::execute::filesystem::{Filesystem, Stock};
 use rootfs::execute::sources::{self, Opened, Sources};
-use rootfs::execute::stock::{Filesystem, Stock};
 use rootfs::execute::{Execution, Level, Outcome, Setting, Surroundings};
 use rootfs::journal::{Identity, Writer};
 use rootfs::kernel::linux::{Linux, can_assemble_detached};

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rootfs::error::{Error, ErrorCode, Result};
 use rootfs::execute::Level;
-use rootfs::execute::stock::Filesystem;
+use rootfs::execute::filesystem::Filesystem;
 use rootfs::journal::{self, Record};
 use rootfs::kernel::linux::{Linux, become_stub};
 use rootfs::kernel::memfd;
@@ -285,10 +285,6 @@ impl Server {
                 }
                 true
             }
-            Kind::Used => {
-                self.take_spare(id);
-                true
-            }
             Kind::Close => {
                 if let Some(container) = self.containers.get(&id) {
                     container.kill();
@@ -429,11 +425,9 @@ impl Server {
         }
     }
 
-    /// A spare is one no longer. `false` if it wasn't.
-    fn take_spare(&mut self, id: u64) -> bool {
-        let before = self.spares.len();
+    /// A spare is one no longer: it was asked for something, or has ended.
+    fn take_spare(&mut self, id: u64) {
         self.spares.retain(|spare| *spare != id);
-        self.spares.len() < before
     }
 
     /// Asks to be woken when the other side has nothing more to say, and not for what it says.

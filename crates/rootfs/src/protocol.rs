@@ -80,7 +80,6 @@ kinds! {
     Broker 22 "First process to opener: do this with host rights. Body: a request.";
     Brokered 23 "Opener to first process: it is done. Body: an answer.";
     Spare 24 "Supervisor to Node: a first process that waits for its request. Body: [`Spare`]. Descriptors: its socket, its journal, its pidfd.";
-    Used 26 "Node to supervisor: the spare first process with this id was asked for something.";
     Begin 25 "Node to a spare first process: its request. Descriptors: payload, stdin, stdout, stderr, then bind sources.";
 }
 

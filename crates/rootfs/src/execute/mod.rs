@@ -5,10 +5,10 @@
 //! `docs/architecture.md`.
 
 mod cgroup;
+pub mod filesystem;
 mod mounts;
 mod protect;
 pub mod sources;
-pub mod stock;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -30,8 +30,8 @@ use crate::plan::{Action, Plan, Step, Warning};
 use crate::protocol::{ExecutedStep, Report};
 use crate::resolve::{self, Maker, Missing, Place, Resolved};
 use crate::spec::{Hook, IdMap, Root};
+use filesystem::{Filesystem, Stock};
 use sources::Sources;
-use stock::{Filesystem, Stock};
 use verify::Expectation;
 
 /// How mounts are made, chosen by probing and never by version.

@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 
+use super::filesystem::Filesystem;
 use super::sources::{apply_attributes, node_kind};
-use super::stock::Filesystem;
 use super::{Done, Execution, Expectation, HostPlace, existing};
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
 use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow, Kernel};
@@ -532,50 +532,4 @@ fn copy_host_node(kernel: &dyn Kernel, device: &Device, denied: &SysError) -> Re
     };
     kernel.set_attributes(mount.as_fd(), change).context(ErrorCode::Device, what)?;
     Ok(mount)
-}
-
-/// Makes a new filesystem, mounted detached.
-pub(super) fn make_filesystem(
-    kernel: &dyn Kernel,
-    fstype: &str,
-    source: Option<&PathBytes>,
-    superblock: &[String],
-    data: &[(String, Option<String>)],
-    flags: u64,
-) -> Result<OwnedFd> {
-    let context = kernel.open_filesystem(fstype).map_err(|call| {
-        if call.is(Errno::ENODEV) {
-            Error::from_call(
-                ErrorCode::Unsupported,
-                format!("the kernel has no filesystem \"{fstype}\""),
-                &call,
-            )
-        } else {
-            Error::from_call(ErrorCode::Mount, format!("a {fstype} can't be made"), &call)
-        }
-    })?;
-    let fail = |what: String, call: &SysError| {
-        let mut error = Error::from_call(ErrorCode::Mount, what, call);
-        error.kernel_log = kernel.filesystem_log(context.as_fd());
-        error
-    };
-    let set = |key: &str, value: Option<&PathBytes>| match value {
-        Some(value) => kernel.set_filesystem_option(context.as_fd(), key, value),
-        None => kernel.set_filesystem_flag(context.as_fd(), key),
-    };
-    let named: PathBytes = source.cloned().unwrap_or_else(|| fstype.into());
-    set("source", Some(&named)).map_err(|call| fail(format!("a {fstype} can't be made"), &call))?;
-    for key in superblock {
-        set(key, None).map_err(|call| fail(format!("the option \"{key}\" is refused"), &call))?;
-    }
-    for (key, value) in data {
-        let bytes = value.as_deref().map(PathBytes::from);
-        set(key, bytes.as_ref()).map_err(|call| {
-            let value = value.as_deref().map(|value| format!("={value}")).unwrap_or_default();
-            fail(format!("the option \"{key}{value}\" is refused"), &call)
-        })?;
-    }
-    kernel
-        .mount_filesystem(context.as_fd(), flags)
-        .map_err(|call| fail(format!("a {fstype} can't be mounted"), &call))
 }

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::filesystem::Filesystem;
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
 use crate::journal::Identity;
 use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow, Kernel, NodeKind};
@@ -376,7 +377,14 @@ fn make_device(
         tmpfs
     } else {
         let mode = [("mode".to_owned(), Some("755".to_owned()))];
-        let tmpfs = super::mounts::make_filesystem(kernel, "tmpfs", None, &[], &mode, 0)?;
+        let tmpfs = Filesystem {
+            fstype: "tmpfs".to_owned(),
+            source: None,
+            superblock: Vec::new(),
+            data: mode.to_vec(),
+            flags: 0,
+        };
+        let tmpfs = tmpfs.make(kernel)?;
         directory.insert(tmpfs)
     };
     let owner = (IdMap::to_host(&map.uids, device.uid), IdMap::to_host(&map.gids, device.gid));

@@ -408,9 +408,12 @@ impl Kernel for Linux {
         }))
     }
 
-    fn mount_filesystem(&self, context: BorrowedFd<'_>, attributes: u64) -> SysResult<OwnedFd> {
+    fn create_filesystem(&self, context: BorrowedFd<'_>) -> SysResult<()> {
         rustix::mount::fsconfig_create(context)
-            .map_err(failed("fsconfig", || format!("{}, FSCONFIG_CMD_CREATE", number(context))))?;
+            .map_err(failed("fsconfig", || format!("{}, FSCONFIG_CMD_CREATE", number(context))))
+    }
+
+    fn mount_created(&self, context: BorrowedFd<'_>, attributes: u64) -> SysResult<OwnedFd> {
         let attributes = MountAttrFlags::from_bits_retain(u32::try_from(attributes).unwrap_or(u32::MAX));
         rustix::mount::fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
             .map_err(failed("fsmount", || format!("{}, {attributes:?}", number(context))))

@@ -138,7 +138,14 @@ pub trait Kernel {
     /// Sets an option of the filesystem; `fsconfig(2)`.
     fn set_filesystem_option(&self, context: BorrowedFd<'_>, key: &str, value: &PathBytes) -> SysResult<()>;
     /// Makes the filesystem and mounts it detached; `fsconfig(2)`, `fsmount(2)`.
-    fn mount_filesystem(&self, context: BorrowedFd<'_>, attributes: u64) -> SysResult<OwnedFd>;
+    fn mount_filesystem(&self, context: BorrowedFd<'_>, attributes: u64) -> SysResult<OwnedFd> {
+        self.create_filesystem(context)?;
+        self.mount_created(context, attributes)
+    }
+    /// Makes the filesystem, without mounting it; `fsconfig(2)`.
+    fn create_filesystem(&self, context: BorrowedFd<'_>) -> SysResult<()>;
+    /// Mounts, detached, a filesystem that was made; `fsmount(2)`.
+    fn mount_created(&self, context: BorrowedFd<'_>, attributes: u64) -> SysResult<OwnedFd>;
     /// Makes the superblock of a mount read-only; `fspick(2)`.
     fn make_superblock_readonly(&self, mount: BorrowedFd<'_>) -> SysResult<()>;
     /// What the kernel said about the options of a context.

@@ -249,7 +249,11 @@ impl Kernel for Recording {
         self.record("fsconfig", format!("option {key}={value}"))
     }
 
-    fn mount_filesystem(&self, context: BorrowedFd<'_>, attributes: u64) -> SysResult<OwnedFd> {
+    fn create_filesystem(&self, _context: BorrowedFd<'_>) -> SysResult<()> {
+        Ok(())
+    }
+
+    fn mount_created(&self, context: BorrowedFd<'_>, attributes: u64) -> SysResult<OwnedFd> {
         let Handle::Context(fstype) = self.handle(context) else {
             return Err(SysError { syscall: "fsmount", errno: libc::EBADF, arguments: String::new() });
         };

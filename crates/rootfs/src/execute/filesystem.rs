@@ -1,0 +1,131 @@
+//! New filesystems, and those made before it is known what for: a first process that waits makes the ones that the
+//! container before it had, for itself alone, so that the next one finds them ready. They are mounted when they are
+//! needed: the kernel's mount table is in the order of mounting.
+
+use std::cell::RefCell;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, ErrorCode, Result, SysError};
+use crate::kernel::Kernel;
+use crate::path::PathBytes;
+
+/// What a filesystem is made from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filesystem {
+    /// Its type.
+    pub fstype: String,
+    /// Its source, as the mount table shows it.
+    pub source: Option<PathBytes>,
+    /// Flags of the superblock.
+    pub superblock: Vec<String>,
+    /// Options, as `fsconfig(2)` takes them.
+    pub data: Vec<(String, Option<String>)>,
+    /// `MOUNT_ATTR_*` bits.
+    pub flags: u64,
+}
+
+/// Types that hold nothing but what the container itself puts there, or what its namespaces show; their options are no
+/// secrets, as those of a network filesystem can be.
+const TYPES: [&str; 6] = ["proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup2"];
+/// As many are made ahead.
+const LIMIT: usize = 32;
+
+/// What is ready, and what was needed.
+#[derive(Debug, Default)]
+pub struct Stock {
+    ready: RefCell<Vec<(Filesystem, OwnedFd)>>,
+    needed: RefCell<Vec<Filesystem>>,
+}
+
+impl Stock {
+    /// Makes filesystems ahead, in the namespaces of this process. What can't be made now gives its error later.
+    pub fn fill(kernel: &dyn Kernel, filesystems: Vec<Filesystem>) -> Self {
+        let ready = filesystems
+            .into_iter()
+            .filter(|filesystem| TYPES.contains(&&*filesystem.fstype))
+            .take(LIMIT)
+            .filter_map(|filesystem| filesystem.create(kernel).ok().map(|context| (filesystem, context)))
+            .collect();
+        Self { ready: RefCell::new(ready), needed: RefCell::default() }
+    }
+
+    /// A mounted filesystem: one that is ready, or a new one.
+    pub(super) fn take_or_make(&self, kernel: &dyn Kernel, wanted: Filesystem) -> Result<OwnedFd> {
+        let position = self.ready.borrow().iter().position(|(ready, _)| *ready == wanted);
+        let mount = match position {
+            Some(position) => {
+                let (_, context) = self.ready.borrow_mut().remove(position);
+                wanted.mount(kernel, &context)?
+            }
+            None => wanted.make(kernel)?,
+        };
+        let mut needed = self.needed.borrow_mut();
+        if needed.len() < LIMIT && TYPES.contains(&&*wanted.fstype) {
+            needed.push(wanted);
+        }
+        Ok(mount)
+    }
+
+    /// What was needed, for the next one.
+    pub(super) fn into_needed(self) -> Vec<Filesystem> {
+        self.needed.into_inner()
+    }
+}
+
+impl Filesystem {
+    /// Makes it and mounts it, detached.
+    pub(super) fn make(&self, kernel: &dyn Kernel) -> Result<OwnedFd> {
+        let context = self.create(kernel)?;
+        self.mount(kernel, &context)
+    }
+
+    /// Makes it. The context that holds it is what it is mounted from.
+    fn create(&self, kernel: &dyn Kernel) -> Result<OwnedFd> {
+        let fstype = &*self.fstype;
+        let context = kernel.open_filesystem(fstype).map_err(|call| {
+            if call.is(Errno::ENODEV) {
+                let what = format!("the kernel has no filesystem \"{fstype}\"");
+                Error::from_call(ErrorCode::Unsupported, what, &call)
+            } else {
+                Error::from_call(ErrorCode::Mount, format!("a {fstype} can't be made"), &call)
+            }
+        })?;
+        let fail = |what: String, call: &SysError| refused(kernel, &context, what, call);
+        let set = |key: &str, value: Option<&PathBytes>| match value {
+            Some(value) => kernel.set_filesystem_option(context.as_fd(), key, value),
+            None => kernel.set_filesystem_flag(context.as_fd(), key),
+        };
+        let named: PathBytes = self.source.clone().unwrap_or_else(|| fstype.into());
+        set("source", Some(&named)).map_err(|call| fail(format!("a {fstype} can't be made"), &call))?;
+        for key in &self.superblock {
+            set(key, None).map_err(|call| fail(format!("the option \"{key}\" is refused"), &call))?;
+        }
+        for (key, value) in &self.data {
+            let bytes = value.as_deref().map(PathBytes::from);
+            set(key, bytes.as_ref()).map_err(|call| {
+                let value = value.as_deref().map(|value| format!("={value}")).unwrap_or_default();
+                fail(format!("the option \"{key}{value}\" is refused"), &call)
+            })?;
+        }
+        kernel
+            .create_filesystem(context.as_fd())
+            .map_err(|call| fail(format!("a {fstype} can't be made"), &call))?;
+        Ok(context)
+    }
+
+    fn mount(&self, kernel: &dyn Kernel, context: &OwnedFd) -> Result<OwnedFd> {
+        kernel
+            .mount_created(context.as_fd(), self.flags)
+            .map_err(|call| refused(kernel, context, format!("a {} can't be mounted", self.fstype), &call))
+    }
+}
+
+/// An error with what the kernel said about the filesystem.
+fn refused(kernel: &dyn Kernel, context: &OwnedFd, what: String, call: &SysError) -> Box<Error> {
+    let mut error = Error::from_call(ErrorCode::Mount, what, call);
+    error.kernel_log = kernel.filesystem_log(context.as_fd());
+    error
+}
