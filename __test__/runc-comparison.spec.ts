@@ -86,8 +86,11 @@ function builderCalls(config: Config, mounts: Job['calls']): Job['calls'] {
 
 const throughDefaults = (): Job['calls'] => [['defaults']]
 
+/** The mounts in /dev, its nodes and links come together: `dev()`. */
 const throughMounts = (config: Config): Job['calls'] => [
-  ...config.mounts.map((mount): Job['calls'][number] => ['mount', mount]),
+  ...config.mounts
+    .filter(({ destination }) => !destination.startsWith('/dev/'))
+    .map((mount): Job['calls'][number] => (mount.destination === '/dev' ? ['dev'] : ['mount', mount])),
   ['mask', config.linux.maskedPaths],
   ['readonlyPaths', config.linux.readonlyPaths],
 ]
@@ -117,7 +120,7 @@ const testHere = testNeeding(['root', 'busybox', 'runc', 'unshare'])
 for (const level of ['detached', 'attached'] as const) {
   for (const [name, calls] of [
     ['defaults()', throughDefaults],
-    ['mount() for each of its mounts', throughMounts],
+    ['mount() for each of its mounts, dev()', throughMounts],
   ] as const) {
     const title = `${name}, ${level}: the mount table is runc's, but for the named differences`
     const unavailable = levelUnavailable(level)

@@ -40,6 +40,19 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// Every stage, in the order they come.
+    pub const ALL: [Self; 9] = [
+        Self::Namespaces,
+        Self::Root,
+        Self::Mounts,
+        Self::Devices,
+        Self::Hooks,
+        Self::Pivot,
+        Self::Finalize,
+        Self::Verify,
+        Self::Ready,
+    ];
+
     /// The name in plans.
     pub const fn name(self) -> &'static str {
         match self {
