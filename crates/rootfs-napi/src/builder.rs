@@ -84,17 +84,19 @@ impl Rootfs {
 
     /// Applies a change as a whole or not at all, and checks the result.
     fn change(&mut self, env: Env, change: impl FnOnce(&mut RootfsSpec) -> Parsed<()>) -> Result<()> {
-        let mut spec = self.spec.clone();
-        let changed = change(&mut spec)
-            .and_then(|()| spec.validate().map_err(Failure::from))
+        let before = self.spec.checkpoint();
+        let changed = change(&mut self.spec)
+            .and_then(|()| self.spec.validate_since(&before).map_err(Failure::from))
             .map_err(Failure::of_argument);
         match changed {
             Ok(()) => {
-                self.spec = spec;
                 self.plan = OnceCell::new();
                 Ok(())
             }
-            Err(failure) => Err(failure.throw(env)),
+            Err(failure) => {
+                self.spec.restore(before);
+                Err(failure.throw(env))
+            }
         }
     }
 
@@ -166,7 +168,8 @@ impl Rootfs {
         destination: JsArg,
         options: JsArg,
     ) -> Result<Object<'a>> {
-        let mut sources = self.sources.clone();
+        let known = self.sources.len();
+        let mut added = None;
         self.change(env, |spec| {
             let source = match options::bind_source(&source)? {
                 options::Source::Path(path) => BindSource::Host(path),
@@ -175,8 +178,8 @@ impl Rootfs {
                     let (fd, path) = stdio::bind_source(number).map_err(|what| {
                         unexpected(ArgumentKind::Value, what, "source.fd", &source_fd(number))
                     })?;
-                    let index = u32::try_from(sources.len()).unwrap_or(u32::MAX);
-                    sources.push(Arc::new(fd));
+                    let index = u32::try_from(known).unwrap_or(u32::MAX);
+                    added = Some(Arc::new(fd));
                     BindSource::Fd { index, path }
                 }
             };
@@ -184,7 +187,7 @@ impl Rootfs {
             spec.mounts.push(options::bind(source, destination, options)?);
             Ok(())
         })?;
-        self.sources = sources;
+        self.sources.extend(added);
         Ok(this.object)
     }
 

@@ -309,6 +309,18 @@ pub struct RootfsSpec {
     pub hooks: Vec<Hook>,
 }
 
+/// A state of a [`RootfsSpec`] to which it can go back.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// Of mounts, devices, masks, read-only paths and hooks.
+    lengths: [usize; 5],
+    readonly: Option<ReadonlyRoot>,
+    propagation: Option<Propagation>,
+    dev: bool,
+    namespaces: Namespaces,
+    hostname: Option<String>,
+}
+
 impl RootfsSpec {
     /// A specification of nothing but a root.
     pub fn new(root: Root) -> Self {
@@ -327,22 +339,63 @@ impl RootfsSpec {
         }
     }
 
+    /// What is needed to take back a change that only adds to the lists.
+    pub fn checkpoint(&self) -> Checkpoint {
+        let Self { readonly, propagation, dev, ref namespaces, ref hostname, .. } = *self;
+        Checkpoint {
+            lengths: [
+                self.mounts.len(),
+                self.devices.len(),
+                self.masks.len(),
+                self.readonly_paths.len(),
+                self.hooks.len(),
+            ],
+            readonly,
+            propagation,
+            dev,
+            namespaces: namespaces.clone(),
+            hostname: hostname.clone(),
+        }
+    }
+
+    /// Takes back what has changed since.
+    pub fn restore(&mut self, checkpoint: Checkpoint) {
+        let Checkpoint { lengths, readonly, propagation, dev, namespaces, hostname } = checkpoint;
+        let [mounts, devices, masks, readonly_paths, hooks] = lengths;
+        self.mounts.truncate(mounts);
+        self.devices.truncate(devices);
+        self.masks.truncate(masks);
+        self.readonly_paths.truncate(readonly_paths);
+        self.hooks.truncate(hooks);
+        (self.readonly, self.propagation, self.dev) = (readonly, propagation, dev);
+        (self.namespaces, self.hostname) = (namespaces, hostname);
+    }
+
     /// Checks everything that can be checked without a kernel, except what the types rule out already.
     pub fn validate(&self) -> Result<()> {
+        self.validate_from([0; 5])
+    }
+
+    /// The same where everything was checked before but what was added since: a long list isn't walked for each addition.
+    pub fn validate_since(&self, checkpoint: &Checkpoint) -> Result<()> {
+        self.validate_from(checkpoint.lengths)
+    }
+
+    fn validate_from(&self, [mounts, devices, masks, readonly_paths, hooks]: [usize; 5]) -> Result<()> {
         if let Root::Directory(path) = &self.root {
             check_path("root", path)?;
             if !path.is_absolute() {
                 return Err(spec_error(format!("root: {path} is not an absolute path")));
             }
         }
-        for (index, mount) in self.mounts.iter().enumerate() {
+        for (index, mount) in self.mounts.iter().enumerate().skip(mounts) {
             Self::validate_mount(mount).map_err(|mut error| {
                 error.message = format!("mounts[{index}]: {}", error.message);
                 error.destination = Some(mount.destination.clone());
                 error
             })?;
         }
-        for (index, device) in self.devices.iter().enumerate() {
+        for (index, device) in self.devices.iter().enumerate().skip(devices) {
             let what = format!("devices[{index}]");
             check_path(&what, &device.path)?;
             check_id(&what, device.uid)?;
@@ -354,10 +407,10 @@ impl RootfsSpec {
                 )));
             }
         }
-        for (index, mask) in self.masks.iter().enumerate() {
+        for (index, mask) in self.masks.iter().enumerate().skip(masks) {
             check_path(&format!("masks[{index}]"), &mask.path)?;
         }
-        for (index, path) in self.readonly_paths.iter().enumerate() {
+        for (index, path) in self.readonly_paths.iter().enumerate().skip(readonly_paths) {
             check_path(&format!("readonlyPaths[{index}]"), path)?;
         }
         self.namespaces.validate()?;
@@ -371,7 +424,7 @@ impl RootfsSpec {
                 ));
             }
         }
-        for (index, hook) in self.hooks.iter().enumerate() {
+        for (index, hook) in self.hooks.iter().enumerate().skip(hooks) {
             let what = format!("hooks.{}[{index}]", hook.point.name());
             check_path(&what, &hook.path)?;
             if !hook.path.is_absolute() {
