@@ -101,11 +101,11 @@ impl Rootfs {
     }
 
     fn mount_defaults(spec: &mut RootfsSpec, cgroup: bool) {
-        spec.mounts.push(defaults::proc());
-        spec.mounts.extend(defaults::dev(defaults::DEV_SIZE, false));
-        spec.mounts.push(defaults::sysfs(true));
+        spec.add(defaults::proc());
+        spec.extend(defaults::dev(defaults::DEV_SIZE, false));
+        spec.add(defaults::sysfs(true));
         if cgroup {
-            spec.mounts.push(defaults::cgroup(true));
+            spec.add(defaults::cgroup(true));
         }
         spec.dev = true;
         let mask = |path| Mask { path: PathBytes::from(path), missing: MissingMask::Skip };
@@ -184,7 +184,7 @@ impl Rootfs {
                 }
             };
             let destination = path("destination", &destination)?;
-            spec.mounts.push(options::bind(source, destination, options)?);
+            spec.add(options::bind(source, destination, options)?);
             Ok(())
         })?;
         self.sources.extend(added);
@@ -202,7 +202,7 @@ impl Rootfs {
     ) -> Result<Object<'a>> {
         self.change(env, |spec| {
             let destination = path("destination", &destination)?;
-            spec.mounts.push(options::tmpfs(destination, options)?);
+            spec.add(options::tmpfs(destination, options)?);
             Ok(())
         })?;
         Ok(this.object)
@@ -220,7 +220,7 @@ impl Rootfs {
     ) -> Result<Object<'a>> {
         self.change(env, |spec| {
             let destination = optional_path(&destination, "/proc")?;
-            spec.mounts.push(options::proc(destination, options)?);
+            spec.add(options::proc(destination, options)?);
             Ok(())
         })?;
         Ok(this.object)
@@ -240,7 +240,7 @@ impl Rootfs {
         self.change(env, |spec| {
             let mut mount = defaults::sysfs(options::readonly(options, true)?);
             mount.destination = optional_path(&destination, "/sys")?;
-            spec.mounts.push(mount);
+            spec.add(mount);
             Ok(())
         })?;
         Ok(this.object)
@@ -260,7 +260,7 @@ impl Rootfs {
         self.change(env, |spec| {
             let mut mount = defaults::cgroup(options::readonly(options, true)?);
             mount.destination = optional_path(&destination, "/sys/fs/cgroup")?;
-            spec.mounts.push(mount);
+            spec.add(mount);
             Ok(())
         })?;
         Ok(this.object)
@@ -275,7 +275,7 @@ impl Rootfs {
             let size = options.take("size", size)?.unwrap_or(defaults::DEV_SIZE);
             let readonly = options.flag("readonly", false)?;
             options.finish()?;
-            spec.mounts.extend(defaults::dev(size, readonly));
+            spec.extend(defaults::dev(size, readonly));
             spec.dev = true;
             Ok(())
         })?;
@@ -286,7 +286,7 @@ impl Rootfs {
     #[napi(ts_args_type = "mount: OciMount", ts_return_type = "this")]
     pub fn mount<'a>(&mut self, env: Env, this: This<'a>, mount: JsArg) -> Result<Object<'a>> {
         self.change(env, |spec| {
-            spec.mounts.push(options::oci_mount(mount)?);
+            spec.add(options::oci_mount(mount)?);
             Ok(())
         })?;
         Ok(this.object)

@@ -31,7 +31,7 @@ fn check(cell: Cell, level: Level, hooks: bool, mountpoints: bool) {
     let root = busybox_root(&scratch.0, cell, mountpoints);
     let before = (host_mounts(), listing(&root));
     let mut spec = default_spec(&root);
-    spec.mounts.push(bind(std::path::Path::new("/usr/share"), "/usr/share"));
+    spec.add(bind(std::path::Path::new("/usr/share"), "/usr/share"));
     let evidence = scratch.0.join("evidence");
     if hooks {
         std::fs::write(&evidence, "").unwrap();
@@ -118,10 +118,10 @@ fn an_empty_root_in_every_cell() {
         for level in levels(cell) {
             let mut spec = default_spec(std::path::Path::new("/"));
             spec.root = Root::Empty { size: None, mode: 0o755 };
-            spec.mounts.insert(0, bind(std::path::Path::new("/bin"), "/bin"));
+            spec.content.insert(0, bind(std::path::Path::new("/bin"), "/bin").into());
             for place in ["/lib", "/lib64", "/usr"] {
                 if std::path::Path::new(place).exists() {
-                    spec.mounts.insert(0, bind(std::path::Path::new(place), place));
+                    spec.content.insert(0, bind(std::path::Path::new(place), place).into());
                 }
             }
             let ended = Supervisor::start(cell).run(cell, &spec, "id -u; ls /", Some(level));

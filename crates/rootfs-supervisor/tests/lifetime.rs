@@ -111,7 +111,7 @@ fn a_failed_preparation_leaves_nothing() {
         let root = busybox_root(&scratch.0, cell, false);
         let before = (host_mounts(), listing(&root));
         let mut spec = default_spec(&root);
-        spec.mounts.push(rootfs::defaults::filesystem("/last", "tmpfs", 0, &[("size", "banana")]));
+        spec.add(rootfs::defaults::filesystem("/last", "tmpfs", 0, &[("size", "banana")]));
         let mut supervisor = Supervisor::start(cell);
         let ended = supervisor.run(cell, &spec, "true", None);
         let error = ended.failure.unwrap();

@@ -3,6 +3,7 @@
 //! Every step belongs to a [`Stage`], and stages only go forward. How a step is carried out (which kernel calls, which
 //! strategy) is decided at execution and reported there.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
 use serde::{Deserialize, Serialize};
@@ -12,8 +13,8 @@ use crate::error::Result;
 use crate::options::{Propagation, PropagationType, attr};
 use crate::path::PathBytes;
 use crate::spec::{
-    BindSource, Device, DeviceType, Hook, HookPoint, Mask, Mount, MountKind, Namespace, Namespaces, Root,
-    RootfsSpec, UserNamespace,
+    BindSource, Content, Device, DeviceType, Hook, HookPoint, Mask, Mount, MountKind, Namespace, Namespaces,
+    Root, RootfsSpec, UserNamespace,
 };
 
 /// How far the root filesystem has come.
@@ -436,7 +437,7 @@ impl Builder {
         let propagation = spec.propagation.unwrap_or(Propagation::RSLAVE);
         self.push(Action::Namespaces(spec.namespaces.clone()));
         self.push(Action::Root { root: spec.root.clone(), propagation });
-        let readonly_later = self.plan_mounts(spec);
+        let readonly_later = self.plan_content(spec);
         self.plan_devices(spec);
         self.plan_hooks(spec, super::spec::HookPoint::needs_attached_tree);
         self.push(Action::Pivot);
@@ -462,68 +463,60 @@ impl Builder {
         self.plan_hooks(spec, |point| !point.needs_attached_tree());
     }
 
-    /// Plans the mounts and returns the steps that make some of them read-only at the end.
-    fn plan_mounts(&mut self, spec: &RootfsSpec) -> Vec<Action> {
-        let destinations: Vec<PathBytes> =
-            spec.mounts.iter().map(|mount| mount.destination.normalized()).collect();
-        let devices: Vec<PathBytes> =
-            planned_devices(spec).iter().map(|device| device.path.normalized()).collect();
+    /// Plans what is put into the tree, and returns the steps that make some mounts read-only at the end.
+    fn plan_content(&mut self, spec: &RootfsSpec) -> Vec<Action> {
+        let devices = planned_devices(spec);
+        let places = Places::new(
+            spec.content.iter().map(Content::destination).chain(devices.iter().map(|device| &device.path)),
+        );
         let mut later = Vec::new();
-        for (position, mount) in spec.mounts.iter().enumerate() {
-            let destination = &destinations[position];
-            let below =
-                destinations[position + 1..].iter().chain(&devices).any(|path| path.starts_with(destination));
-            let (deferrable, superblock) = match &mount.kind {
-                MountKind::Filesystem { fstype, .. } => {
-                    (fstype == "tmpfs" || (below && has_own_superblock(fstype)), has_own_superblock(fstype))
-                }
-                MountKind::Bind { .. } => (below, false),
-                MountKind::Cgroup => (false, false),
-            };
-            let readonly_later = mount.attributes.readonly() && deferrable;
-            let index = self.push(Action::Mount { mount: mount.clone(), readonly_later });
-            if readonly_later {
-                later.push(Action::ReadonlyMount {
-                    mount: index,
-                    destination: mount.destination.clone(),
-                    superblock,
-                    recursive: mount.attributes.set_recursive & attr::RDONLY != 0
-                        && matches!(mount.kind, MountKind::Bind { .. }),
-                });
+        for (position, item) in spec.content.iter().enumerate() {
+            match item {
+                Content::Mount(mount) => later.extend(self.plan_mount(mount, position, &places)),
             }
-            self.warn_about_mount(mount, index, destination, &destinations[..position]);
         }
         later
     }
 
-    fn warn_about_mount(
-        &mut self,
-        mount: &Mount,
-        index: u32,
-        destination: &PathBytes,
-        earlier: &[PathBytes],
-    ) {
+    /// Plans a mount, and returns the step that makes it read-only at the end, if that is to be later.
+    fn plan_mount(&mut self, mount: &Mount, position: usize, places: &Places) -> Option<Action> {
+        let destination = mount.destination.normalized();
+        let below = places.at_or_below(&destination).any(|(_, other)| other > position);
+        let (deferrable, superblock) = match &mount.kind {
+            MountKind::Filesystem { fstype, .. } => {
+                (fstype == "tmpfs" || (below && has_own_superblock(fstype)), has_own_superblock(fstype))
+            }
+            MountKind::Bind { .. } => (below, false),
+            MountKind::Cgroup => (false, false),
+        };
+        let readonly_later = mount.attributes.readonly() && deferrable;
+        let index = self.push(Action::Mount { mount: mount.clone(), readonly_later });
+        self.warn_about_mount(mount, index, &destination);
+        for (other, _) in places.at_or_below(&destination).filter(|(_, other)| *other < position) {
+            if *other == destination {
+                let message = format!("{destination} is mounted more than once");
+                self.warn("same-destination", Some(index), message);
+            } else {
+                let message = format!("{destination} hides the earlier mount on {other}");
+                self.warn("hidden-mount", Some(index), message);
+            }
+        }
+        readonly_later.then(|| Action::ReadonlyMount {
+            mount: index,
+            destination: mount.destination.clone(),
+            superblock,
+            recursive: mount.attributes.set_recursive & attr::RDONLY != 0
+                && matches!(mount.kind, MountKind::Bind { .. }),
+        })
+    }
+
+    fn warn_about_mount(&mut self, mount: &Mount, index: u32, destination: &PathBytes) {
         if !mount.destination.is_absolute() {
             self.warn(
                 "relative-destination",
                 Some(index),
                 format!("{} is not absolute and is taken from /", mount.destination),
             );
-        }
-        for other in earlier {
-            if other == destination {
-                self.warn(
-                    "same-destination",
-                    Some(index),
-                    format!("{destination} is mounted more than once"),
-                );
-            } else if other.starts_with(destination) {
-                self.warn(
-                    "hidden-mount",
-                    Some(index),
-                    format!("{destination} hides the earlier mount on {other}"),
-                );
-            }
         }
         for word in &mount.ineffective {
             self.warn(
@@ -579,6 +572,36 @@ impl Builder {
     }
 }
 
+/// Destinations by their paths, so that what lies below one is found without looking at all of them.
+struct Places(BTreeMap<PathBytes, Vec<usize>>);
+
+impl Places {
+    /// The positions are those in the order given.
+    fn new<'a>(paths: impl Iterator<Item = &'a PathBytes>) -> Self {
+        let mut places = BTreeMap::<_, Vec<_>>::new();
+        for (position, path) in paths.enumerate() {
+            places.entry(path.normalized()).or_default().push(position);
+        }
+        Self(places)
+    }
+
+    /// The paths that are this one or below it, with their positions.
+    fn at_or_below(&self, top: &PathBytes) -> impl Iterator<Item = (&PathBytes, usize)> {
+        // Names below sort between the path with a slash and that with the byte that comes after a slash.
+        let from = if top.as_bytes() == b"/" {
+            top.clone()
+        } else {
+            PathBytes::new([top.as_bytes(), b"/"].concat())
+        };
+        let below = self
+            .0
+            .range(from.clone()..)
+            .take_while(move |(path, _)| path.as_bytes().starts_with(from.as_bytes()));
+        let at = self.0.get_key_value(top).filter(|_| top.as_bytes() != b"/");
+        at.into_iter().chain(below).flat_map(|(path, positions)| positions.iter().map(move |at| (path, *at)))
+    }
+}
+
 /// The usual nodes, then the others. `/dev/ptmx` is always the link to the container's own terminals.
 fn planned_devices(spec: &RootfsSpec) -> Vec<Device> {
     let mut devices = if spec.dev { defaults::devices() } else { Vec::new() };
@@ -606,10 +629,10 @@ mod tests {
 
     fn default_spec() -> RootfsSpec {
         let mut spec = RootfsSpec::new(Root::Directory("/srv/root".into()));
-        spec.mounts.push(defaults::proc());
-        spec.mounts.extend(defaults::dev(defaults::DEV_SIZE, false));
-        spec.mounts.push(defaults::sysfs(true));
-        spec.mounts.push(defaults::cgroup(true));
+        spec.add(defaults::proc());
+        spec.extend(defaults::dev(defaults::DEV_SIZE, false));
+        spec.add(defaults::sysfs(true));
+        spec.add(defaults::cgroup(true));
         spec.dev = true;
         spec.readonly_paths = defaults::READONLY_PATHS.map(PathBytes::from).to_vec();
         spec.masks = defaults::MASKED_PATHS
@@ -626,8 +649,8 @@ mod tests {
     #[test]
     fn a_read_only_tmpfs_becomes_read_only_after_everything_below_it() {
         let mut spec = default_spec();
-        spec.mounts.insert(0, defaults::filesystem("/data", "tmpfs", attr::RDONLY, &[]));
-        spec.mounts.push(defaults::filesystem("/data/below", "tmpfs", 0, &[]));
+        spec.content.insert(0, defaults::filesystem("/data", "tmpfs", attr::RDONLY, &[]).into());
+        spec.add(defaults::filesystem("/data/below", "tmpfs", 0, &[]));
         let plan = Plan::new(&spec).unwrap();
         let readonly =
             plan.steps.iter().position(|step| matches!(step.action, Action::ReadonlyMount { .. })).unwrap();
@@ -651,7 +674,7 @@ mod tests {
     #[test]
     fn a_mount_that_hides_another_is_a_warning() {
         let mut spec = default_spec();
-        spec.mounts.push(defaults::filesystem("/dev", "tmpfs", 0, &[]));
+        spec.add(defaults::filesystem("/dev", "tmpfs", 0, &[]));
         let codes: Vec<_> =
             Plan::new(&spec).unwrap().warnings.into_iter().map(|warning| warning.code).collect();
         assert!(codes.contains(&"hidden-mount".to_owned()) && codes.contains(&"same-destination".to_owned()));
@@ -692,7 +715,7 @@ mod tests {
             let mut spec = RootfsSpec::new(Root::Empty { size: None, mode: 0o755 });
             for destination in &destinations {
                 let flags = if readonly { attr::RDONLY } else { 0 };
-                spec.mounts.push(defaults::filesystem(destination, "tmpfs", flags, &[]));
+                spec.add(defaults::filesystem(destination, "tmpfs", flags, &[]));
             }
             spec.dev = dev;
             for hook in hooks {

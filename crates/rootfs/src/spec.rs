@@ -83,6 +83,28 @@ pub struct Mount {
     pub ineffective: Vec<String>,
 }
 
+/// Something that is put into the tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Content {
+    /// A mount.
+    Mount(Mount),
+}
+
+impl Content {
+    /// Where, in the root.
+    pub fn destination(&self) -> &PathBytes {
+        match self {
+            Self::Mount(mount) => &mount.destination,
+        }
+    }
+}
+
+impl From<Mount> for Content {
+    fn from(mount: Mount) -> Self {
+        Self::Mount(mount)
+    }
+}
+
 /// The type of a device node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeviceType {
@@ -291,8 +313,8 @@ pub struct RootfsSpec {
     pub readonly: Option<ReadonlyRoot>,
     /// How events pass between the container's mounts and the host's. `rslave` when nothing is given.
     pub propagation: Option<Propagation>,
-    /// In the order they are made.
-    pub mounts: Vec<Mount>,
+    /// What is put into the tree, in this order.
+    pub content: Vec<Content>,
     /// Whether the usual device nodes and links of /dev are made.
     pub dev: bool,
     /// More device nodes.
@@ -310,15 +332,12 @@ pub struct RootfsSpec {
 }
 
 /// A state of a [`RootfsSpec`] to which it can go back.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Checkpoint {
-    /// Of mounts, devices, masks, read-only paths and hooks.
+    /// How long the lists were.
     lengths: [usize; 5],
-    readonly: Option<ReadonlyRoot>,
-    propagation: Option<Propagation>,
-    dev: bool,
-    namespaces: Namespaces,
-    hostname: Option<String>,
+    /// Everything but the lists, which are empty here.
+    rest: RootfsSpec,
 }
 
 impl RootfsSpec {
@@ -328,7 +347,7 @@ impl RootfsSpec {
             root,
             readonly: None,
             propagation: None,
-            mounts: Vec::new(),
+            content: Vec::new(),
             dev: false,
             devices: Vec::new(),
             masks: Vec::new(),
@@ -339,36 +358,56 @@ impl RootfsSpec {
         }
     }
 
+    /// Puts a mount, or something else, into the tree: after what is there already.
+    pub fn add(&mut self, content: impl Into<Content>) {
+        self.content.push(content.into());
+    }
+
+    /// The same for several.
+    pub fn extend<T: Into<Content>>(&mut self, content: impl IntoIterator<Item = T>) {
+        self.content.extend(content.into_iter().map(Into::into));
+    }
+
+    fn lengths(&self) -> [usize; 5] {
+        [
+            self.content.len(),
+            self.devices.len(),
+            self.masks.len(),
+            self.readonly_paths.len(),
+            self.hooks.len(),
+        ]
+    }
+
     /// What is needed to take back a change that only adds to the lists.
-    pub fn checkpoint(&self) -> Checkpoint {
-        let Self { readonly, propagation, dev, ref namespaces, ref hostname, .. } = *self;
-        Checkpoint {
-            lengths: [
-                self.mounts.len(),
-                self.devices.len(),
-                self.masks.len(),
-                self.readonly_paths.len(),
-                self.hooks.len(),
-            ],
-            readonly,
-            propagation,
-            dev,
-            namespaces: namespaces.clone(),
-            hostname: hostname.clone(),
-        }
+    pub fn checkpoint(&mut self) -> Checkpoint {
+        let lengths = self.lengths();
+        // The lists may be long, and every builder call makes a checkpoint: they are not copied.
+        let mut lists = Self::new(self.root.clone());
+        self.exchange_lists(&mut lists);
+        let rest = self.clone();
+        self.exchange_lists(&mut lists);
+        Checkpoint { lengths, rest }
     }
 
     /// Takes back what has changed since.
     pub fn restore(&mut self, checkpoint: Checkpoint) {
-        let Checkpoint { lengths, readonly, propagation, dev, namespaces, hostname } = checkpoint;
-        let [mounts, devices, masks, readonly_paths, hooks] = lengths;
-        self.mounts.truncate(mounts);
+        let Checkpoint { lengths: [content, devices, masks, readonly_paths, hooks], mut rest } = checkpoint;
+        self.content.truncate(content);
         self.devices.truncate(devices);
         self.masks.truncate(masks);
         self.readonly_paths.truncate(readonly_paths);
         self.hooks.truncate(hooks);
-        (self.readonly, self.propagation, self.dev) = (readonly, propagation, dev);
-        (self.namespaces, self.hostname) = (namespaces, hostname);
+        self.exchange_lists(&mut rest);
+        *self = rest;
+    }
+
+    fn exchange_lists(&mut self, other: &mut Self) {
+        use std::mem::swap;
+        swap(&mut self.content, &mut other.content);
+        swap(&mut self.devices, &mut other.devices);
+        swap(&mut self.masks, &mut other.masks);
+        swap(&mut self.readonly_paths, &mut other.readonly_paths);
+        swap(&mut self.hooks, &mut other.hooks);
     }
 
     /// Checks everything that can be checked without a kernel, except what the types rule out already.
@@ -381,19 +420,21 @@ impl RootfsSpec {
         self.validate_from(checkpoint.lengths)
     }
 
-    fn validate_from(&self, [mounts, devices, masks, readonly_paths, hooks]: [usize; 5]) -> Result<()> {
+    fn validate_from(&self, [content, devices, masks, readonly_paths, hooks]: [usize; 5]) -> Result<()> {
         if let Root::Directory(path) = &self.root {
             check_path("root", path)?;
             if !path.is_absolute() {
                 return Err(spec_error(format!("root: {path} is not an absolute path")));
             }
         }
-        for (index, mount) in self.mounts.iter().enumerate().skip(mounts) {
-            Self::validate_mount(mount).map_err(|mut error| {
-                error.message = format!("mounts[{index}]: {}", error.message);
-                error.destination = Some(mount.destination.clone());
-                error
-            })?;
+        for (index, item) in self.content.iter().enumerate().skip(content) {
+            match item {
+                Content::Mount(mount) => Self::validate_mount(mount).map_err(|mut error| {
+                    error.message = format!("mounts[{index}]: {}", error.message);
+                    error.destination = Some(mount.destination.clone());
+                    error
+                })?,
+            }
         }
         for (index, device) in self.devices.iter().enumerate().skip(devices) {
             let what = format!("devices[{index}]");

@@ -121,10 +121,10 @@ fn give_to(path: &Path, owner: u32) {
 /// What every container gets.
 pub fn default_spec(root: &Path) -> RootfsSpec {
     let mut spec = RootfsSpec::new(Root::Directory(PathBytes::from(root)));
-    spec.mounts.push(defaults::proc());
-    spec.mounts.extend(defaults::dev(defaults::DEV_SIZE, false));
-    spec.mounts.push(defaults::sysfs(true));
-    spec.mounts.push(defaults::cgroup(true));
+    spec.add(defaults::proc());
+    spec.extend(defaults::dev(defaults::DEV_SIZE, false));
+    spec.add(defaults::sysfs(true));
+    spec.add(defaults::cgroup(true));
     spec.dev = true;
     spec.readonly = Some(ReadonlyRoot { recursive: false });
     spec.readonly_paths = defaults::READONLY_PATHS.map(PathBytes::from).to_vec();

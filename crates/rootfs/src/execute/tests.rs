@@ -79,8 +79,8 @@ fn bind(source: &str, destination: &str) -> Mount {
 
 fn spec() -> RootfsSpec {
     let mut spec = RootfsSpec::new(Root::Directory("/srv/root".into()));
-    spec.mounts.push(bind("/data", "/data"));
-    spec.mounts.push(defaults::filesystem("/tmp", "tmpfs", attr::RDONLY, &[]));
+    spec.add(bind("/data", "/data"));
+    spec.add(defaults::filesystem("/tmp", "tmpfs", attr::RDONLY, &[]));
     spec.readonly = Some(ReadonlyRoot { recursive: false });
     spec.masks.push(Mask { path: "/etc/secret".into(), missing: MissingMask::Skip });
     spec
@@ -153,8 +153,8 @@ fn a_read_only_tmpfs_is_read_only_down_to_its_superblock_and_only_at_the_end() {
 fn a_missing_mountpoint_is_made_and_written_down() {
     let kernel = Recording::new(&[("/etc", Node::Directory), ("/link", Node::Symlink("/a/b"))]);
     let mut spec = RootfsSpec::new(Root::Directory("/srv/root".into()));
-    spec.mounts.push(bind("/data", "/link"));
-    spec.mounts.push(bind("/x.file", "/etc/x"));
+    spec.add(bind("/data", "/link"));
+    spec.add(bind("/x.file", "/etc/x"));
     let file = rustix::fs::memfd_create(c"journal", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
     let writer = Writer::new(rustix::io::fcntl_dupfd_cloexec(&file, 0).unwrap());
     run_with(&kernel, &spec, Level::Detached, Some(writer)).unwrap();
@@ -174,7 +174,7 @@ fn a_failing_step_ends_the_execution_and_says_what_and_where() {
     let kernel = tree();
     kernel.refuse("option size=banana", libc::EINVAL);
     let mut spec = spec();
-    spec.mounts.push(defaults::filesystem("/etc", "tmpfs", 0, &[("size", "banana")]));
+    spec.add(defaults::filesystem("/etc", "tmpfs", 0, &[("size", "banana")]));
     let error = run(&kernel, &spec, Level::Detached).unwrap_err();
     assert_eq!((error.code, error.step, error.errno), (ErrorCode::Mount, Some(4), Some(libc::EINVAL)));
     assert_eq!(error.destination, Some("/etc".into()));
@@ -201,7 +201,7 @@ fn nothing_is_mounted_over_or_inside_proc() {
         ("/proc/meminfo", "/x.file", true),
     ] {
         let mut spec = RootfsSpec::new(Root::Directory("/srv/root".into()));
-        spec.mounts.push(bind(source, destination));
+        spec.add(bind(source, destination));
         let result = run(&kernel, &spec, Level::Detached);
         assert_eq!(result.is_ok(), fine, "{destination}");
         if let Err(error) = result {
@@ -226,7 +226,7 @@ fn proc_is_not_mounted_through_a_link() {
         let mut spec = RootfsSpec::new(Root::Directory("/srv/root".into()));
         let mut proc = defaults::proc();
         proc.destination = destination.into();
-        spec.mounts.push(proc);
+        spec.add(proc);
         let error = run(&kernel, &spec, Level::Detached).unwrap_err();
         assert_eq!(error.code, ErrorCode::Proc, "{error}");
         assert!(error.message.contains("ordinary directory"));
@@ -237,7 +237,7 @@ fn proc_is_not_mounted_through_a_link() {
 fn a_directory_is_not_mounted_on_a_file() {
     let kernel = Recording::new(&[("/file", Node::File)]);
     let mut spec = RootfsSpec::new(Root::Directory("/srv/root".into()));
-    spec.mounts.push(bind("/data", "/file"));
+    spec.add(bind("/data", "/file"));
     let error = run(&kernel, &spec, Level::Detached).unwrap_err();
     assert_eq!((error.code, error.errno), (ErrorCode::Mount, Some(libc::ENOTDIR)));
 }
