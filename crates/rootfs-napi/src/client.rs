@@ -347,24 +347,10 @@ impl Client {
         let current = state.supervisors.iter().rev().find(|supervisor| supervisor.identity == identity);
         let current = current.map(|supervisor| supervisor.number);
         if let Some(spare) = current.and_then(|number| take_spare(&mut state, number, &beginning)) {
-            let Beginning { payload, streams, sources, .. } = &beginning;
-            let fds: Vec<BorrowedFd<'_>> =
-                std::iter::once(payload).chain(streams).chain(sources).map(AsFd::as_fd).collect();
-            // Its socket is empty, so this doesn't wait. Where it fails, the process was ended by somebody else, and the
-            // container gets another.
-            if protocol::send_as(&spare.socket, Kind::Begin, spare.id, &[], &fds, Some(sender())).is_ok() {
-                let mut container = Container::new(&beginning, spare.socket, spare.journal);
-                container.supervisor = spare.supervisor;
-                container.process = Some((spare.pid, Arc::new(spare.pidfd)));
-                self.add_container(&mut state, spare.id, container, &mut beginning)?;
-                if let Some(collector) = state.collectors.get_mut(&spare.id)
-                    && beginning.start.pid
-                {
-                    let piped = collector.streams.iter().map(Option::is_some);
-                    let ends = beginning.streams.into_iter().zip(piped).skip(1);
-                    collector.held = ends.filter_map(|(end, piped)| piped.then_some(end)).collect();
-                }
-                return Ok(spare.id);
+            let id = spare.id;
+            match self.begin_spare(&mut state, spare, beginning)? {
+                None => return Ok(id),
+                Some(given_back) => beginning = given_back,
             }
         }
         let id = self.number();
@@ -386,6 +372,49 @@ impl Client {
             self.wake();
         }
         Ok(id)
+    }
+
+    /// Has a process that waits begin a container. If it was ended by somebody else, what it was to begin is given back.
+    fn begin_spare(
+        &self,
+        state: &mut State,
+        spare: SpareProcess,
+        mut beginning: Beginning,
+    ) -> Result<Option<Beginning>> {
+        let id = spare.id;
+        let mut container = Container::new(&beginning, spare.socket, spare.journal);
+        container.supervisor = spare.supervisor;
+        container.process = Some((spare.pid, Arc::new(spare.pidfd)));
+        let socket = Arc::clone(&container.socket);
+        // It is woken on this processor and waits until this thread sleeps: what can be done before is.
+        self.add_container(state, id, container, &mut beginning)?;
+        let Beginning { payload, streams, sources, .. } = &beginning;
+        let fds: Vec<BorrowedFd<'_>> =
+            std::iter::once(payload).chain(streams).chain(sources).map(AsFd::as_fd).collect();
+        // Its socket is empty, so this doesn't wait.
+        if protocol::send_as(&socket, Kind::Begin, id, &[], &fds, Some(sender())).is_err() {
+            state.containers.remove(&id);
+            let _ = epoll::delete(&self.epoll, &socket);
+            beginning.collection = state.collectors.remove(&id).map(|collector| self.take_back(collector));
+            return Ok(Some(beginning));
+        }
+        if let Some(collector) = state.collectors.get_mut(&id)
+            && beginning.start.pid
+        {
+            let piped = collector.streams.iter().map(Option::is_some);
+            let ends = beginning.streams.into_iter().zip(piped).skip(1);
+            collector.held = ends.filter_map(|(end, piped)| piped.then_some(end)).collect();
+        }
+        Ok(None)
+    }
+
+    /// What a collector was made from, before anything was read.
+    fn take_back(&self, collector: Collector) -> Collection {
+        let Collector { max_buffer, input, streams, .. } = collector;
+        for stream in streams.iter().flatten() {
+            let _ = epoll::delete(&self.epoll, stream);
+        }
+        Collection { max_buffer, input, streams }
     }
 
     /// Takes a container in. One that can't be is ended.
