@@ -129,6 +129,27 @@ testHere('a first process that nobody needs is given up, and the supervisor stay
   t.is(descendants().find(({ command }) => command === 'rootfs-super')?.pid, supervisor?.pid)
 })
 
+testHere(
+  'a first process that was ready before has the capabilities of its own command, and none else',
+  async (t) => {
+    const rootfs = new Rootfs(await bareImage()).defaults()
+    const fields = ['-c', 'grep ^Cap /proc/self/status; cut -d" " -f41 /proc/self/stat']
+    const run = (capabilities: string[]) => rootfs.run('/bin/sh', fields, { capabilities })
+    const line = (name: string, set: bigint) => `Cap${name}:\t${set.toString(16).padStart(16, '0')}\n`
+    const sets = { KILL: 1n << 5n, NET_RAW: 1n << 13n }
+    for (const [name, set] of Object.entries(sets)) {
+      // The second of a kind finds one that waits, and the first of another kind must not get that.
+      for (let turn = 0; turn < 3; turn++) {
+        const { stdout } = await run([name])
+        const expected = { Inh: 0n, Prm: set, Eff: set, Bnd: set, Amb: 0n }
+        const lines = Object.entries(expected).map(([key, bits]) => line(key, bits))
+        t.is(stdout, `${lines.join('')}0\n`, 'and it is scheduled as any other process')
+        await eventually(descendants, (all) => all.some(({ command }) => command === 'rootfs-spare'))
+      }
+    }
+  },
+)
+
 // ---------------------------------------------------------------- the end of Node
 
 for (const signal of ['SIGKILL', 'SIGTERM'] as const) {

@@ -181,6 +181,10 @@ fn begin(
         opener: (privileged && user.is_some()) || hooks.iter().any(|point| point.in_runtime_namespaces()),
         hooks: !hooks.is_empty(),
         cgroup: false,
+        bounding: command
+            .as_ref()
+            .filter(|_| hooks.is_empty())
+            .map(|command| command.process.effective_capabilities().bounding),
         sources: u32::try_from(sources.len()).unwrap_or(u32::MAX),
         user,
     };

@@ -162,6 +162,9 @@ impl FirstProcess {
             loopback_up()?;
         }
         let stock = Stock::fill(&Linux::default(), self.filesystems.clone());
+        if let Some(bounding) = self.start.bounding {
+            process::limit_bounding_set_ahead(bounding);
+        }
         process::touch_memory();
         process::set_name(c"rootfs-spare");
         let frame = match protocol::receive(&self.node) {

@@ -38,6 +38,8 @@ fn main() {
     if replace_standard_streams().is_err() {
         process::exit(1);
     }
+    // A container that becomes its command wakes this process, and shall not wait for it.
+    process::do_not_interrupt();
     process::exit(server::run(socket));
 }
 

@@ -117,6 +117,9 @@ pub struct Start {
     pub hooks: bool,
     /// Whether a cgroup directory is among the descriptors.
     pub cgroup: bool,
+    /// The bounding set of the one command that the container is, if nothing else is executed in it before. A first
+    /// process that waits can give up the rest meanwhile.
+    pub bounding: Option<u64>,
     /// How many bind sources are among the descriptors.
     pub sources: u32,
 }

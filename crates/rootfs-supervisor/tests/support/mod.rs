@@ -279,6 +279,7 @@ impl Supervisor {
                 || hooks.iter().any(|point| point.in_runtime_namespaces()),
             hooks: !hooks.is_empty(),
             cgroup: false,
+            bounding: None,
             sources: 0,
         };
         let payload = payload(plan, process, level, cell);

@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::linux::owned;
 use crate::error::{SysError, SysResult};
@@ -85,12 +86,35 @@ pub fn fork(request: CloneRequest<'_>) -> SysResult<Fork> {
     // only one thread, checked above, so no lock of the C library is held by another. The struct outlives the call.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
     match check(pid, "clone3", || format!("flags={:#x}", args.flags))? {
-        0 => Ok(Fork::Child),
+        0 => {
+            if BATCH.swap(false, Ordering::Relaxed) {
+                schedule(libc::SCHED_OTHER);
+            }
+            Ok(Fork::Child)
+        }
         pid => Ok(Fork::Parent { pid: i32::try_from(pid).unwrap_or(-1), pidfd: owned(pidfd.into()) }),
     }
 }
 
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Whether this process has given up the right to interrupt others. Its children have it again.
+static BATCH: AtomicBool = AtomicBool::new(false);
+
+/// Has this process, when it is woken, not interrupt what runs on the processor, unless the caller chose a policy of his
+/// own; `sched(7)`. Its children are scheduled as before.
+pub fn do_not_interrupt() {
+    // SAFETY: takes no memory. As a system call, because musl's function refuses.
+    let ordinary =
+        unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) } == libc::c_long::from(libc::SCHED_OTHER);
+    BATCH.store(ordinary && schedule(libc::SCHED_BATCH), Ordering::Relaxed);
+}
+
+fn schedule(policy: libc::c_int) -> bool {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the parameters outlive the call.
+    unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const parameters) == 0 }
+}
 
 /// A pidfd of this process; `pidfd_open(2)`.
 pub fn pidfd_of_self() -> SysResult<OwnedFd> {
@@ -339,18 +363,29 @@ pub const CAP_SYS_ADMIN: u32 = 21;
 pub const CAP_SYS_CHROOT: u32 = 18;
 const CAP_SETPCAP: u32 = 8;
 
+/// What this process's bounding set may still have. Each capability is a call, so what is known to be gone isn't dropped
+/// again.
+static BOUNDING: AtomicU64 = AtomicU64::new(u64::MAX);
+
 /// Gives up what is not in the bounding set. Stops at the first number the kernel doesn't know.
 fn limit_bounding_set(keep: u64) -> SysResult<()> {
-    for number in 0..64_u32 {
-        if keep & 1 << number != 0 {
-            continue;
-        }
+    let surplus = BOUNDING.load(Ordering::Relaxed) & !keep;
+    for number in (0..64_u32).filter(|number| surplus & 1 << number != 0) {
         match prctl(libc::PR_CAPBSET_DROP, number.into(), "PR_CAPBSET_DROP") {
-            Err(call) if call.errno == libc::EINVAL => return Ok(()),
+            Err(call) if call.errno == libc::EINVAL => break,
             other => other?,
         };
     }
+    BOUNDING.fetch_and(keep, Ordering::Relaxed);
     Ok(())
+}
+
+/// Limits the bounding set ahead of [`become_user`], where that is allowed. What this process itself may do stays.
+pub fn limit_bounding_set_ahead(keep: u64) {
+    if own_capabilities().is_ok_and(|(effective, _)| effective & 1 << CAP_SETPCAP != 0) {
+        // What can't be dropped now gives its error when it has to be.
+        let _ = limit_bounding_set(keep);
+    }
 }
 
 /// Becomes a user with these capabilities and no others, in the order the kernel demands.
