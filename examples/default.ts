@@ -1,24 +1,8 @@
 // The main job on what every Linux machine has: an empty root with the host's programs in it, read-only.
-import { lstatSync } from 'node:fs'
-import { Rootfs, RootfsError } from 'rootfs'
+import { RootfsError } from 'rootfs'
+import { hostRoot } from './host.ts'
 
-const PROGRAMS = [
-  '/usr',
-  '/bin',
-  '/sbin',
-  '/lib',
-  '/lib32',
-  '/lib64',
-  '/libx32',
-  '/etc/alternatives',
-  '/etc/ld.so.cache',
-]
-
-const rootfs = Rootfs.empty()
-for (const path of PROGRAMS.filter((path) => lstatSync(path, { throwIfNoEntry: false }))) {
-  rootfs.bind(path, path, { readonly: true })
-}
-rootfs.defaults().tmpfs('/tmp', { size: '16m' }).hostname('box').readonly()
+const rootfs = hostRoot().defaults().tmpfs('/tmp', { size: '16m' }).hostname('box').readonly()
 
 const SCRIPT = `
 echo "I am $(id -u):$(id -g) on $(uname -n), process $$, in $(pwd)"
