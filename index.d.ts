@@ -1,7 +1,7 @@
 // Made by `npm run build:addon` from the comments of crates/rootfs-napi and from src/api-header.d.ts. Do not edit.
 
 import type { EventEmitter } from 'node:events'
-import type { Readable, Writable } from 'node:stream'
+import type { Duplex, Readable, Writable } from 'node:stream'
 
 /** A file name. Bytes (Uint8Array) are for names that are not UTF-8. A NUL byte is refused. */
 export type PathLike = string | Uint8Array
@@ -74,9 +74,10 @@ export interface SpawnOptions {
   /** Nothing is inherited. @default { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' } */
   env?: Record<string, string | undefined>
   /**
-   * Where standard input, output and error go. Numbers are file descriptors, duplicated before the call returns; a
+   * Where standard input, output and error go, and what further descriptors there are: the fourth element is 3 in the
+   * command, and so on, where a pipe goes both ways. Numbers are file descriptors, duplicated before the call returns; a
    * directory or an `O_PATH` one is refused. With 'inherit' the process is still in a session of its own: no job
-   * control. @default 'pipe'
+   * control. Nothing else is open in the command. @default 'pipe', and 'ignore' from the fourth on
    */
   stdio?:
     | 'pipe'
@@ -150,7 +151,12 @@ export interface ContainerProcess extends EventEmitter, AsyncDisposable {
   readonly stdin: Writable | null
   readonly stdout: Readable | null
   readonly stderr: Readable | null
-  readonly stdio: readonly [Writable | null, Readable | null, Readable | null]
+  /** All of them, also those beyond the standard three. */
+  readonly stdio: readonly [Writable | null, Readable | null, Readable | null, ...(Duplex | null)[]]
+  /** The command as it was given. */
+  readonly spawnfile: string
+  /** The command and its arguments. */
+  readonly spawnargs: readonly string[]
   readonly exitCode: number | null
   readonly signalCode: NodeJS.Signals | null
   /** Whether `kill()` has sent a signal. */

@@ -103,7 +103,7 @@ export function invalidArgument(
 }
 
 /** More output than was asked for, as child_process has it. */
-export function maxBufferError(name: string): Error {
+export function maxBufferError(name: string, output: { stdout: string | Buffer; stderr: string | Buffer }) {
   const error = new RangeError(`${name} maxBuffer length exceeded`)
-  return Object.assign(error, { code: 'ERR_CHILD_PROCESS_STDIO_MAXBUFFER' })
+  return Object.assign(error, { code: 'ERR_CHILD_PROCESS_STDIO_MAXBUFFER', ...output })
 }

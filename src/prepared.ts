@@ -14,7 +14,7 @@ import { abortError, callSite, makeError, RootfsError } from './errors.ts'
 import { type Launched, type News, native } from './native.ts'
 import { listenToChild, listenToContainer, Reference } from './news.ts'
 import { isAborted, type Preparation, runOptions, spawnOptions } from './options.ts'
-import { ContainerProcess } from './process.ts'
+import { ContainerProcess, commandLine } from './process.ts'
 import { finish } from './run.ts'
 
 /** Waits until a container is prepared. */
@@ -152,7 +152,9 @@ export class PreparedRootfs implements Public {
     this.#check()
     const { control, native: rest } = spawnOptions(options)
     const launched = native.spawn(this.#id, command, args, rest, undefined, isAborted(control.signal))
-    const child = new ContainerProcess(launched, { kind: 'child', container: this.#id }, control, locate)
+    const words = commandLine(command, args)
+    const place = { kind: 'child', container: this.#id } as const
+    const child = new ContainerProcess(launched, words, place, control, locate)
     this.#commands.add(child)
     child.once('close', () => this.#commands.delete(child))
     return child

@@ -1,7 +1,7 @@
 // A command in a container, in the shape and with the events of node:child_process.
 import { EventEmitter } from 'node:events'
 import { Socket } from 'node:net'
-import type { Readable, Writable } from 'node:stream'
+import type { Duplex, Readable, Writable } from 'node:stream'
 import type { ExecutedStep, ContainerProcess as Public, Step, Warning } from '../index.js'
 import { abortError, makeError } from './errors.ts'
 import { type Launched, type News, native } from './native.ts'
@@ -17,13 +17,43 @@ export interface Prepared {
   warnings: readonly Warning[]
 }
 
-type Streams = [Writable | null, Readable | null, Readable | null]
+type Streams = [Writable | null, Readable | null, Readable | null, ...(Duplex | null)[]]
 
-function stream(fd: number | null | undefined, writable: boolean): Socket | null {
-  if (fd === null || fd === undefined) {
+/** What a command writes. Nothing of it is read before 'spawn': that comes before any data, as child_process has it. */
+class Output extends Socket {
+  /** Asked for before; without a value at first, because the constructor of the socket asks already. */
+  declare waiting: number | undefined
+  declare begun: boolean | undefined
+
+  override _read(size: number): void {
+    if (this.begun) {
+      super._read(size)
+    } else {
+      this.waiting = size
+    }
+  }
+
+  begin(): void {
+    this.begun = true
+    if (this.waiting !== undefined) {
+      super._read(this.waiting)
+    }
+  }
+}
+
+/** Our end of a pipe: the command's input, its output, or with a number beyond those of the standard three both. */
+function stream(fd: number | null, number: number): Socket | null {
+  if (fd === null) {
     return null
   }
-  return new Socket({ fd, readable: !writable, writable })
+  return number === 0
+    ? new Socket({ fd, readable: false, writable: true })
+    : new Output({ fd, readable: true, writable: number > 2 })
+}
+
+/** A command and its arguments, which the addon has checked. */
+export function commandLine(command: unknown, args: readonly string[] = []): readonly string[] {
+  return [command instanceof Uint8Array ? Buffer.from(command).toString() : String(command), ...args]
 }
 
 export class ContainerProcess extends EventEmitter implements Public {
@@ -31,7 +61,9 @@ export class ContainerProcess extends EventEmitter implements Public {
   exitCode: number | null = null
   signalCode: NodeJS.Signals | null = null
   killed = false
-  readonly stdio: readonly [Writable | null, Readable | null, Readable | null]
+  readonly stdio: readonly [Writable | null, Readable | null, Readable | null, ...(Duplex | null)[]]
+  readonly spawnfile: string
+  readonly spawnargs: readonly string[]
   /** Whether it was killed because its time was over. */
   timedOut = false
   prepared: Prepared = { skipped: [], warnings: [] }
@@ -55,25 +87,25 @@ export class ContainerProcess extends EventEmitter implements Public {
 
   constructor(
     launched: Launched,
+    words: readonly string[],
     place: Place,
     control: Control,
     locate: (error: Error) => Error,
     onStep?: (step: ExecutedStep) => void,
   ) {
     super()
+    this.spawnargs = words
+    this.spawnfile = words[0] ?? ''
     this.#place = place
     this.#id = launched.id
     this.#locate = locate
     this.#onStep = onStep
     this.#takenDown = place.kind === 'child'
-    const streams: Streams = [
-      stream(launched.streams[0], true),
-      stream(launched.streams[1], false),
-      stream(launched.streams[2], false),
-    ]
-    this.stdio = streams
+    const streams = launched.streams.map(stream)
+    this.stdio = streams as unknown as Streams
     this.#open = 0
-    for (const each of streams) {
+    for (const each of streams.slice(1)) {
+      // As child_process has it: 'close' waits for what the command writes, and not for what it reads.
       if (each) {
         this.#open += 1
         each.once('close', () => {
@@ -138,8 +170,7 @@ export class ContainerProcess extends EventEmitter implements Public {
       this.stdin?.destroy()
       this.#stop('SIGKILL')
       // Nobody reads any more: what is left must not hold 'close' back.
-      this.stdout?.resume()
-      this.stderr?.resume()
+      this.#flush()
       if (this.listenerCount('error') === 0) {
         super.once('error', () => undefined)
       }
@@ -206,6 +237,11 @@ export class ContainerProcess extends EventEmitter implements Public {
           this.kill(this.#queued)
         }
         this.emit('spawn')
+        for (const each of this.stdio) {
+          if (each instanceof Output) {
+            each.begin()
+          }
+        }
         break
       case 'error':
         this.#end()
@@ -230,13 +266,7 @@ export class ContainerProcess extends EventEmitter implements Public {
         this.stdin?.destroy()
         this.emit('exit', this.exitCode, this.signalCode)
         // As child_process has it: what nobody reads must not hold 'close' back.
-        process.nextTick(() => {
-          for (const each of [this.stdout, this.stderr]) {
-            if (each?.readable) {
-              each.resume()
-            }
-          }
-        })
+        process.nextTick(() => this.#flush())
         this.#close()
         break
       case 'closed':
@@ -246,6 +276,15 @@ export class ContainerProcess extends EventEmitter implements Public {
         break
       default:
         break
+    }
+  }
+
+  /** Reads what nobody reads, so that it ends. */
+  #flush(): void {
+    for (const each of this.stdio) {
+      if (each instanceof Output && each.readable) {
+        each.resume()
+      }
     }
   }
 

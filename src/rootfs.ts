@@ -5,7 +5,7 @@ import { native } from './native.ts'
 import { isAborted, launchOptions, prepareOptions, runOptions } from './options.ts'
 import { Plan } from './plan.ts'
 import { type PreparedRootfs, waitUntilPrepared } from './prepared.ts'
-import { ContainerProcess } from './process.ts'
+import { ContainerProcess, commandLine } from './process.ts'
 import { finish } from './run.ts'
 
 /** A command that is a container's first process. */
@@ -73,6 +73,13 @@ export class Rootfs extends native.Rootfs {
       undefined,
       isAborted(control.signal),
     )
-    return new ContainerProcess(launched, FIRST, control, locate, preparation.onStep)
+    return new ContainerProcess(
+      launched,
+      commandLine(command, args),
+      FIRST,
+      control,
+      locate,
+      preparation.onStep,
+    )
   }
 }

@@ -97,10 +97,10 @@ function result(begun: Begun, news: News, ended: Ended): RunResult<string | Buff
   if (news.error && !timedOut) {
     throw makeError(news.error)
   }
-  if (news.overflow) {
-    throw maxBufferError(news.overflow)
-  }
   const text = (bytes: Buffer = nothing) => (encoding === 'buffer' ? bytes : bytes.toString(encoding))
+  if (news.overflow) {
+    throw maxBufferError(news.overflow, { stdout: text(news.stdout), stderr: text(news.stderr) })
+  }
   const signal = news.signal === undefined ? null : signalName(news.signal)
   return {
     exitCode: news.exitCode ?? null,

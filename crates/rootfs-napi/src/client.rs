@@ -106,8 +106,8 @@ pub(crate) struct Beginning {
     pub(crate) start: Start,
     /// A sealed memory file.
     pub(crate) payload: OwnedFd,
-    /// The ends of the container.
-    pub(crate) streams: [OwnedFd; 3],
+    /// The ends of the container: the standard three, then further ones.
+    pub(crate) streams: Vec<OwnedFd>,
     /// Bind sources.
     pub(crate) sources: Vec<OwnedFd>,
     /// Whether it is one command.
@@ -274,7 +274,7 @@ impl SpareProcess {
 /// The spare process that can do what is asked for, if there is one.
 fn take_spare(state: &mut State, supervisor: u64, beginning: &Beginning) -> Option<SpareProcess> {
     // Its request is one message.
-    if beginning.sources.len() > MAX_FDS - 4 || state.spares.is_empty() {
+    if beginning.sources.len() + beginning.streams.len() > MAX_FDS - 1 || state.spares.is_empty() {
         return None;
     }
     let wanted = beginning.start.without_sources();
@@ -461,18 +461,20 @@ impl Client {
         let Some(container) = state.containers.get_mut(&id) else { return Err(closed()) };
         container.supervisor = supervisor;
         let journal = duplicate(&container.journal)?;
-        let Beginning { start, payload, streams, mut sources, .. } = beginning;
+        let Beginning { start, payload, streams, sources, .. } = beginning;
+        let mut streams = streams.into_iter();
+        let mut fds = vec![payload, socket, journal];
+        fds.extend(streams.by_ref().take(3));
+        let mut others: Vec<OwnedFd> = streams.chain(sources).collect();
         // What doesn't fit into one message goes before.
-        let room = MAX_FDS - 6;
-        let early: Vec<OwnedFd> = sources.drain(..sources.len().saturating_sub(room)).collect();
+        let room = MAX_FDS - fds.len();
+        let early: Vec<OwnedFd> = others.drain(..others.len().saturating_sub(room)).collect();
         let mut early = early.into_iter().peekable();
         while early.peek().is_some() {
             let fds: Vec<OwnedFd> = early.by_ref().take(MAX_FDS).collect();
             self.send(state, &to, Kind::Fds, id, Vec::new(), fds);
         }
-        let [stdin, stdout, stderr] = streams;
-        let mut fds = vec![payload, socket, journal, stdin, stdout, stderr];
-        fds.append(&mut sources);
+        fds.append(&mut others);
         self.send(state, &to, Kind::Start, id, protocol::encode(&start), fds);
         Ok(())
     }
@@ -503,7 +505,7 @@ impl Client {
         &self,
         container: u64,
         payload: OwnedFd,
-        streams: [OwnedFd; 3],
+        mut streams: Vec<OwnedFd>,
         collection: Option<Collection>,
     ) -> Result<u64> {
         let child = self.number();
@@ -517,8 +519,8 @@ impl Client {
         if let Some(collection) = collection {
             self.collect(&mut state, container, child, child, collection)?;
         }
-        let [stdin, stdout, stderr] = streams;
-        self.send(&mut state, &socket, Kind::Spawn, child, Vec::new(), vec![payload, stdin, stdout, stderr]);
+        streams.insert(0, payload);
+        self.send(&mut state, &socket, Kind::Spawn, child, Vec::new(), streams);
         Ok(child)
     }
 

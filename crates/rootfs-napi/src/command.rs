@@ -16,7 +16,7 @@ const DEFAULT_PATH: &[u8] = b"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr
 #[derive(Debug)]
 pub(crate) struct Command {
     pub(crate) process: ProcessSpec,
-    pub(crate) streams: [Stream; 3],
+    pub(crate) streams: Vec<Stream>,
 }
 
 /// Parses a command, its arguments, and those options that TypeScript leaves to us.
@@ -28,6 +28,7 @@ pub(crate) fn parse(command: &JsArg, args: &JsArg, options: JsArg) -> Parsed<Com
     }
     let mut options = Options::of_call(options)?;
     let user = options.take("user", user)?.unwrap_or_default();
+    let streams = options.take("stdio", stdio::streams)?.unwrap_or_else(|| stdio::DEFAULT_STREAMS.to_vec());
     let process = ProcessSpec {
         command,
         args: words,
@@ -38,8 +39,8 @@ pub(crate) fn parse(command: &JsArg, args: &JsArg, options: JsArg) -> Parsed<Com
         no_new_privileges: options.flag("noNewPrivileges", true)?,
         rlimits: options.take("rlimits", |name, value| array(name, value, rlimit))?.unwrap_or_default(),
         seccomp: options.take("seccomp", filter)?,
+        descriptors: stdio::further_descriptors(&streams),
     };
-    let streams = options.take("stdio", stdio::streams)?.unwrap_or([Stream::Pipe; 3]);
     options.finish()?;
     Ok(Command { process, streams })
 }

@@ -35,12 +35,12 @@ internal_object! {
 impl Launched {
     /// What is not begun, because its signal is aborted already: only its arguments are checked. Pipes that JavaScript
     /// asked for are there, and at their end.
-    fn nothing(streams: [Stream; 3], wanted: Option<Wanted>) -> Parsed<Self> {
+    fn nothing(streams: &[Stream], wanted: Option<Wanted>) -> Parsed<Self> {
         let (_, ours, _) = open_streams(streams, wanted)?;
         Ok(Self::new(0, ours))
     }
 
-    fn new(id: u64, ours: [Option<OwnedFd>; 3]) -> Self {
+    fn new(id: u64, ours: Vec<Option<OwnedFd>>) -> Self {
         #[expect(clippy::cast_precision_loss, reason = "nobody starts 2^53 containers")]
         let id = id as f64;
         Self { id, streams: ours.into_iter().map(|fd| fd.map(IntoRawFd::into_raw_fd)).collect() }
@@ -125,24 +125,37 @@ fn wanted(options: JsArg) -> Parsed<Option<Wanted>> {
 }
 
 /// The ends of a command, those that go to JavaScript, and those that are collected here.
-type OpenStreams = ([OwnedFd; 3], [Option<OwnedFd>; 3], Option<Collection>);
+type OpenStreams = (Vec<OwnedFd>, Vec<Option<OwnedFd>>, Option<Collection>);
 
 /// The streams of a command: those that are collected stay here, the others go to JavaScript.
-fn open_streams(mut streams: [Stream; 3], wanted: Option<Wanted>) -> Parsed<OpenStreams> {
-    if let Some(Wanted { input: None, .. }) = wanted
-        && streams[0] == Stream::Pipe
-    {
+fn open_streams(streams: &[Stream], wanted: Option<Wanted>) -> Parsed<OpenStreams> {
+    let Some(Wanted { input, max_buffer }) = wanted else {
+        let Ends { theirs, ours } = stdio::open(streams)?;
+        return Ok((theirs, ours, None));
+    };
+    let mut streams = streams.to_vec();
+    if let Some(number) = (3..).zip(streams.iter().skip(3)).find(|(_, stream)| **stream == Stream::Pipe) {
+        return Err(Failure::argument(
+            ArgumentKind::Value,
+            format!(
+                "Expected 'inherit', 'ignore' or a file descriptor for stdio[{}] but received pipe of type string: a \
+                 command that is run to its end has no further pipes; use spawn",
+                number.0
+            ),
+        ));
+    }
+    if input.is_none() && streams[0] == Stream::Pipe {
         // Nothing to read is what the null device has.
         streams[0] = Stream::Ignore;
     }
-    let Ends { theirs, ours } = stdio::open(streams)?;
-    match wanted {
-        Some(Wanted { input, max_buffer }) => {
-            let collection = Collection { max_buffer, input: input.unwrap_or_default(), streams: ours };
-            Ok((theirs, [None, None, None], Some(collection)))
-        }
-        None => Ok((theirs, ours, None)),
-    }
+    let Ends { theirs, ours } = stdio::open(&streams)?;
+    let mut ours = ours.into_iter().chain([None, None, None]);
+    let standard = [(); 3].map(|()| ours.next().flatten());
+    Ok((
+        theirs,
+        Vec::new(),
+        Some(Collection { max_buffer, input: input.unwrap_or_default(), streams: standard }),
+    ))
 }
 
 fn begin(
@@ -156,7 +169,8 @@ fn begin(
     let spec = rootfs.spec();
     let EncodedPlan { plan, bytes } = rootfs.encoded_plan()?;
     if aborted {
-        return Launched::nothing(command.map_or([Stream::Ignore; 3], |command| command.streams), wanted);
+        let streams = command.map_or_else(|| [Stream::Ignore; 3].to_vec(), |command| command.streams);
+        return Launched::nothing(&streams, wanted);
     }
     let with_plan = |error| Failure::with_plan(error, &plan);
     let privileged = process::has_capability(process::CAP_SYS_ADMIN);
@@ -169,6 +183,7 @@ fn begin(
         .map_err(|errno| {
             rootfs::Error::new(ErrorCode::Source, format!("a descriptor can't be duplicated: {errno}"))
         })?;
+    let further = command.as_ref().map_or(0, |command| command.process.descriptors.len());
     let new = |namespace: &Namespace| *namespace == Namespace::New;
     let hooks: Vec<_> = spec.hooks.iter().map(|hook| hook.point).collect();
     let start = Start {
@@ -185,13 +200,13 @@ fn begin(
             .as_ref()
             .filter(|_| hooks.is_empty())
             .map(|command| command.process.effective_capabilities().bounding),
-        sources: u32::try_from(sources.len()).unwrap_or(u32::MAX),
+        sources: u32::try_from(sources.len() + further).unwrap_or(u32::MAX),
         user,
     };
     let one_command = command.is_some();
     let (process, streams) = match command {
         Some(command) => (Some(command.process), command.streams),
-        None => (None, [Stream::Ignore; 3]),
+        None => (None, [Stream::Ignore; 3].to_vec()),
     };
     let rest = PayloadRest {
         process,
@@ -201,7 +216,7 @@ fn begin(
         privileged,
     };
     let payload = sealed(&protocol::encode_payload(&bytes, &rest))?;
-    let (theirs, ours, collection) = open_streams(streams, wanted)?;
+    let (theirs, ours, collection) = open_streams(&streams, wanted)?;
     let beginning = Beginning {
         environment,
         plan: Arc::clone(&plan),
@@ -258,7 +273,7 @@ fn id(number: f64) -> u64 {
 fn spawn_in(
     container: u64,
     process: &ProcessSpec,
-    streams: [Stream; 3],
+    streams: &[Stream],
     wanted: Option<Wanted>,
 ) -> Parsed<Launched> {
     let payload = sealed(&protocol::encode(process))?;
@@ -280,8 +295,8 @@ pub(crate) fn spawn(
 ) -> Result<Launched> {
     command::parse(&command, &args, process)
         .and_then(|command| match (wanted(collect)?, aborted) {
-            (wanted, true) => Launched::nothing(command.streams, wanted),
-            (wanted, false) => spawn_in(id(container), &command.process, command.streams, wanted),
+            (wanted, true) => Launched::nothing(&command.streams, wanted),
+            (wanted, false) => spawn_in(id(container), &command.process, &command.streams, wanted),
         })
         .map_err(|failure| failure.throw(env))
 }
@@ -291,7 +306,7 @@ pub(crate) fn spawn(
 pub(crate) fn mounts(env: Env, container: f64) -> Result<f64> {
     let request = Client::get().and_then(|client| client.mounts(id(container)));
     request
-        .map(|request| Launched::new(request, [None, None, None]).id)
+        .map(|request| Launched::new(request, Vec::new()).id)
         .map_err(|error| Failure::from(error).throw(env))
 }
 

@@ -40,11 +40,19 @@ fn stream(name: &str, value: &JsArg) -> Parsed<Stream> {
     }
 }
 
-/// The option `stdio`: one word for all three, or one for each.
-pub(crate) fn streams(name: &str, value: &JsArg) -> Parsed<[Stream; 3]> {
+/// As many streams can a command have: they, and what describes it, go in one message.
+const MAX_STREAMS: usize = 200;
+
+/// The streams of a command that says nothing about them.
+pub(crate) const DEFAULT_STREAMS: [Stream; 3] = [Stream::Pipe; 3];
+
+/// The option `stdio`: one word for the standard three, or one for each and for further descriptors, from the number 3 on.
+pub(crate) fn streams(name: &str, value: &JsArg) -> Parsed<Vec<Stream>> {
     match value {
-        JsArg::Array(items) if items.len() <= 3 => {
-            let mut streams = [Stream::Pipe; 3];
+        JsArg::Array(items) if items.len() <= MAX_STREAMS => {
+            let mut streams = DEFAULT_STREAMS.to_vec();
+            // As child_process has it: nothing said means a pipe for the standard three, and nothing for the others.
+            streams.resize(items.len().max(3), Stream::Ignore);
             for (index, item) in items.iter().enumerate() {
                 if *item != JsArg::Undefined && *item != JsArg::Null {
                     streams[index] = stream(&format!("{name}[{index}]"), item)?;
@@ -52,19 +60,34 @@ pub(crate) fn streams(name: &str, value: &JsArg) -> Parsed<[Stream; 3]> {
             }
             Ok(streams)
         }
-        JsArg::Array(_) => Err(unexpected(ArgumentKind::Value, "array of at most 3 elements", name, value)),
-        JsArg::String(_) => stream(name, value).map(|stream| [stream; 3]),
+        JsArg::Array(_) => Err(unexpected(
+            ArgumentKind::Value,
+            format!("array of at most {MAX_STREAMS} elements"),
+            name,
+            value,
+        )),
+        JsArg::String(_) => stream(name, value).map(|stream| vec![stream; 3]),
         other => Err(unexpected(ArgumentKind::Type, "string or array", name, other)),
     }
+}
+
+/// The numbers of the descriptors that a command has besides the standard three.
+pub(crate) fn further_descriptors(streams: &[Stream]) -> Vec<u32> {
+    (0..)
+        .zip(streams)
+        .skip(3)
+        .filter(|(_, stream)| **stream != Stream::Ignore)
+        .map(|(number, _)| number)
+        .collect()
 }
 
 /// The two ends of a command's streams.
 #[derive(Debug)]
 pub(crate) struct Ends {
-    /// What the command gets.
-    pub(crate) theirs: [OwnedFd; 3],
-    /// What this process keeps of pipes.
-    pub(crate) ours: [Option<OwnedFd>; 3],
+    /// What the command gets: the standard three, then those of [`further_descriptors`].
+    pub(crate) theirs: Vec<OwnedFd>,
+    /// What this process keeps of pipes, for each stream.
+    pub(crate) ours: Vec<Option<OwnedFd>>,
 }
 
 fn system(what: &str, errno: rustix::io::Errno) -> Failure {
@@ -89,28 +112,43 @@ fn borrow(number: i32) -> BorrowedFd<'static> {
 }
 
 /// Makes the ends: pipes, copies of the caller's own streams, or the null device.
-pub(crate) fn open(streams: [Stream; 3]) -> Parsed<Ends> {
-    let mut theirs = Vec::with_capacity(3);
-    let mut ours = [None, None, None];
-    for (index, stream) in streams.into_iter().enumerate() {
+pub(crate) fn open(streams: &[Stream]) -> Parsed<Ends> {
+    let mut theirs = Vec::with_capacity(streams.len());
+    let mut ours = Vec::with_capacity(streams.len());
+    for (index, stream) in streams.iter().enumerate() {
+        let mut our = None;
         let number = i32::try_from(index).unwrap_or(0);
         theirs.push(match stream {
+            Stream::Pipe if index > 2 => {
+                let (their, end) = socket_pair()?;
+                our = Some(end);
+                their
+            }
             Stream::Pipe => {
                 let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
                     .map_err(|errno| system("a pipe can't be made", errno))?;
-                let (their, our) = if index == 0 { (read, write) } else { (write, read) };
-                ours[index] = Some(our);
+                let (their, end) = if index == 0 { (read, write) } else { (write, read) };
+                our = Some(end);
                 their
+            }
+            Stream::Ignore if index > 2 => {
+                ours.push(None);
+                continue;
             }
             Stream::Ignore => null()?,
             Stream::Inherit => given(number, &format!("stdio[{index}]"))?,
-            Stream::Fd(fd) => given(fd, &format!("stdio[{index}]"))?,
+            Stream::Fd(fd) => given(*fd, &format!("stdio[{index}]"))?,
         });
+        ours.push(our);
     }
-    match theirs.try_into() {
-        Ok(theirs) => Ok(Ends { theirs, ours }),
-        Err(_) => Err(Failure::unsupported("a command has three streams")),
-    }
+    Ok(Ends { theirs, ours })
+}
+
+/// A pipe that goes both ways, as child_process has it for what is not a standard stream.
+fn socket_pair() -> Parsed<(OwnedFd, OwnedFd)> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType};
+    rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+        .map_err(|errno| system("a pipe can't be made", errno))
 }
 
 /// The null device, opened once and verified to be it: a command whose `/dev` has another reopens its own.

@@ -1,7 +1,8 @@
 //! The last things a process does before it becomes its command, in the order that matters.
 
 use std::ffi::{CString, OsStr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
@@ -25,16 +26,64 @@ pub(crate) enum Groups {
 
 /// Becomes the command. Returns only when that failed. `reports` are kept until the execution closes them; all other
 /// descriptors are closed, so their owners must never be dropped in this process.
+///
+/// The streams are the standard three, then one for each of `process.descriptors`.
 pub(crate) fn become_command(
     process: &ProcessSpec,
-    streams: [BorrowedFd<'_>; 3],
+    streams: &[BorrowedFd<'_>],
     reports: &[BorrowedFd<'_>],
     groups: Groups,
 ) -> Box<Error> {
-    match prepare(process, streams, reports, groups) {
+    let mut moved = Vec::new();
+    let error = match prepare(process, streams, reports, &mut moved, groups) {
         Ok(prepared) => prepared.execute(process),
         Err(error) => error,
+    };
+    // The failure is reported where the reports were.
+    for (report, place) in moved.iter().zip(reports) {
+        let _ = process::duplicate_to(report.as_fd(), place.as_raw_fd());
     }
+    error
+}
+
+/// Gives the streams their numbers. What must stay open is moved out of their way first, into `moved`.
+fn place_streams(
+    numbers: &[u32],
+    streams: &[BorrowedFd<'_>],
+    reports: &[BorrowedFd<'_>],
+    moved: &mut Vec<OwnedFd>,
+) -> Result<()> {
+    let what = |number: i32| format!("stdio[{number}] can't be set up");
+    let (standard, further) = streams.split_at_checked(3).unwrap_or((streams, &[]));
+    for (number, stream) in (0..).zip(standard) {
+        let own_null = container_null(*stream);
+        let source = own_null.as_ref().map_or(*stream, AsFd::as_fd);
+        process::duplicate_to(source, number).context(ErrorCode::Exec, || what(number))?;
+    }
+    let numbers: Vec<i32> = numbers.iter().filter_map(|number| i32::try_from(*number).ok()).collect();
+    if numbers.len() != further.len() {
+        return Err(Error::new(ErrorCode::Supervisor, "the number of the command's descriptors"));
+    }
+    let Some(last) = numbers.last() else { return Ok(()) };
+    let out_of_the_way = |fd: &BorrowedFd<'_>| {
+        rustix::io::fcntl_dupfd_cloexec(fd, last + 1).map_err(|errno| {
+            let call = SysError {
+                syscall: "fcntl",
+                errno: libc_errno(errno),
+                arguments: format!("{}, F_DUPFD_CLOEXEC, {}", fd.as_raw_fd(), last + 1),
+            };
+            Error::from_call(ErrorCode::Exec, what(*last), &call)
+        })
+    };
+    // Closed by number before the execution, so never dropped.
+    let further = ManuallyDrop::new(further.iter().map(out_of_the_way).collect::<Result<Vec<OwnedFd>>>()?);
+    for report in reports {
+        moved.push(out_of_the_way(report)?);
+    }
+    for (stream, number) in further.iter().zip(numbers) {
+        process::duplicate_to(stream.as_fd(), number).context(ErrorCode::Exec, || what(number))?;
+    }
+    Ok(())
 }
 
 struct Prepared {
@@ -45,19 +94,19 @@ struct Prepared {
 
 fn prepare(
     process: &ProcessSpec,
-    streams: [BorrowedFd<'_>; 3],
+    streams: &[BorrowedFd<'_>],
     reports: &[BorrowedFd<'_>],
+    moved: &mut Vec<OwnedFd>,
     groups: Groups,
 ) -> Result<Prepared> {
-    use std::os::fd::AsRawFd;
-    for (number, stream) in (0..).zip(streams) {
-        let own_null = container_null(stream);
-        let source = own_null.as_ref().map_or(stream, AsFd::as_fd);
-        process::duplicate_to(source, number)
-            .context(ErrorCode::Exec, || format!("stdio[{number}] can't be set up"))?;
-    }
+    place_streams(&process.descriptors, streams, reports, moved)?;
     // Everything of the host is closed for real; the reports close with the execution.
-    let mut keep: Vec<i32> = reports.iter().map(AsRawFd::as_raw_fd).collect();
+    let mut keep: Vec<i32> = if moved.is_empty() {
+        reports.iter().map(AsRawFd::as_raw_fd).collect()
+    } else {
+        moved.iter().map(AsRawFd::as_raw_fd).collect()
+    };
+    keep.extend(process.descriptors.iter().filter_map(|number| i32::try_from(*number).ok()));
     keep.sort_unstable();
     process::close_all_but(3, &keep);
     for limit in &process.rlimits {

@@ -57,8 +57,8 @@ pub(crate) struct Asked {
     pub(crate) payload: OwnedFd,
     /// stdin, stdout, stderr.
     pub(crate) streams: [OwnedFd; 3],
-    /// Descriptors of bind sources.
-    pub(crate) sources: Vec<OwnedFd>,
+    /// Further descriptors of the command, then those of bind sources.
+    pub(crate) others: Vec<OwnedFd>,
     /// Whether the process was there before.
     pub(crate) later: bool,
 }
@@ -69,7 +69,16 @@ impl Asked {
         let mut fds = fds.into_iter();
         let payload = fds.next()?;
         let streams = [fds.next()?, fds.next()?, fds.next()?];
-        Some(Self { payload, streams, sources: fds.collect(), later: true })
+        Some(Self { payload, streams, others: fds.collect(), later: true })
+    }
+
+    /// The streams of the command, and the bind sources.
+    fn parts(&self, payload: &Payload) -> Result<(Vec<BorrowedFd<'_>>, &[OwnedFd])> {
+        let further = payload.further_descriptors();
+        let (further, sources) = self.others.split_at_checked(further).ok_or_else(|| {
+            Error::new(ErrorCode::Supervisor, "a request without its command's descriptors")
+        })?;
+        Ok((self.streams.iter().chain(further).map(AsFd::as_fd).collect(), sources))
     }
 }
 
@@ -122,9 +131,9 @@ impl FirstProcess {
     fn keep_only_own_descriptors(&self, asked: Option<&Asked>) {
         let mut keep: Vec<i32> = [&self.node, &self.journal, &self.control].map(AsRawFd::as_raw_fd).to_vec();
         keep.extend(self.opener.iter().chain(&self.stub).map(AsRawFd::as_raw_fd));
-        if let Some(Asked { payload, streams, sources, .. }) = asked {
+        if let Some(Asked { payload, streams, others, .. }) = asked {
             keep.push(payload.as_raw_fd());
-            keep.extend(streams.iter().chain(sources).map(AsRawFd::as_raw_fd));
+            keep.extend(streams.iter().chain(others).map(AsRawFd::as_raw_fd));
         }
         keep.sort_unstable();
         process::close_all_but(3, &keep);
@@ -147,7 +156,7 @@ impl FirstProcess {
             },
         };
         match self.prepare(asked, ahead) {
-            Ok(prepared) => self.finish(prepared, &asked.streams),
+            Ok(prepared) => self.finish(prepared, asked),
             Err(error) => error,
         }
     }
@@ -198,7 +207,7 @@ impl FirstProcess {
         }
         let kernel = Linux::default();
         let level = self.level(&payload, ahead.level)?;
-        let sources = self.sources(&kernel, &payload, &asked.sources)?;
+        let sources = self.sources(&kernel, &payload, asked.parts(&payload)?.1)?;
         if payload.rest.verify {
             kernel
                 .prepare_verification()
@@ -254,7 +263,7 @@ impl FirstProcess {
     }
 
     /// Tells Node that all is done, and becomes what was asked for.
-    fn finish(&self, prepared: Prepared, streams: &[OwnedFd; 3]) -> Box<Error> {
+    fn finish(&self, prepared: Prepared, asked: &Asked) -> Box<Error> {
         let Prepared { payload, mut report, mountinfo } = prepared;
         let Some(command) = &payload.rest.process else {
             return pid1::run(&ManuallyDrop::new(pid1::FirstOfMany {
@@ -270,8 +279,13 @@ impl FirstProcess {
         if let Err(error) = send_report(self.node.as_fd(), &report) {
             return error;
         }
-        let streams = [&streams[0], &streams[1], &streams[2]].map(AsFd::as_fd);
-        become_command(command, streams, &[self.node.as_fd(), self.control.as_fd()], self.groups())
+        match asked.parts(&payload) {
+            Ok((streams, _)) => {
+                let reports = [self.node.as_fd(), self.control.as_fd()];
+                become_command(command, &streams, &reports, self.groups())
+            }
+            Err(error) => error,
+        }
     }
 
     fn groups(&self) -> Groups {

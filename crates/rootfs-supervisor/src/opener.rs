@@ -24,8 +24,8 @@ pub(crate) struct Opener<'a> {
     pub(crate) start: &'a Start,
     /// What it is told.
     pub(crate) payload: &'a OwnedFd,
-    /// Source descriptors of the request.
-    pub(crate) sources: &'a [OwnedFd],
+    /// Descriptors of the request: the command's further ones, then bind sources.
+    pub(crate) descriptors: &'a [OwnedFd],
     /// The connection to the first process.
     pub(crate) socket: &'a OwnedFd,
     /// The first process.
@@ -41,7 +41,7 @@ impl Opener<'_> {
         let _ = process::die_with_parent();
         process::set_name(c"rootfs-opener");
         let mut keep: Vec<i32> = [self.payload, self.socket, self.pidfd].map(AsRawFd::as_raw_fd).to_vec();
-        keep.extend(self.sources.iter().map(AsRawFd::as_raw_fd));
+        keep.extend(self.descriptors.iter().map(AsRawFd::as_raw_fd));
         keep.sort_unstable();
         process::close_all_but(3, &keep);
         process::set_umask(0);
@@ -72,7 +72,8 @@ impl Opener<'_> {
     }
 
     fn hand_over_sources(&self, kernel: &Linux, payload: &Payload, map: &IdMap) -> Result<()> {
-        let request = sources::Request { fds: self.sources, devices_for: Some(map) };
+        let fds = self.descriptors.get(payload.further_descriptors()..).unwrap_or_default();
+        let request = sources::Request { fds, devices_for: Some(map) };
         let opened = match sources::open(kernel, &payload.plan, &request) {
             Ok(opened) => opened.into_list(),
             Err(error) => {

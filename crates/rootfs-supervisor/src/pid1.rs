@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rootfs::error::{Error, ErrorCode, Result};
 use rootfs::kernel::{memfd, process};
@@ -188,15 +188,19 @@ fn mount_table(first: &FirstOfMany<'_>) -> Result<OwnedFd> {
 
 fn spawn(first: &FirstOfMany<'_>, frame: Frame) -> Result<(i32, Child)> {
     let id = frame.id;
-    let [payload, stdin, stdout, stderr]: [OwnedFd; 4] = frame
-        .fds
-        .try_into()
-        .map_err(|_| Error::new(ErrorCode::Supervisor, "a command needs four descriptors"))?;
+    let mut fds = frame.fds.into_iter();
+    let missing = || Error::new(ErrorCode::Supervisor, "a command needs other descriptors");
+    let payload = fds.next().ok_or_else(missing)?;
+    // Closed by number before the execution, so never dropped there.
+    let streams: Vec<OwnedFd> = fds.collect();
     let bytes = memfd::read_sealed(&payload, MAX_PAYLOAD)
         .map_err(|call| Error::from_call(ErrorCode::Supervisor, "the command's description", &call))?;
     let spec: ProcessSpec =
         protocol::decode(&bytes).map_err(|error| connection_error("the command's description", &error))?;
     drop(payload);
+    if streams.len() != 3 + spec.descriptors.len() {
+        return Err(missing());
+    }
     let (execution, child_execution) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|errno| Error::new(ErrorCode::Exec, format!("a pipe can't be made: {errno}")))?;
     let fork = process::fork(process::CloneRequest::default())
@@ -205,8 +209,7 @@ fn spawn(first: &FirstOfMany<'_>, frame: Frame) -> Result<(i32, Child)> {
         process::Fork::Parent { pid, pidfd } => Ok((pid, Child { id, pidfd, execution: Some(execution) })),
         process::Fork::Child => {
             let _ = process::new_session();
-            // Closed by number before the execution, so never dropped.
-            let streams = ManuallyDrop::new([stdin, stdout, stderr]);
+            let streams = ManuallyDrop::new(streams);
             let error = execute(first, &spec, &streams, &child_execution);
             send_failure(first.node.as_fd(), Kind::SpawnFailed, id, &error);
             let _ = rustix::io::write(&child_execution, &[1]);
@@ -219,7 +222,7 @@ fn spawn(first: &FirstOfMany<'_>, frame: Frame) -> Result<(i32, Child)> {
 fn execute(
     first: &FirstOfMany<'_>,
     spec: &ProcessSpec,
-    streams: &[OwnedFd; 3],
+    streams: &[OwnedFd],
     execution: &OwnedFd,
 ) -> Box<Error> {
     if !first.pid_namespace
@@ -227,6 +230,6 @@ fn execute(
     {
         return Error::from_call(ErrorCode::Exec, "the command can't follow its container", &call);
     }
-    let streams = [&streams[0], &streams[1], &streams[2]].map(AsFd::as_fd);
-    become_command(spec, streams, &[execution.as_fd(), first.node.as_fd()], first.groups)
+    let streams: Vec<BorrowedFd<'_>> = streams.iter().map(AsFd::as_fd).collect();
+    become_command(spec, &streams, &[execution.as_fd(), first.node.as_fd()], first.groups)
 }

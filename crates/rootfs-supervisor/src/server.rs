@@ -320,7 +320,7 @@ impl Server {
         };
         let first = FirstProcess {
             start: start.clone(),
-            asked: Some(Asked { payload: duplicate(&payload)?, streams, sources, later: false }),
+            asked: Some(Asked { payload: duplicate(&payload)?, streams, others: sources, later: false }),
             node,
             journal: duplicate(&journal)?,
             control: first_control,
@@ -475,7 +475,7 @@ impl Server {
                 process::Fork::Child => Opener {
                     start: &container.start,
                     payload,
-                    sources: first.asked.as_ref().map_or(&[][..], |asked| &asked.sources),
+                    descriptors: first.asked.as_ref().map_or(&[][..], |asked| &asked.others),
                     socket,
                     pid: container.pid,
                     pidfd: &container.pidfd,

@@ -147,6 +147,8 @@ pub struct ProcessSpec {
     pub rlimits: Vec<Rlimit>,
     /// A compiled classic-BPF seccomp filter.
     pub seccomp: Option<Vec<u8>>,
+    /// The numbers of the descriptors it has besides the standard three: ascending, as they come.
+    pub descriptors: Vec<u32>,
 }
 
 impl ProcessSpec {

@@ -67,7 +67,7 @@ kinds! {
     Ready 9 "First process to Node: all steps are done. Body: [`Report`].";
     Step 10 "First process to Node: a step is done. Body: [`ExecutedStep`].";
     Failed 11 "First process to Node: a step failed, or the command could not be executed. Body: [`Error`].";
-    Spawn 12 "Node to first process: start a command. Descriptors: payload ([`ProcessSpec`]), stdin, stdout, stderr.";
+    Spawn 12 "Node to first process: start a command. Descriptors: payload ([`ProcessSpec`]), stdin, stdout, stderr, then its further ones.";
     Spawned 13 "First process to Node: the command is executed. Descriptor: its pidfd.";
     SpawnFailed 14 "First process to Node: the command could not be executed. Body: [`Error`].";
     ChildExited 15 "First process to Node: a command has ended. Body: [`Exit`].";
@@ -80,7 +80,7 @@ kinds! {
     Broker 22 "First process to opener: do this with host rights. Body: a request.";
     Brokered 23 "Opener to first process: it is done. Body: an answer.";
     Spare 24 "Supervisor to Node: a first process that waits for its request. Body: [`Spare`]. Descriptors: its socket, its journal, its pidfd.";
-    Begin 25 "Node to a spare first process: its request. Descriptors: payload, stdin, stdout, stderr, then bind sources.";
+    Begin 25 "Node to a spare first process: its request. Descriptors: payload, stdin, stdout, stderr, then as many as its [`Start`] says.";
 }
 
 /// The first frame of a supervisor.
@@ -93,7 +93,8 @@ pub struct Hello {
 /// How a container is begun. The supervisor reads this and nothing else.
 ///
 /// Descriptors, in this order: the payload (a sealed memfd with a [`Payload`]), the first process's socket, the
-/// journal, stdin, stdout, stderr, the cgroup directory if `cgroup`, then `sources` bind sources.
+/// journal, stdin, stdout, stderr, the cgroup directory if `cgroup`, then `sources` more: those that the command has besides
+/// the standard three, and bind sources.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub struct Start {
@@ -120,7 +121,7 @@ pub struct Start {
     /// The bounding set of the one command that the container is, if nothing else is executed in it before. A first
     /// process that waits can give up the rest meanwhile.
     pub bounding: Option<u64>,
-    /// How many bind sources are among the descriptors.
+    /// How many descriptors come last: further ones of the command, whose payload says how many, and bind sources.
     pub sources: u32,
 }
 
@@ -171,6 +172,13 @@ pub struct Payload {
     pub plan: Plan,
     /// What else.
     pub rest: PayloadRest,
+}
+
+impl Payload {
+    /// How many descriptors of the request are the command's, besides the standard three.
+    pub fn further_descriptors(&self) -> usize {
+        self.rest.process.as_ref().map_or(0, |process| process.descriptors.len())
+    }
 }
 
 /// What a first process is told, but for the plan.

@@ -164,6 +164,7 @@ pub fn shell(script: &str) -> ProcessSpec {
         no_new_privileges: true,
         rlimits: vec![],
         seccomp: None,
+        descriptors: Vec::new(),
     }
 }
 

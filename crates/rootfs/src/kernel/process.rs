@@ -272,7 +272,7 @@ pub fn duplicate_to(fd: BorrowedFd<'_>, number: i32) -> SysResult<()> {
         // SAFETY: takes no memory.
         unsafe { libc::fcntl(number, libc::F_SETFD, 0) }
     } else {
-        // SAFETY: the target number is one of the standard three, which nothing here owns.
+        // SAFETY: the target number is a command's, who is executed next: nothing here owns it any more.
         unsafe { libc::dup2(fd.as_raw_fd(), number) }
     };
     check(result.into(), "dup2", || format!("{}, {number}", fd.as_raw_fd())).map(drop)
