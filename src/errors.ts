@@ -15,6 +15,7 @@ export class RootfsError extends Error {
   declare readonly resolved?: string
   declare readonly flags?: readonly string[]
   declare readonly kernelLog?: readonly string[]
+  declare readonly pointer?: string
   declare readonly hint?: string
 
   constructor(data: Omit<ErrorData, 'code'> & { code: RootfsErrorCode }) {

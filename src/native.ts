@@ -26,6 +26,7 @@ export interface ErrorData {
   resolved?: string
   flags?: string[]
   kernelLog?: string[]
+  pointer?: string
   hint?: string
 }
 

@@ -40,6 +40,7 @@ pub(crate) fn parse(command: &JsArg, args: &JsArg, options: JsArg) -> Parsed<Com
         rlimits: options.take("rlimits", |name, value| array(name, value, rlimit))?.unwrap_or_default(),
         seccomp: options.take("seccomp", filter)?,
         descriptors: stdio::further_descriptors(&streams),
+        oom_score_adj: None,
     };
     options.finish()?;
     Ok(Command { process, streams })

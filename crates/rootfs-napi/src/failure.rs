@@ -118,6 +118,8 @@ internal_object! {
         flags as "flags": Vec<String>,
         /// What the kernel said.
         kernel_log as "kernelLog": Vec<String>,
+        /// Which value of an OCI config is wrong.
+        pointer as "pointer": String,
         /// What to do about it.
         hint as "hint": String,
     }
@@ -139,6 +141,7 @@ impl ErrorData {
             resolved: path(error.resolved),
             flags: list(error.flags),
             kernel_log: list(error.kernel_log),
+            pointer: error.pointer,
             hint: error.hint,
         }
     }

@@ -3,7 +3,7 @@
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rootfs::error::{CallContext, Error, ErrorCode, Result};
+use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
 use rootfs::execute::filesystem::{Filesystem, Stock};
 use rootfs::execute::sources::{self, Opened, Sources};
 use rootfs::execute::{Execution, Level, Outcome, Setting, Surroundings};
@@ -217,6 +217,9 @@ impl FirstProcess {
         if stays {
             kernel.procfs().context(ErrorCode::Proc, || "no safe /proc can be had")?;
         }
+        if let Some(score) = payload.rest.process.as_ref().and_then(|process| process.oom_score_adj) {
+            set_oom_score_adjustment(&kernel, score, self.start.user.is_some())?;
+        }
         let setting = Setting {
             level,
             own_mount_namespace: self.start.mount,
@@ -420,6 +423,30 @@ pub(crate) fn check_sender(frame: &protocol::Frame, identity: (u32, u32)) -> Res
     }
 }
 
+/// Has the kernel prefer, or spare, this process and what it executes when memory is short. Before the root is entered:
+/// afterwards no /proc could be trusted.
+fn set_oom_score_adjustment(kernel: &Linux, score: i32, user_namespace: bool) -> Result<()> {
+    // The files of a process that is not dumpable belong to the host's root, and so not to the root of a user namespace.
+    // Nobody else is in it yet.
+    let dumpable = |dumpable| {
+        let changed = if user_namespace { process::set_dumpable(dumpable) } else { Ok(()) };
+        changed.context(ErrorCode::Supervisor, || "PR_SET_DUMPABLE")
+    };
+    dumpable(true)?;
+    let written = kernel.open_proc_self("oom_score_adj", OFlags::WRONLY | OFlags::CLOEXEC).and_then(|file| {
+        rustix::io::write(&file, score.to_string().as_bytes()).map_err(|errno| SysError {
+            syscall: "write",
+            errno: errno.raw_os_error(),
+            arguments: format!("/proc/self/oom_score_adj, {score}"),
+        })
+    });
+    dumpable(false)?;
+    written.map(drop).map_err(|call| {
+        Error::from_call(ErrorCode::Denied, format!("the OOM score can't be adjusted by {score}"), &call)
+            .with_hint("a score lower than the caller's own needs CAP_SYS_RESOURCE on the host")
+    })
+}
+
 fn loopback_up() -> Result<()> {
     process::loopback_up().context(ErrorCode::Denied, || "the loopback device can't be brought up")
 }
@@ -537,7 +564,12 @@ impl Surroundings for Around<'_> {
             self.ask(&Request::Hook { step, root: root_path.clone() }, &[])?;
             return Ok(());
         }
-        let context = hooks::Context { pid: self.pid.unwrap_or(0), directory: Some(root), root: root_path };
+        let context = hooks::Context {
+            pid: self.pid.unwrap_or(0),
+            directory: Some(root),
+            root: root_path,
+            plan: self.plan,
+        };
         hooks::run(hook, &context)
     }
 

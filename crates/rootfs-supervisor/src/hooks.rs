@@ -1,12 +1,15 @@
 //! Hook programs: the container's state on stdin, their output kept for the error, killed when their time is over.
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fmt::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rootfs::error::{Error, ErrorCode, Result};
 use rootfs::kernel::{memfd, process};
+use rootfs::oci::OCI_VERSION;
 use rootfs::path::PathBytes;
+use rootfs::plan::Plan;
 use rootfs::protocol::Exit;
 use rootfs::spec::Hook;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -23,19 +26,24 @@ pub(crate) struct Context<'a> {
     pub(crate) directory: Option<BorrowedFd<'a>>,
     /// The path of the root, as the hook sees it.
     pub(crate) root: &'a PathBytes,
+    /// What it belongs to.
+    pub(crate) plan: &'a Plan,
 }
 
 /// The state, as OCI runtime-spec `runtime.md` has it.
 fn state(context: &Context<'_>) -> Vec<u8> {
     let root = context.root.to_string();
+    let bundle = context.plan.bundle.as_ref().map_or_else(|| root.clone(), ToString::to_string);
+    let annotations: BTreeMap<_, _> =
+        context.plan.annotations.iter().map(|(name, value)| (name, value)).collect();
     let state = serde_json::json!({
-        "ociVersion": "1.2.0",
+        "ociVersion": OCI_VERSION,
         "id": format!("rootfs-{}", context.pid),
         "status": "creating",
         "pid": context.pid,
-        "bundle": root,
+        "bundle": bundle,
         "root": root,
-        "annotations": {},
+        "annotations": annotations,
     });
     state.to_string().into_bytes()
 }

@@ -147,7 +147,10 @@ impl Opener<'_> {
                         "the hook of a request is not in the plan",
                     ));
                 };
-                hooks::run(hook, &hooks::Context { pid: self.pid, directory: None, root })?;
+                hooks::run(
+                    hook,
+                    &hooks::Context { pid: self.pid, directory: None, root, plan: &payload.plan },
+                )?;
                 Ok((true, None))
             }
         }

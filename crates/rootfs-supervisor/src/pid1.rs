@@ -201,6 +201,13 @@ fn spawn(first: &FirstOfMany<'_>, frame: Frame) -> Result<(i32, Child)> {
     if streams.len() != 3 + spec.descriptors.len() {
         return Err(missing());
     }
+    if spec.oom_score_adj.is_some() {
+        // It is set through a /proc of the host, which is not here any more.
+        return Err(Error::new(
+            ErrorCode::Unsupported,
+            "the OOM score of a command in a prepared root can't be adjusted",
+        ));
+    }
     let (execution, child_execution) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|errno| Error::new(ErrorCode::Exec, format!("a pipe can't be made: {errno}")))?;
     let fork = process::fork(process::CloneRequest::default())

@@ -125,6 +125,8 @@ pub struct Error {
     pub flags: Vec<String>,
     /// What the kernel said about a filesystem's options.
     pub kernel_log: Vec<String>,
+    /// Which value of an OCI config is wrong, as a JSON pointer (RFC 6901).
+    pub pointer: Option<String>,
     /// What to do about it.
     pub hint: Option<String>,
 }
@@ -143,6 +145,7 @@ impl Error {
             resolved: None,
             flags: Vec::new(),
             kernel_log: Vec::new(),
+            pointer: None,
             hint: None,
         })
     }
@@ -153,6 +156,12 @@ impl Error {
         error.syscall = Some(call.syscall.to_owned());
         error.errno = Some(call.errno);
         error
+    }
+
+    /// Says which value of an OCI config it is about, unless that is known more exactly already.
+    pub fn with_pointer(mut self: Box<Self>, pointer: impl Into<String>) -> Box<Self> {
+        self.pointer.get_or_insert_with(|| pointer.into());
+        self
     }
 
     /// Adds advice, unless there already is some.

@@ -2,7 +2,8 @@
 //!
 //! The library has three layers, each usable without the next:
 //!
-//! 1. [`spec`]: what is wanted, as one [`spec::RootfsSpec`]; mount option words are parsed here ([`options`]).
+//! 1. [`spec`]: what is wanted, as one [`spec::RootfsSpec`]; mount option words are parsed here ([`options`]). [`oci`] reads
+//!    it from, and writes it as, an OCI runtime-spec configuration.
 //! 2. [`plan`]: a pure function from the specification to an ordered list of typed steps, whose stages only go forward.
 //! 3. [`execute`]: carries out the steps on the narrow [`kernel::Kernel`] trait.
 //!
@@ -15,6 +16,7 @@ pub mod execute;
 pub mod journal;
 pub mod kernel;
 pub mod mountinfo;
+pub mod oci;
 pub mod options;
 pub mod path;
 pub mod plan;

@@ -330,15 +330,24 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What the caller should know.
     pub warnings: Vec<Warning>,
+    /// What hooks are told about the container: name and value.
+    pub annotations: Vec<(String, String)>,
+    /// The directory of the OCI bundle, for hooks; the root's when there is none.
+    pub bundle: Option<PathBytes>,
 }
 
 impl Plan {
     /// Plans a specification, which is validated first. Reads nothing but its argument.
     pub fn new(spec: &RootfsSpec) -> Result<Self> {
         spec.validate()?;
-        let mut builder = Builder { steps: Vec::new(), warnings: Vec::new() };
+        let mut builder = Builder { steps: Vec::new(), warnings: spec.warnings.clone() };
         builder.plan(spec);
-        Ok(Self { steps: builder.steps, warnings: builder.warnings })
+        Ok(Self {
+            steps: builder.steps,
+            warnings: builder.warnings,
+            annotations: spec.annotations.clone(),
+            bundle: spec.bundle.clone(),
+        })
     }
 
     /// Whether a step needs the tree attached while the host's tree is still there.

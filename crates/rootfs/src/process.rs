@@ -149,6 +149,8 @@ pub struct ProcessSpec {
     pub seccomp: Option<Vec<u8>>,
     /// The numbers of the descriptors it has besides the standard three: ascending, as they come.
     pub descriptors: Vec<u32>,
+    /// How likely it is to be killed when memory is short, from -1000 (never) to 1000; `proc_pid_oom_score_adj(5)`.
+    pub oom_score_adj: Option<i32>,
 }
 
 impl ProcessSpec {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ErrorCode, Result};
 use crate::options::{self, Attributes, Propagation};
 use crate::path::PathBytes;
+use crate::plan::Warning;
 
 /// The largest id there is: `u32::MAX` means "none" to the kernel.
 pub const MAX_ID: u32 = u32::MAX - 1;
@@ -327,8 +328,20 @@ pub struct RootfsSpec {
     pub namespaces: Namespaces,
     /// The host name inside.
     pub hostname: Option<String>,
+    /// The NIS domain name inside.
+    pub domainname: Option<String>,
+    /// Kernel parameters of the container's namespaces: name and value.
+    pub sysctl: Vec<(String, String)>,
+    /// The `SELinux` label of what the mounts contain.
+    pub mount_label: Option<String>,
     /// Programs to run on the way.
     pub hooks: Vec<Hook>,
+    /// What hooks are told about the container: name and value.
+    pub annotations: Vec<(String, String)>,
+    /// The directory of the OCI bundle it comes from, for hooks.
+    pub bundle: Option<PathBytes>,
+    /// What was found when the specification was read, and the caller should know.
+    pub warnings: Vec<Warning>,
 }
 
 /// A state of a [`RootfsSpec`] to which it can go back.
@@ -354,7 +367,13 @@ impl RootfsSpec {
             readonly_paths: Vec::new(),
             namespaces: Namespaces::default(),
             hostname: None,
+            domainname: None,
+            sysctl: Vec::new(),
+            mount_label: None,
             hooks: Vec::new(),
+            annotations: Vec::new(),
+            bundle: None,
+            warnings: Vec::new(),
         }
     }
 
@@ -541,7 +560,7 @@ impl Namespaces {
 /// The kernel takes 340 lines; `user_namespaces(7)`.
 const MAX_MAPPINGS: usize = 340;
 
-fn validate_mappings(list: &str, mappings: &[IdMapping]) -> Result<()> {
+pub(crate) fn validate_mappings(list: &str, mappings: &[IdMapping]) -> Result<()> {
     let name = format!("namespaces.user.{list}");
     if mappings.is_empty() {
         return Err(spec_error(format!("{name}: at least one mapping is needed")));

@@ -7,6 +7,7 @@ use std::path::Path;
 use rootfs::defaults;
 use rootfs::error::ErrorCode;
 use rootfs::execute::Level;
+use rootfs::oci::fields::FIELDS;
 use rootfs::options::{WORDS, parse};
 use rootfs::plan::Stage;
 
@@ -57,6 +58,24 @@ fn options_that_are_not_supported_are_documented_as_such() {
             assert_eq!(refused, documented, "{word}");
         }
     }
+}
+
+#[test]
+fn oci_fields_are_the_table_of_fields() {
+    let text = document("oci.md");
+    let documented: Vec<String> = rows(&text).map(|cells| cells.join(" | ")).collect();
+    let table: Vec<String> = FIELDS
+        .iter()
+        .map(|field| {
+            format!("`{}` | {} | {}", field.path, field.treatment.name(), field.note).trim_end().to_owned()
+        })
+        .collect();
+    assert_eq!(
+        documented.iter().map(|row| row.trim_end()).collect::<Vec<_>>(),
+        table,
+        "\n{}",
+        table.join("\n")
+    );
 }
 
 #[test]

@@ -165,6 +165,7 @@ pub fn shell(script: &str) -> ProcessSpec {
         rlimits: vec![],
         seccomp: None,
         descriptors: Vec::new(),
+        oom_score_adj: None,
     }
 }
 

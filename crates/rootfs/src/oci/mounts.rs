@@ -1,0 +1,209 @@
+//! Mounts of an OCI config, read and written.
+
+use serde_json::{Map, Value, json};
+
+use super::node::{Context, Node, Object};
+use super::read::{ReadOptions, in_bundle};
+use crate::error::{Error, ErrorCode, Result};
+use crate::options::parse;
+use crate::path::PathBytes;
+use crate::spec::{BindSource, Content, Mount, MountKind, Root, RootfsSpec, mount_from_oci};
+
+pub(super) fn read(list: &Node<'_>, options: &ReadOptions, rootfs: &mut RootfsSpec) -> Result<()> {
+    for item in list.items()? {
+        let mount = read_mount(&item.object()?, options, &rootfs.root)?;
+        rootfs.add(mount);
+    }
+    Ok(())
+}
+
+fn read_mount(object: &Object<'_>, options: &ReadOptions, root: &Root) -> Result<Mount> {
+    let destination = object.require("destination", Node::path)?;
+    let source = object.get("source").filter(|source| !matches!(source.text(), Ok("")));
+    let source = source.map(Node::path).transpose()?;
+    let fstype = object.read("type", Node::text)?;
+    let words = object.read("options", |list| list.list(read_word))?.unwrap_or_default();
+    let destination = below_root(&destination, root).unwrap_or(destination);
+    let mut mount = mount_from_oci(destination, source, fstype, &words).map_err(|mut error| {
+        error.message = format!("{}: {}", object.node().name, error.message);
+        error.with_pointer(&object.node().pointer)
+    })?;
+    if let MountKind::Bind { source: source @ BindSource::Host(_), .. } = &mut mount.kind
+        && let BindSource::Host(path) = source
+    {
+        let path = in_bundle(path, options);
+        *source = match below_root(&path, root) {
+            Some(inside) => BindSource::InRoot(inside),
+            None => BindSource::Host(path),
+        };
+    }
+    Ok(mount)
+}
+
+/// A word is checked by itself, so that the error says which.
+fn read_word(word: &Node<'_>) -> Result<String> {
+    let text = word.text()?;
+    parse(&[text]).map_err(|mut error| {
+        error.message = format!("{}: {}", word.name, error.message);
+        error.with_pointer(&word.pointer)
+    })?;
+    Ok(text.to_owned())
+}
+
+/// What a path is in the tree that is being built, if it is below the root directory as the config writes it. Text
+/// only: what comes out is resolved inside the root, and a path that leads up out of it is none.
+fn below_root(path: &PathBytes, root: &Root) -> Option<PathBytes> {
+    let Root::Directory(root) = root else { return None };
+    if !path.is_absolute() || root.normalized() == "/".into() {
+        return None;
+    }
+    let mut names = path.components();
+    if !root.components().all(|name| name != b".." && names.next() == Some(name)) {
+        return None;
+    }
+    let mut depth = 0_usize;
+    let mut inside = PathBytes::from("/");
+    for name in names {
+        depth = if name == b".." { depth.checked_sub(1)? } else { depth + 1 };
+        inside = inside.join(name);
+    }
+    Some(inside)
+}
+
+/// Why something can't be written.
+pub(super) fn cannot(what: &str, why: &str) -> Box<Error> {
+    Error::new(ErrorCode::Unsupported, format!("{what}: an OCI config can't say this: {why}"))
+}
+
+/// A path as a JSON string.
+pub(super) fn path_text(what: &str, path: &PathBytes) -> Result<String> {
+    let text = std::str::from_utf8(path.as_bytes());
+    text.map(str::to_owned).map_err(|_| cannot(what, "the name is not UTF-8"))
+}
+
+pub(super) fn write(rootfs: &RootfsSpec, root: &PathBytes) -> Result<Vec<Value>> {
+    let mut list = Vec::new();
+    for (index, content) in rootfs.content.iter().enumerate() {
+        let what = format!("mounts[{index}]");
+        #[allow(
+            irrefutable_let_patterns,
+            reason = "another kind of content is refused here, and not overlooked"
+        )]
+        let Content::Mount(mount) = content else {
+            return Err(cannot(&what, "it has nothing but mounts to put into the tree"));
+        };
+        let value = write_mount(&what, mount, root)?;
+        // Whatever has no words of its own is found here: what is written must mean the same when it is read.
+        if reread(&value, &rootfs.root).as_ref() != Ok(&canonical(mount)) {
+            return Err(cannot(
+                &what,
+                &format!("it has no words for all of the mount on {}", mount.destination),
+            ));
+        }
+        list.push(value);
+    }
+    Ok(list)
+}
+
+/// A path in the root as the reader makes it.
+fn from_slash(path: &PathBytes) -> PathBytes {
+    path.components().fold(PathBytes::from("/"), |path, name| path.join(name))
+}
+
+fn canonical(mount: &Mount) -> Mount {
+    let mut mount = mount.clone();
+    if let MountKind::Bind { source: BindSource::InRoot(path), .. } = &mut mount.kind {
+        *path = from_slash(path);
+    }
+    mount
+}
+
+fn reread(value: &Value, root: &Root) -> Result<Mount> {
+    let options = ReadOptions {
+        ignore: Vec::new(),
+        expect_root: true,
+        bundle: PathBytes::from("/"),
+        has_bundle: false,
+    };
+    let (context, config) = (Context::new(&[]), json!({ "mounts": [value] }));
+    let top = Node::top(&context, &config).object()?;
+    let items = top.require("mounts", Node::items)?;
+    let item = items.first().ok_or_else(|| top.missing("mounts"))?;
+    read_mount(&item.object()?, &options, root)
+}
+
+fn write_mount(what: &str, mount: &Mount, root: &PathBytes) -> Result<Value> {
+    let mut value = Map::new();
+    let mut words: Vec<String> = Vec::new();
+    let destination = if below_root(&mount.destination, &Root::Directory(root.clone())).is_some() {
+        // Else it would be taken for the root's own path.
+        from_slash(&mount.destination).components().fold(root.clone(), |path, name| path.join(name))
+    } else {
+        mount.destination.clone()
+    };
+    value.insert("destination".into(), path_text(what, &destination)?.into());
+    let mut set = |key: &str, text: String| value.insert(key.to_owned(), text.into());
+    #[allow(
+        unreachable_patterns,
+        reason = "so that another kind of mount is refused here, and not overlooked"
+    )]
+    match &mount.kind {
+        MountKind::Bind { source, recursive, .. } => {
+            let path = match source {
+                BindSource::Host(path) => path.clone(),
+                BindSource::InRoot(path) => {
+                    path.components().fold(root.clone(), |path, name| path.join(name))
+                }
+                BindSource::Fd { .. } => return Err(cannot(what, "the source is a file descriptor")),
+            };
+            set("type", "bind".to_owned());
+            set("source", path_text(what, &path)?);
+            words.push(if *recursive { "rbind" } else { "bind" }.to_owned());
+        }
+        MountKind::Filesystem { fstype, source, .. } => {
+            set("type", fstype.clone());
+            if let Some(source) = source {
+                set("source", path_text(what, source)?);
+            }
+        }
+        MountKind::Cgroup => {
+            set("type", "cgroup".to_owned());
+            set("source", "cgroup".to_owned());
+        }
+        _ => return Err(cannot(what, "it has no such mount")),
+    }
+    words.extend(mount.attributes.words().into_iter().map(str::to_owned));
+    words.extend(mount.propagation.iter().map(|propagation| propagation.name().to_owned()));
+    if let MountKind::Filesystem { superblock, data, .. } = &mount.kind {
+        words.extend(superblock.iter().cloned());
+        words.extend(data.iter().map(|(key, value)| match value {
+            Some(value) => format!("{key}={value}"),
+            None => key.clone(),
+        }));
+    }
+    words.extend(mount.ineffective.iter().cloned());
+    if !words.is_empty() {
+        value.insert("options".into(), words.into());
+    }
+    Ok(Value::Object(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_below_the_root_directory_is_one_in_the_tree() {
+        let root = Root::Directory("/b/rootfs".into());
+        let inside = |path: &str| below_root(&path.into(), &root).map(|path| path.to_string());
+        assert_eq!(inside("/b/rootfs/data").as_deref(), Some("/data"));
+        assert_eq!(inside("/b//./rootfs/").as_deref(), Some("/"));
+        assert_eq!(inside("/b/rootfs/a/../c").as_deref(), Some("/a/../c"));
+        for outside in
+            ["/b", "/b/rootfs2/data", "/b/rootfs/../x", "/b/rootfs/a/../../x", "/data", "data", "/"]
+        {
+            assert_eq!(inside(outside), None, "{outside}");
+        }
+        assert_eq!(below_root(&"/data".into(), &Root::Directory("/".into())), None);
+    }
+}
