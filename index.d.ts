@@ -250,6 +250,8 @@ export class RootfsError extends Error {
   readonly flags?: readonly string[]
   /** What the kernel itself said about a filesystem's options. */
   readonly kernelLog?: readonly string[]
+  /** Which value of an OCI config is wrong; a JSON pointer (RFC 6901) such as '/linux/seccomp'. */
+  readonly pointer?: string
   /** What to do about it. */
   readonly hint?: string
 }
