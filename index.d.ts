@@ -302,8 +302,8 @@ type AsyncDisposable = { [Symbol.asyncDispose](): Promise<void> }
 export declare class Rootfs {
   /**
    * An existing directory as root. Absolute; the last component may not be a symlink (`ERR_ROOTFS_ROOT` when it is
-   * used). Missing mountpoints are made in that directory, and removed again; use `Rootfs.empty` when nothing may be
-   * written to it.
+   * used). Missing mountpoints are made in that directory, and removed again; what `directory`, `symlink` and `device`
+   * make outside a tmpfs is made in it too, and stays. Use `Rootfs.empty` when nothing may be written to it.
    */
   constructor(directory: PathLike)
   /** A new, empty tmpfs as root: put `bind`, `tmpfs` … into it. Nothing is written on the host. */
@@ -345,7 +345,39 @@ export declare class Rootfs {
   dev(options?: DevOptions): this
   /** Any mount in OCI form: option words keep their OCI meaning exactly. */
   mount(mount: OciMount): this
-  /** Hides paths: files read as empty, directories are empty and read-only. */
+  /**
+   * A file with the given content, on a private mount of its own: always nosuid and nodev, and noexec unless `mode` has an
+   * execute bit. It and its filesystem are read-only unless `writable`; then it can grow to 16 MiB beyond the content.
+   * On a directory root its mountpoint is made like any other: links are followed inside the root, and an existing file
+   * is covered. A directory there is `ERR_ROOTFS_MOUNT` (`EISDIR`). Text is written as UTF-8. All that is handed over for
+   * a container, the content of files included, is at most 64 MiB. Needs Linux 5.12.
+   */
+  file(destination: PathLike, content: string | Uint8Array, options?: FileOptions): this
+  /**
+   * A directory, made where its turn comes among the mounts; missing ones above it are made too, with mode 0o755. On a host
+   * directory (not on a tmpfs) it stays. An existing directory is kept, and gets the mode and owner that are given;
+   * anything else there is `ERR_ROOTFS_MOUNT` (`EEXIST`). Links are followed inside the root; mkdir(2).
+   */
+  directory(destination: PathLike, options?: DirectoryOptions): this
+  /**
+   * A symbolic link at `path` that says `target`, made where its turn comes among the mounts; missing directories above it
+   * are made too. On a host directory (not on a tmpfs) it stays. The same link is kept; anything else there is
+   * `ERR_ROOTFS_MOUNT` (`EEXIST`). What it says is not looked at; symlink(2).
+   */
+  symlink(target: PathLike, path: PathLike): this
+  /**
+   * A device node or fifo, anywhere in the root; missing directories above it are made. On a host directory (not on a
+   * tmpfs) it stays. An existing node is kept if it is the same device; anything else there is `ERR_ROOTFS_DEVICE`
+   * (`EEXIST`). For root in a user namespace it is made elsewhere and bound on a mountpoint. Without privileges the
+   * host's node is bound, with the host's own mode and owner. With `dev()`, `/dev/ptmx` is always the link to the
+   * container's own terminals. `/dev/console` is `ERR_ROOTFS_UNSUPPORTED`: it is the container's terminal, and there is
+   * none. mknod(2); runtime-spec config-linux.md, Devices.
+   */
+  device(node: DeviceNode): this
+  /**
+   * Hides paths: files read as empty, directories are empty and read-only. `missing` says what is done about a path that
+   * isn't there.
+   */
   mask(paths: PathLike | readonly PathLike[], options?: MaskOptions): this
   /** Makes paths read-only, with all mounts below them. A missing one is skipped. */
   readonlyPaths(paths: PathLike | readonly PathLike[]): this
@@ -360,6 +392,17 @@ export declare class Rootfs {
   namespaces(options: NamespaceOptions): this
   /** The host name inside; needs a uts namespace of the container's own. At most 64 bytes; sethostname(2). */
   hostname(name: string): this
+  /** The NIS domain name inside; needs a uts namespace of the container's own. At most 64 bytes; setdomainname(2). */
+  domainname(name: string): this
+  /**
+   * A kernel parameter, set in the container's namespaces when the root has been entered. Its name is written with dots
+   * (`net.ipv4.ip_forward`) or slashes, as sysctl(8) has it; the last value of a name wins. Only what belongs to a
+   * namespace that the container has to itself can be set: `net.*` (network), `kernel.msg*`, `kernel.sem`,
+   * `kernel.shm*` and `fs.mqueue.*` (ipc), `kernel.domainname` (uts). What the kernel refuses names the parameter:
+   * `ERR_ROOTFS_UNSUPPORTED` where there is none of that name, `ERR_ROOTFS_SPEC` for a value, else `ERR_ROOTFS_DENIED`.
+   * proc_sys(5); runtime-spec config-linux.md, Sysctl.
+   */
+  sysctl(name: string, value: string): this
   /** An OCI hook: a program that runs at a point of the container's life. */
   hook(when: 'prestart' | 'createRuntime' | 'createContainer' | 'startContainer', hook: OciHook): this
 }
@@ -394,12 +437,40 @@ export interface DefaultsOptions {
   cgroup?: boolean
 }
 
+/** A device node or fifo; runtime-spec config-linux.md, Devices. */
+export interface DeviceNode {
+  /** Where, in the root. */
+  path: PathLike
+  /** A character device (`u` is the same), a block device, or a fifo. */
+  type: 'c' | 'b' | 'p' | 'u'
+  /** From 0 to 4095. Devices need it, a fifo has none. */
+  major?: number
+  /** From 0 to 1048575. Devices need it, a fifo has none. */
+  minor?: number
+  /** Permission bits, exact whatever the umask. @default 0o666 */
+  mode?: number
+  /** Owner, as the container sees it. @default 0 */
+  uid?: number
+  /** Group, as the container sees it. @default 0 */
+  gid?: number
+}
+
 /** Options of `dev`. */
 export interface DevOptions {
   /** How much /dev can hold. @default '64m' */
   size?: Size
   /** Becomes read-only when all is in it. @default false */
   readonly?: boolean
+}
+
+/** Options of `directory`. An existing directory keeps what is not given. */
+export interface DirectoryOptions {
+  /** Permission bits, exact whatever the umask. @default 0o755 for a new one */
+  mode?: number
+  /** Owner, as the container sees it. @default the container's root for a new one */
+  uid?: number
+  /** Group, as the container sees it. @default the container's root for a new one */
+  gid?: number
 }
 
 /** Options of `Rootfs.empty`. */
@@ -439,6 +510,18 @@ export interface FdSource {
   fd: number
 }
 
+/** Options of `file`. */
+export interface FileOptions {
+  /** Permission bits, exact whatever the umask. @default 0o644 */
+  mode?: number
+  /** Owner, as the container sees it. @default 0 */
+  uid?: number
+  /** Group, as the container sees it. @default 0 */
+  gid?: number
+  /** The container may change it; nobody else sees that. @default false */
+  writable?: boolean
+}
+
 /**
  * The mappings of a user namespace. More than the caller's own id needs root, or subordinate ids in `/etc/subuid` and
  * `/etc/subgid` with the programs `newuidmap` and `newgidmap`.
@@ -468,8 +551,18 @@ export interface InRootSource {
 
 /** Options of `mask`. */
 export interface MaskOptions {
-  /** What a path that doesn't exist gets: nothing, or an error. @default 'skip' */
-  missing?: 'skip' | 'error'
+  /**
+   * What is done about a path that isn't there. `'skip'`: nothing. `'error'`: `ERR_ROOTFS_MOUNT` (`ENOENT`).
+   *
+   * The others keep it from being created inside, by a process without `CAP_SYS_ADMIN`. Where the directory that it would
+   * be created in is read-only already, nothing more is done. `'deny-create'`: where that directory is on a tmpfs of the
+   * container's own, a placeholder is put there, which shows as an empty read-only directory; else it is
+   * `ERR_ROOTFS_UNSUPPORTED`. `'readonly-parent'`: that directory, which must exist, becomes read-only.
+   * `'stub'`: an empty file is made there, on the host where that is a host directory, and hidden; it is removed again.
+   * Directories on the way can't be renamed either. A symbolic link on the way that could be replaced is
+   * `ERR_ROOTFS_UNSUPPORTED`. @default 'skip'
+   */
+  missing?: 'skip' | 'error' | 'deny-create' | 'readonly-parent' | 'stub'
 }
 
 /** A line of the container's mount table; `proc_pid_mountinfo(5)`. */
@@ -551,6 +644,13 @@ export interface ProcOptions {
   hidepid?: 'off' | 'noaccess' | 'invisible' | 'ptraceable'
   /** Show processes only and nothing of the system; Linux 5.8. */
   subset?: 'pid'
+  /**
+   * What is done where a user namespace may not mount a new one, because the caller's own is partly hidden (as in a
+   * container) or there is no new pid namespace: `ERR_ROOTFS_DENIED`, or the caller's is bound with all that hides
+   * parts of it (`strategy: 'bind-fallback'`). A bound one shows the processes of the caller's pid namespace, and
+   * can't have `hidepid` or `subset`. @default 'error'
+   */
+  fallback?: 'error' | 'bind'
 }
 
 /** Options of `sysfs` and `cgroup`. */
@@ -568,8 +668,8 @@ export interface ReadonlyRootOptions {
 /** A step of a plan. */
 export interface Step {
   /**
-   * What it does: `'namespaces'`, `'root'`, `'mount'`, `'device'`, `'symlink'`, `'hook'`, `'pivot'`,
-   * `'propagation'`, `'readonly'`, `'hostname'`, `'mask'`, `'verify'`.
+   * What it does: `'namespaces'`, `'root'`, `'mount'`, `'file'`, `'directory'`, `'device'`, `'symlink'`, `'stub'`,
+   * `'hook'`, `'pivot'`, `'propagation'`, `'readonly'`, `'hostname'`, `'domainname'`, `'sysctl'`, `'mask'`, `'verify'`.
    */
   readonly type: string
   /** Its place in the plan. */

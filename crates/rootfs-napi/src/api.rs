@@ -108,6 +108,57 @@ pub(crate) struct ProcOptions {
     /// Show processes only and nothing of the system; Linux 5.8.
     #[napi(ts_type = "'pid'")]
     pub subset: Option<String>,
+    /// What is done where a user namespace may not mount a new one, because the caller's own is partly hidden (as in a
+    /// container) or there is no new pid namespace: `ERR_ROOTFS_DENIED`, or the caller's is bound with all that hides
+    /// parts of it (`strategy: 'bind-fallback'`). A bound one shows the processes of the caller's pid namespace, and
+    /// can't have `hidepid` or `subset`. @default 'error'
+    #[napi(ts_type = "'error' | 'bind'")]
+    pub fallback: Option<String>,
+}
+
+/// Options of `file`.
+#[napi(object, object_to_js = false)]
+pub(crate) struct FileOptions {
+    /// Permission bits, exact whatever the umask. @default 0o644
+    pub mode: Option<u32>,
+    /// Owner, as the container sees it. @default 0
+    pub uid: Option<u32>,
+    /// Group, as the container sees it. @default 0
+    pub gid: Option<u32>,
+    /// The container may change it; nobody else sees that. @default false
+    pub writable: Option<bool>,
+}
+
+/// Options of `directory`. An existing directory keeps what is not given.
+#[napi(object, object_to_js = false)]
+pub(crate) struct DirectoryOptions {
+    /// Permission bits, exact whatever the umask. @default 0o755 for a new one
+    pub mode: Option<u32>,
+    /// Owner, as the container sees it. @default the container's root for a new one
+    pub uid: Option<u32>,
+    /// Group, as the container sees it. @default the container's root for a new one
+    pub gid: Option<u32>,
+}
+
+/// A device node or fifo; runtime-spec config-linux.md, Devices.
+#[napi(object, object_to_js = false)]
+pub(crate) struct DeviceNode {
+    /// Where, in the root.
+    #[napi(ts_type = "PathLike")]
+    pub path: String,
+    /// A character device (`u` is the same), a block device, or a fifo.
+    #[napi(ts_type = "'c' | 'b' | 'p' | 'u'")]
+    pub r#type: String,
+    /// From 0 to 4095. Devices need it, a fifo has none.
+    pub major: Option<u32>,
+    /// From 0 to 1048575. Devices need it, a fifo has none.
+    pub minor: Option<u32>,
+    /// Permission bits, exact whatever the umask. @default 0o666
+    pub mode: Option<u32>,
+    /// Owner, as the container sees it. @default 0
+    pub uid: Option<u32>,
+    /// Group, as the container sees it. @default 0
+    pub gid: Option<u32>,
 }
 
 /// Options of `sysfs` and `cgroup`.
@@ -130,8 +181,16 @@ pub(crate) struct DevOptions {
 /// Options of `mask`.
 #[napi(object, object_to_js = false)]
 pub(crate) struct MaskOptions {
-    /// What a path that doesn't exist gets: nothing, or an error. @default 'skip'
-    #[napi(ts_type = "'skip' | 'error'")]
+    /// What is done about a path that isn't there. `'skip'`: nothing. `'error'`: `ERR_ROOTFS_MOUNT` (`ENOENT`).
+    ///
+    /// The others keep it from being created inside, by a process without `CAP_SYS_ADMIN`. Where the directory that it would
+    /// be created in is read-only already, nothing more is done. `'deny-create'`: where that directory is on a tmpfs of the
+    /// container's own, a placeholder is put there, which shows as an empty read-only directory; else it is
+    /// `ERR_ROOTFS_UNSUPPORTED`. `'readonly-parent'`: that directory, which must exist, becomes read-only.
+    /// `'stub'`: an empty file is made there, on the host where that is a host directory, and hidden; it is removed again.
+    /// Directories on the way can't be renamed either. A symbolic link on the way that could be replaced is
+    /// `ERR_ROOTFS_UNSUPPORTED`. @default 'skip'
+    #[napi(ts_type = "'skip' | 'error' | 'deny-create' | 'readonly-parent' | 'stub'")]
     pub missing: Option<String>,
 }
 
@@ -227,8 +286,8 @@ pub(crate) struct OciHook {
 #[napi(object, object_from_js = false)]
 #[derive(Clone, Debug)]
 pub(crate) struct Step {
-    /// What it does: `'namespaces'`, `'root'`, `'mount'`, `'device'`, `'symlink'`, `'hook'`, `'pivot'`,
-    /// `'propagation'`, `'readonly'`, `'hostname'`, `'mask'`, `'verify'`.
+    /// What it does: `'namespaces'`, `'root'`, `'mount'`, `'file'`, `'directory'`, `'device'`, `'symlink'`, `'stub'`,
+    /// `'hook'`, `'pivot'`, `'propagation'`, `'readonly'`, `'hostname'`, `'domainname'`, `'sysctl'`, `'mask'`, `'verify'`.
     #[napi(readonly)]
     pub r#type: String,
     /// Its place in the plan.

@@ -15,6 +15,7 @@ use rootfs::spec::{BindSource, Mask, MissingMask, ReadonlyRoot, Root, RootfsSpec
 
 use crate::api::{Step, Warning, step, warning};
 use crate::argument::{JsArg, Options, Parsed, absolute_path, mode, path, size, text, unexpected};
+use crate::content;
 use crate::failure::{ArgumentKind, Failure};
 use crate::js::internal_object;
 use crate::options;
@@ -117,8 +118,8 @@ impl Rootfs {
 #[napi]
 impl Rootfs {
     /// An existing directory as root. Absolute; the last component may not be a symlink (`ERR_ROOTFS_ROOT` when it is
-    /// used). Missing mountpoints are made in that directory, and removed again; use `Rootfs.empty` when nothing may be
-    /// written to it.
+    /// used). Missing mountpoints are made in that directory, and removed again; what `directory`, `symlink` and `device`
+    /// make outside a tmpfs is made in it too, and stays. Use `Rootfs.empty` when nothing may be written to it.
     #[napi(constructor, ts_args_type = "directory: PathLike")]
     pub fn new(env: Env, directory: JsArg) -> Result<Self> {
         let path = absolute_path("directory", &directory).map_err(|failure| failure.throw(env))?;
@@ -292,7 +293,85 @@ impl Rootfs {
         Ok(this.object)
     }
 
-    /// Hides paths: files read as empty, directories are empty and read-only.
+    /// A file with the given content, on a private mount of its own: always nosuid and nodev, and noexec unless `mode` has an
+    /// execute bit. It and its filesystem are read-only unless `writable`; then it can grow to 16 MiB beyond the content.
+    /// On a directory root its mountpoint is made like any other: links are followed inside the root, and an existing file
+    /// is covered. A directory there is `ERR_ROOTFS_MOUNT` (`EISDIR`). Text is written as UTF-8. All that is handed over for
+    /// a container, the content of files included, is at most 64 MiB. Needs Linux 5.12.
+    #[napi(
+        ts_args_type = "destination: PathLike, content: string | Uint8Array, options?: FileOptions",
+        ts_return_type = "this"
+    )]
+    pub fn file<'a>(
+        &mut self,
+        env: Env,
+        this: This<'a>,
+        destination: JsArg,
+        content: JsArg,
+        options: JsArg,
+    ) -> Result<Object<'a>> {
+        self.change(env, |spec| {
+            let destination = path("destination", &destination)?;
+            spec.add(content::file(destination, content, options)?);
+            Ok(())
+        })?;
+        Ok(this.object)
+    }
+
+    /// A directory, made where its turn comes among the mounts; missing ones above it are made too, with mode 0o755. On a host
+    /// directory (not on a tmpfs) it stays. An existing directory is kept, and gets the mode and owner that are given;
+    /// anything else there is `ERR_ROOTFS_MOUNT` (`EEXIST`). Links are followed inside the root; mkdir(2).
+    #[napi(ts_args_type = "destination: PathLike, options?: DirectoryOptions", ts_return_type = "this")]
+    pub fn directory<'a>(
+        &mut self,
+        env: Env,
+        this: This<'a>,
+        destination: JsArg,
+        options: JsArg,
+    ) -> Result<Object<'a>> {
+        self.change(env, |spec| {
+            let destination = path("destination", &destination)?;
+            spec.add(content::directory(destination, options)?);
+            Ok(())
+        })?;
+        Ok(this.object)
+    }
+
+    /// A symbolic link at `path` that says `target`, made where its turn comes among the mounts; missing directories above it
+    /// are made too. On a host directory (not on a tmpfs) it stays. The same link is kept; anything else there is
+    /// `ERR_ROOTFS_MOUNT` (`EEXIST`). What it says is not looked at; symlink(2).
+    #[napi(ts_args_type = "target: PathLike, path: PathLike", ts_return_type = "this")]
+    pub fn symlink<'a>(
+        &mut self,
+        env: Env,
+        this: This<'a>,
+        target: JsArg,
+        path: JsArg,
+    ) -> Result<Object<'a>> {
+        self.change(env, |spec| {
+            spec.add(content::symlink(&target, &path)?);
+            Ok(())
+        })?;
+        Ok(this.object)
+    }
+
+    /// A device node or fifo, anywhere in the root; missing directories above it are made. On a host directory (not on a
+    /// tmpfs) it stays. An existing node is kept if it is the same device; anything else there is `ERR_ROOTFS_DEVICE`
+    /// (`EEXIST`). For root in a user namespace it is made elsewhere and bound on a mountpoint. Without privileges the
+    /// host's node is bound, with the host's own mode and owner. With `dev()`, `/dev/ptmx` is always the link to the
+    /// container's own terminals. `/dev/console` is `ERR_ROOTFS_UNSUPPORTED`: it is the container's terminal, and there is
+    /// none. mknod(2); runtime-spec config-linux.md, Devices.
+    #[napi(ts_args_type = "node: DeviceNode", ts_return_type = "this")]
+    pub fn device<'a>(&mut self, env: Env, this: This<'a>, node: JsArg) -> Result<Object<'a>> {
+        self.change(env, |spec| {
+            spec.devices.push(content::device(&node)?);
+            Ok(())
+        })?;
+        Ok(this.object)
+    }
+
+    /// Hides paths: files read as empty, directories are empty and read-only. `missing` says what is done about a path that
+    /// isn't there.
     #[napi(
         ts_args_type = "paths: PathLike | readonly PathLike[], options?: MaskOptions",
         ts_return_type = "this"
@@ -356,6 +435,35 @@ impl Rootfs {
                 return Err(unexpected(ArgumentKind::Value, "string of 1 to 64 bytes", "name", &name));
             }
             spec.hostname = Some(hostname);
+            Ok(())
+        })?;
+        Ok(this.object)
+    }
+
+    /// The NIS domain name inside; needs a uts namespace of the container's own. At most 64 bytes; setdomainname(2).
+    #[napi(ts_args_type = "name: string", ts_return_type = "this")]
+    pub fn domainname<'a>(&mut self, env: Env, this: This<'a>, name: JsArg) -> Result<Object<'a>> {
+        self.change(env, |spec| {
+            let domainname = text("name", &name)?;
+            if domainname.is_empty() || domainname.len() > 64 {
+                return Err(unexpected(ArgumentKind::Value, "string of 1 to 64 bytes", "name", &name));
+            }
+            spec.domainname = Some(domainname);
+            Ok(())
+        })?;
+        Ok(this.object)
+    }
+
+    /// A kernel parameter, set in the container's namespaces when the root has been entered. Its name is written with dots
+    /// (`net.ipv4.ip_forward`) or slashes, as sysctl(8) has it; the last value of a name wins. Only what belongs to a
+    /// namespace that the container has to itself can be set: `net.*` (network), `kernel.msg*`, `kernel.sem`,
+    /// `kernel.shm*` and `fs.mqueue.*` (ipc), `kernel.domainname` (uts). What the kernel refuses names the parameter:
+    /// `ERR_ROOTFS_UNSUPPORTED` where there is none of that name, `ERR_ROOTFS_SPEC` for a value, else `ERR_ROOTFS_DENIED`.
+    /// proc_sys(5); runtime-spec config-linux.md, Sysctl.
+    #[napi(ts_args_type = "name: string, value: string", ts_return_type = "this")]
+    pub fn sysctl<'a>(&mut self, env: Env, this: This<'a>, name: JsArg, value: JsArg) -> Result<Object<'a>> {
+        self.change(env, |spec| {
+            spec.sysctl.push(content::sysctl(&name, &value)?);
             Ok(())
         })?;
         Ok(this.object)

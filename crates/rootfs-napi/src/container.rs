@@ -215,7 +215,21 @@ fn begin(
         level: forced_level()?,
         privileged,
     };
-    let payload = sealed(&protocol::encode_payload(&bytes, &rest))?;
+    let payload = protocol::encode_payload(&bytes, &rest);
+    if payload.len() as u64 > protocol::MAX_PAYLOAD {
+        return Err(Failure::with_plan(
+            rootfs::Error::new(
+                ErrorCode::Spec,
+                format!(
+                    "the plan, the content of files and the command are {} bytes together: at most {} can be handed over",
+                    payload.len(),
+                    protocol::MAX_PAYLOAD
+                ),
+            ),
+            &plan,
+        ));
+    }
+    let payload = sealed(&payload)?;
     let (theirs, ours, collection) = open_streams(&streams, wanted)?;
     let beginning = Beginning {
         environment,

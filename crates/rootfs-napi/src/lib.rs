@@ -18,6 +18,7 @@ mod builder;
 mod client;
 mod command;
 mod container;
+mod content;
 mod environment;
 mod event;
 mod failure;

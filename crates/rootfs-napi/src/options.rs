@@ -96,7 +96,13 @@ pub(crate) fn bind(source: BindSource, destination: PathBytes, options: JsArg) -
 fn filesystem(destination: PathBytes, fstype: &str, set: u64, data: Vec<(String, Option<String>)>) -> Mount {
     Mount {
         destination,
-        kind: MountKind::Filesystem { fstype: fstype.to_owned(), source: None, superblock: Vec::new(), data },
+        kind: MountKind::Filesystem {
+            fstype: fstype.to_owned(),
+            source: None,
+            superblock: Vec::new(),
+            data,
+            bind_fallback: false,
+        },
         attributes: Attributes { set, ..Attributes::default() },
         propagation: Vec::new(),
         ineffective: Vec::new(),
@@ -147,8 +153,19 @@ pub(crate) fn proc(destination: PathBytes, options: JsArg) -> Parsed<Mount> {
     if options.flag("readonly", false)? {
         set |= attr::RDONLY;
     }
+    let fallback = options.take("fallback", |name, value| {
+        word(name, value, &["error", "bind"], |text| match text {
+            "error" => Some(false),
+            "bind" => Some(true),
+            _ => None,
+        })
+    })?;
     options.finish()?;
-    Ok(filesystem(destination, "proc", set, data))
+    let mut mount = filesystem(destination, "proc", set, data);
+    if let MountKind::Filesystem { bind_fallback, .. } = &mut mount.kind {
+        *bind_fallback = fallback.unwrap_or(false);
+    }
+    Ok(mount)
 }
 
 /// The one option of `sysfs` and `cgroup`.
@@ -184,18 +201,11 @@ pub(crate) fn paths(value: &JsArg) -> Parsed<Vec<PathBytes>> {
 }
 
 pub(crate) fn missing(options: JsArg) -> Parsed<MissingMask> {
-    const WORDS: [&str; 2] = ["skip", "error"];
+    let words = MissingMask::ALL.map(|(word, _)| word);
     let mut options = Options::of_call(options)?;
     let missing = options.take("missing", |name, value| {
-        if let JsArg::String(text) = value
-            && ["deny-create", "readonly-parent", "stub"].contains(&text.as_str())
-        {
-            return Err(Failure::unsupported(format!("missing: '{text}' is not supported by this version")));
-        }
-        word(name, value, &WORDS, |text| match text {
-            "skip" => Some(MissingMask::Skip),
-            "error" => Some(MissingMask::Error),
-            _ => None,
+        word(name, value, &words, |text| {
+            MissingMask::ALL.into_iter().find(|(word, _)| *word == text).map(|(_, missing)| missing)
         })
     })?;
     options.finish()?;

@@ -7,6 +7,8 @@ use rootfs::execute::sources::Description;
 use rootfs::journal::Identity;
 use rootfs::path::PathBytes;
 use rootfs::protocol::{self, Answer, Frame, FrameError, Kind};
+use rootfs::resolve::Missing;
+use rootfs::spec::Directory;
 use serde::{Deserialize, Serialize};
 
 /// A request; descriptors are told in each.
@@ -16,9 +18,18 @@ pub(crate) enum Request {
     Make {
         /// Its name.
         name: PathBytes,
-        /// A directory; else an empty file.
-        directory: bool,
+        /// As what.
+        what: Missing,
     },
+    /// Make a symbolic link in the directory that comes along.
+    MakeSymlink {
+        /// What it says.
+        target: PathBytes,
+        /// Its name.
+        name: PathBytes,
+    },
+    /// Give the directory that comes along this mode and owner.
+    Change(Directory),
     /// Open the directory that comes along for locking.
     OpenDirectory,
     /// Attach the tree that comes along in the mount namespace of the first process.

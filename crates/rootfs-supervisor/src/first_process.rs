@@ -17,7 +17,7 @@ use rootfs::protocol::{
     self, Answer, ExecutedStep, FrameError, Kind, MAX_BODY, MAX_PAYLOAD, Payload, Report, Start,
 };
 use rootfs::resolve::Missing;
-use rootfs::spec::{Hook, Namespace, UserNamespace};
+use rootfs::spec::{Directory, Hook, Namespace, UserNamespace};
 use rustix::fs::{AtFlags, OFlags};
 
 use crate::broker::{self, Request, SourceBatch, connection_error};
@@ -533,8 +533,23 @@ impl Surroundings for Around<'_> {
         if !self.has_helper() {
             return Err(Error::new(ErrorCode::Unsupported, "nobody with more rights is there to ask"));
         }
-        let request = Request::Make { name: name.clone(), directory: what == Missing::Directory };
+        let request = Request::Make { name: name.clone(), what };
         self.ask(&request, &[parent]).map(|(made, _)| made)
+    }
+
+    fn make_symlink(&mut self, target: &PathBytes, parent: BorrowedFd<'_>, name: &PathBytes) -> Result<bool> {
+        if !self.has_helper() {
+            return Err(Error::new(ErrorCode::Unsupported, "nobody with more rights is there to ask"));
+        }
+        let request = Request::MakeSymlink { target: target.clone(), name: name.clone() };
+        self.ask(&request, &[parent]).map(|(made, _)| made)
+    }
+
+    fn change(&mut self, directory: BorrowedFd<'_>, wanted: &Directory) -> Result<()> {
+        if !self.has_helper() {
+            return Err(Error::new(ErrorCode::Unsupported, "nobody with more rights is there to ask"));
+        }
+        self.ask(&Request::Change(wanted.clone()), &[directory]).map(drop)
     }
 
     fn open_directory(&mut self, directory: BorrowedFd<'_>) -> Result<OwnedFd> {

@@ -4,13 +4,15 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rootfs::error::{CallContext, Error, ErrorCode, Result};
+use rootfs::execute::content::change_directory;
 use rootfs::execute::{attach_at, sources};
 use rootfs::kernel::linux::Linux;
 use rootfs::kernel::{Kernel, process};
+use rootfs::path::PathBytes;
 use rootfs::plan::Action;
 use rootfs::protocol::{self, Answer, Kind, Payload, Start};
-use rootfs::resolve::{Missing, make_with_kernel};
-use rootfs::spec::IdMap;
+use rootfs::resolve::make_with_kernel;
+use rootfs::spec::{Directory, IdMap};
 
 use crate::broker::{self, Request, SourceBatch};
 use crate::hooks;
@@ -113,18 +115,34 @@ impl Opener<'_> {
         let needed =
             || fd.ok_or_else(|| Error::new(ErrorCode::Supervisor, "a descriptor is missing in a request"));
         match request {
-            Request::Make { name, directory } => {
+            Request::Make { name, what } => {
                 let parent = needed()?;
-                let what = if *directory { Missing::Directory } else { Missing::File };
-                let made = make_with_kernel(kernel, parent, name, what)
+                let made = make_with_kernel(kernel, parent, name, *what)
                     .context(ErrorCode::Mount, || format!("the mountpoint {name} can't be made"))?;
-                if made && let Some(map) = &self.start.user {
-                    let owner = |list| IdMap::to_host(list, 0).unwrap_or(0);
-                    kernel
-                        .change_owner(parent, name, owner(&map.uids), owner(&map.gids))
-                        .context(ErrorCode::Mount, || format!("the mountpoint {name} can't be given away"))?;
+                if made {
+                    self.give_away(kernel, parent, name)?;
                 }
                 Ok((made, None))
+            }
+            Request::MakeSymlink { target, name } => {
+                let parent = needed()?;
+                let made = match kernel.make_symlink(target, parent, name) {
+                    Err(call) if call.is(nix::errno::Errno::EEXIST) => false,
+                    other => other
+                        .context(ErrorCode::Mount, || format!("the link {name} can't be made"))
+                        .map(|()| true)?,
+                };
+                if made {
+                    self.give_away(kernel, parent, name)?;
+                }
+                Ok((made, None))
+            }
+            Request::Change(wanted) => {
+                let wanted = self.on_the_host(wanted)?;
+                change_directory(kernel, needed()?, &wanted).context(ErrorCode::Mount, || {
+                    format!("{} can't be given its mode or owner", wanted.path)
+                })?;
+                Ok((true, None))
             }
             Request::OpenDirectory => {
                 let directory = kernel
@@ -154,6 +172,26 @@ impl Opener<'_> {
                 Ok((true, None))
             }
         }
+    }
+
+    /// Makes something that was just made belong to the container's root.
+    fn give_away(&self, kernel: &Linux, parent: BorrowedFd<'_>, name: &PathBytes) -> Result<()> {
+        let Some(map) = &self.start.user else { return Ok(()) };
+        let owner = |list| IdMap::to_host(list, 0).unwrap_or(0);
+        kernel
+            .change_owner(parent, name, owner(&map.uids), owner(&map.gids))
+            .context(ErrorCode::Mount, || format!("{name} can't be given to the container's root"))
+    }
+
+    /// The same with the owner as the host sees it.
+    fn on_the_host(&self, wanted: &Directory) -> Result<Directory> {
+        let Some(map) = &self.start.user else { return Ok(wanted.clone()) };
+        let id = |list, id: Option<u32>| {
+            let Some(id) = id else { return Ok(None) };
+            let what = || format!("owner {id} is not mapped in the user namespace");
+            IdMap::to_host(list, id).map(Some).ok_or_else(|| Error::new(ErrorCode::Mount, what()))
+        };
+        Ok(Directory { uid: id(&map.uids, wanted.uid)?, gid: id(&map.gids, wanted.gid)?, ..wanted.clone() })
     }
 
     /// Runs something in a child that is in the first process's mount namespace.

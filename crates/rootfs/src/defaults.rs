@@ -44,6 +44,7 @@ pub fn filesystem(destination: &str, fstype: &str, flags: u64, data: &[(&str, &s
                 .iter()
                 .map(|(key, value)| ((*key).to_owned(), (!value.is_empty()).then(|| (*value).to_owned())))
                 .collect(),
+            bind_fallback: false,
         },
         attributes: Attributes { set: flags, ..Attributes::default() },
         propagation: Vec::new(),

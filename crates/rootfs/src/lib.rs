@@ -10,6 +10,7 @@
 //! The processes around a container (the supervisor, the first process, the opener) use [`protocol`], [`process`]
 //! and [`journal`]. All system calls, and all `unsafe` code, are in [`kernel`].
 
+pub mod content;
 pub mod defaults;
 pub mod error;
 pub mod execute;
@@ -25,6 +26,7 @@ pub mod procfs;
 pub mod protocol;
 pub mod resolve;
 pub mod spec;
+pub mod sysctl;
 
 pub use error::{Error, ErrorCode, Result};
 pub use path::PathBytes;

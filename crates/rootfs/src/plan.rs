@@ -13,9 +13,10 @@ use crate::error::Result;
 use crate::options::{Propagation, PropagationType, attr};
 use crate::path::PathBytes;
 use crate::spec::{
-    BindSource, Content, Device, DeviceType, Hook, HookPoint, Mask, Mount, MountKind, Namespace, Namespaces,
-    Root, RootfsSpec, UserNamespace,
+    BindSource, Content, Device, DeviceType, Directory, Hook, HookPoint, Mask, MissingMask, Mount, MountKind,
+    Namespace, Namespaces, Root, RootfsSpec, Symlink, UserNamespace,
 };
+use crate::sysctl;
 
 /// How far the root filesystem has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -89,9 +90,13 @@ pub enum Action {
         /// Whether read-only comes in a later step, because something is still to be made below.
         readonly_later: bool,
     },
+    /// Make a directory.
+    Directory(Directory),
+    /// Make a symbolic link that was asked for.
+    Link(Symlink),
     /// Make a device node.
     Device(Device),
-    /// Make a symbolic link.
+    /// Make a symbolic link of /dev.
     Symlink {
         /// What it says.
         target: PathBytes,
@@ -102,6 +107,8 @@ pub enum Action {
         /// Only where the host has this file.
         only_if_host_has: Option<PathBytes>,
     },
+    /// Make an empty file to hide, where nothing is.
+    Stub(PathBytes),
     /// Run a program.
     Hook(Hook),
     /// Enter the root.
@@ -126,6 +133,17 @@ pub enum Action {
     },
     /// Set the host name.
     Hostname(String),
+    /// Set the NIS domain name.
+    Domainname(String),
+    /// Set a kernel parameter.
+    Sysctl {
+        /// Its name, as it was given.
+        name: String,
+        /// The same as a path below /proc/sys.
+        path: String,
+        /// What it is set to.
+        value: String,
+    },
     /// Make a path read-only.
     ReadonlyPath(PathBytes),
     /// Hide a path.
@@ -140,14 +158,19 @@ impl Action {
         match self {
             Self::Namespaces(_) => "namespaces",
             Self::Root { .. } => "root",
+            Self::Mount { mount: Mount { kind: MountKind::File { .. }, .. }, .. } => "file",
             Self::Mount { .. } => "mount",
+            Self::Directory(_) => "directory",
             Self::Device(_) => "device",
-            Self::Symlink { .. } => "symlink",
+            Self::Link(_) | Self::Symlink { .. } => "symlink",
+            Self::Stub(_) => "stub",
             Self::Hook(_) => "hook",
             Self::Pivot => "pivot",
             Self::Propagation(_) => "propagation",
             Self::ReadonlyMount { .. } | Self::ReadonlyRoot { .. } | Self::ReadonlyPath(_) => "readonly",
             Self::Hostname(_) => "hostname",
+            Self::Domainname(_) => "domainname",
+            Self::Sysctl { .. } => "sysctl",
             Self::Mask(_) => "mask",
             Self::Verify => "verify",
         }
@@ -158,8 +181,8 @@ impl Action {
         match self {
             Self::Namespaces(_) => Stage::Namespaces,
             Self::Root { .. } => Stage::Root,
-            Self::Mount { .. } => Stage::Mounts,
-            Self::Device(_) | Self::Symlink { .. } => Stage::Devices,
+            Self::Mount { .. } | Self::Directory(_) | Self::Link(_) => Stage::Mounts,
+            Self::Device(_) | Self::Symlink { .. } | Self::Stub(_) => Stage::Devices,
             Self::Hook(hook) => {
                 if hook.point.needs_attached_tree() {
                     Stage::Hooks
@@ -172,6 +195,8 @@ impl Action {
             | Self::ReadonlyMount { .. }
             | Self::ReadonlyRoot { .. }
             | Self::Hostname(_)
+            | Self::Domainname(_)
+            | Self::Sysctl { .. }
             | Self::ReadonlyPath(_)
             | Self::Mask(_) => Stage::Finalize,
             Self::Verify => Stage::Verify,
@@ -182,14 +207,24 @@ impl Action {
     pub fn destination(&self) -> Option<PathBytes> {
         match self {
             Self::Mount { mount, .. } => Some(mount.destination.clone()),
+            Self::Directory(directory) => Some(directory.path.clone()),
             Self::Device(device) => Some(device.path.clone()),
-            Self::Symlink { path, .. } | Self::ReadonlyPath(path) => Some(path.clone()),
+            Self::Link(Symlink { path, .. })
+            | Self::Symlink { path, .. }
+            | Self::Stub(path)
+            | Self::ReadonlyPath(path) => Some(path.clone()),
             Self::ReadonlyMount { destination, .. } => Some(destination.clone()),
             Self::ReadonlyRoot { .. } | Self::Propagation(_) | Self::Root { .. } => {
                 Some(PathBytes::from("/"))
             }
             Self::Mask(mask) => Some(mask.path.clone()),
-            Self::Namespaces(_) | Self::Hook(_) | Self::Pivot | Self::Hostname(_) | Self::Verify => None,
+            Self::Namespaces(_)
+            | Self::Hook(_)
+            | Self::Pivot
+            | Self::Hostname(_)
+            | Self::Domainname(_)
+            | Self::Sysctl { .. }
+            | Self::Verify => None,
         }
     }
 
@@ -198,20 +233,23 @@ impl Action {
         match self {
             Self::Root { root: Root::Directory(path), .. } => Some(path.clone()),
             Self::Root { root: Root::Empty { .. }, .. } => Some("tmpfs".into()),
-            Self::Mount { mount, .. } => Some(match &mount.kind {
+            Self::Mount { mount, .. } => match &mount.kind {
                 MountKind::Bind { source, .. } => match source {
                     BindSource::Host(path) | BindSource::Fd { path, .. } | BindSource::InRoot(path) => {
-                        path.clone()
+                        Some(path.clone())
                     }
                 },
                 MountKind::Filesystem { fstype, source, .. } => {
-                    source.clone().unwrap_or_else(|| fstype.as_str().into())
+                    Some(source.clone().unwrap_or_else(|| fstype.as_str().into()))
                 }
-                MountKind::Cgroup => "cgroup".into(),
-            }),
-            Self::Symlink { target, .. } => Some(target.clone()),
+                MountKind::Cgroup => Some("cgroup".into()),
+                MountKind::File { .. } => None,
+            },
+            Self::Link(Symlink { target, .. }) | Self::Symlink { target, .. } => Some(target.clone()),
             Self::Hook(hook) => Some(hook.path.clone()),
-            Self::Hostname(name) => Some(name.as_str().into()),
+            Self::Hostname(name) | Self::Domainname(name) | Self::Sysctl { name, .. } => {
+                Some(name.as_str().into())
+            }
             _ => None,
         }
     }
@@ -233,6 +271,13 @@ impl Action {
                 words
             }
             Self::Mount { mount, .. } => mount_words(mount),
+            Self::Directory(Directory { mode, uid, gid, .. }) => {
+                let mut words = Vec::new();
+                words.extend(mode.map(|mode| format!("mode={mode:o}")));
+                words.extend(uid.map(|uid| format!("uid={uid}")));
+                words.extend(gid.map(|gid| format!("gid={gid}")));
+                words
+            }
             Self::Device(device) => vec![
                 match device.kind {
                     DeviceType::Character => format!("c {}:{}", device.major, device.minor),
@@ -247,9 +292,18 @@ impl Action {
                 vec![if *recursive { "rro" } else { "ro" }.to_owned()]
             }
             Self::ReadonlyPath(_) => vec!["rro".to_owned()],
-            Self::Symlink { .. } | Self::Pivot | Self::Hostname(_) | Self::Mask(_) | Self::Verify => {
-                Vec::new()
+            Self::Sysctl { value, .. } => vec![value.clone()],
+            Self::Mask(mask) if mask.missing != MissingMask::Skip => {
+                vec![format!("missing={}", mask.missing.name())]
             }
+            Self::Link(_)
+            | Self::Symlink { .. }
+            | Self::Stub(_)
+            | Self::Pivot
+            | Self::Hostname(_)
+            | Self::Domainname(_)
+            | Self::Mask(_)
+            | Self::Verify => Vec::new(),
         }
     }
 }
@@ -265,6 +319,11 @@ fn mount_words(mount: &Mount) -> Vec<String> {
             }
         }
         MountKind::Filesystem { fstype, .. } => words.push(fstype.clone()),
+        MountKind::File { content, mode, uid, gid } => {
+            words.extend([format!("size={}", content.len()), format!("mode={mode:o}")]);
+            words.extend((*uid != 0).then(|| format!("uid={uid}")));
+            words.extend((*gid != 0).then(|| format!("gid={gid}")));
+        }
         MountKind::Cgroup => {}
     }
     words.extend(mount.attributes.words().into_iter().map(str::to_owned));
@@ -448,6 +507,10 @@ impl Builder {
         self.push(Action::Root { root: spec.root.clone(), propagation });
         let readonly_later = self.plan_content(spec);
         self.plan_devices(spec);
+        let masks = planned_masks(&spec.masks);
+        for mask in masks.iter().filter(|mask| mask.missing == MissingMask::Stub) {
+            self.push(Action::Stub(mask.path.clone()));
+        }
         self.plan_hooks(spec, super::spec::HookPoint::needs_attached_tree);
         self.push(Action::Pivot);
         if matches!(propagation.kind, PropagationType::Shared | PropagationType::Unbindable) {
@@ -462,11 +525,15 @@ impl Builder {
         if let Some(hostname) = &spec.hostname {
             self.push(Action::Hostname(hostname.clone()));
         }
+        if let Some(domainname) = &spec.domainname {
+            self.push(Action::Domainname(domainname.clone()));
+        }
+        self.plan_sysctl(spec);
         for path in unique(&spec.readonly_paths, |path| path) {
             self.push(Action::ReadonlyPath(path.clone()));
         }
-        for mask in unique(&spec.masks, |mask| &mask.path) {
-            self.push(Action::Mask(mask.clone()));
+        for mask in masks {
+            self.push(Action::Mask(mask));
         }
         self.push(Action::Verify);
         self.plan_hooks(spec, |point| !point.needs_attached_tree());
@@ -480,33 +547,70 @@ impl Builder {
         );
         let mut later = Vec::new();
         for (position, item) in spec.content.iter().enumerate() {
-            match item {
-                Content::Mount(mount) => later.extend(self.plan_mount(mount, position, &places)),
-            }
+            let index = match item {
+                Content::Mount(mount) => {
+                    later.extend(self.plan_mount(mount, position, &places, &spec.content));
+                    continue;
+                }
+                Content::Directory(directory) => self.push(Action::Directory(directory.clone())),
+                Content::Symlink(symlink) => self.push(Action::Link(symlink.clone())),
+            };
+            self.warn_if_relative(item.destination(), index);
         }
         later
     }
 
     /// Plans a mount, and returns the step that makes it read-only at the end, if that is to be later.
-    fn plan_mount(&mut self, mount: &Mount, position: usize, places: &Places) -> Option<Action> {
+    fn plan_mount(
+        &mut self,
+        mount: &Mount,
+        position: usize,
+        places: &Places,
+        content: &[Content],
+    ) -> Option<Action> {
         let destination = mount.destination.normalized();
-        let below = places.at_or_below(&destination).any(|(_, other)| other > position);
+        let later = places.at_or_below(&destination).find(|(_, other)| *other > position);
+        let below = later.is_some();
         let (deferrable, superblock) = match &mount.kind {
             MountKind::Filesystem { fstype, .. } => {
                 (fstype == "tmpfs" || (below && has_own_superblock(fstype)), has_own_superblock(fstype))
             }
             MountKind::Bind { .. } => (below, false),
-            MountKind::Cgroup => (false, false),
+            MountKind::Cgroup | MountKind::File { .. } => (false, false),
         };
         let readonly_later = mount.attributes.readonly() && deferrable;
         let index = self.push(Action::Mount { mount: mount.clone(), readonly_later });
         self.warn_about_mount(mount, index, &destination);
-        for (other, _) in places.at_or_below(&destination).filter(|(_, other)| *other < position) {
+        if let (
+            MountKind::Bind {
+                source: BindSource::Host(source) | BindSource::Fd { path: source, .. }, ..
+            },
+            Some((inner, _)),
+        ) = (&mount.kind, later)
+            && readonly_later
+        {
+            self.warn(
+                "writes-to-source",
+                Some(index),
+                format!(
+                    "what {inner} needs and {source} lacks is made in {source}, before it becomes read-only"
+                ),
+            );
+        }
+        for (other, earlier) in places.at_or_below(&destination) {
+            let what = match content.get(earlier).filter(|_| earlier < position) {
+                None => continue,
+                Some(Content::Mount(_)) => "mount on",
+                // It is what the mount is put on.
+                Some(Content::Directory(_) | Content::Symlink(_)) if *other == destination => continue,
+                Some(Content::Directory(_)) => "directory",
+                Some(Content::Symlink(_)) => "link",
+            };
             if *other == destination {
                 let message = format!("{destination} is mounted more than once");
                 self.warn("same-destination", Some(index), message);
             } else {
-                let message = format!("{destination} hides the earlier mount on {other}");
+                let message = format!("{destination} hides the earlier {what} {other}");
                 self.warn("hidden-mount", Some(index), message);
             }
         }
@@ -519,14 +623,29 @@ impl Builder {
         })
     }
 
-    fn warn_about_mount(&mut self, mount: &Mount, index: u32, destination: &PathBytes) {
-        if !mount.destination.is_absolute() {
-            self.warn(
-                "relative-destination",
-                Some(index),
-                format!("{} is not absolute and is taken from /", mount.destination),
-            );
+    fn warn_if_relative(&mut self, path: &PathBytes, index: u32) {
+        if !path.is_absolute() {
+            let message = format!("{path} is not absolute and is taken from /");
+            self.warn("relative-destination", Some(index), message);
         }
+    }
+
+    fn plan_sysctl(&mut self, spec: &RootfsSpec) {
+        // The last value of a name wins, however the name is written.
+        let mut wanted: Vec<(&str, String, &str)> = Vec::new();
+        for (name, value) in &spec.sysctl {
+            // A name that can't be a path was refused before.
+            let Ok(path) = sysctl::path_of(name) else { continue };
+            wanted.retain(|(_, other, _)| *other != path);
+            wanted.push((name, path, value));
+        }
+        for (name, path, value) in wanted {
+            self.push(Action::Sysctl { name: name.to_owned(), path, value: value.to_owned() });
+        }
+    }
+
+    fn warn_about_mount(&mut self, mount: &Mount, index: u32, destination: &PathBytes) {
+        self.warn_if_relative(&mount.destination, index);
         for word in &mount.ineffective {
             self.warn(
                 "unknown-bind-option",
@@ -548,10 +667,19 @@ impl Builder {
 
     fn plan_devices(&mut self, spec: &RootfsSpec) {
         for device in planned_devices(spec) {
-            self.push(Action::Device(device));
+            let path = device.path.clone();
+            let index = self.push(Action::Device(device));
+            self.warn_if_relative(&path, index);
         }
         if !spec.dev {
             return;
+        }
+        if spec.devices.iter().any(|device| device.path.normalized() == PathBytes::from("/dev/ptmx")) {
+            self.warn(
+                "ignored-device",
+                None,
+                "the device /dev/ptmx is not made: the container's own is the link to pts/ptmx".to_owned(),
+            );
         }
         let link = |path: &str, target: &str, replace| Action::Symlink {
             target: target.into(),
@@ -623,6 +751,21 @@ fn planned_devices(spec: &RootfsSpec) -> Vec<Device> {
         devices.push(device.clone());
     }
     devices
+}
+
+/// Each path once. What is said last about a missing one counts, unless that is nothing.
+fn planned_masks(masks: &[Mask]) -> Vec<Mask> {
+    let mut planned: Vec<Mask> = Vec::with_capacity(masks.len());
+    let mut places = BTreeMap::new();
+    for mask in masks {
+        let place = *places.entry(mask.path.normalized()).or_insert(planned.len());
+        match planned.get_mut(place) {
+            Some(known) if mask.missing != MissingMask::Skip => known.missing = mask.missing,
+            Some(_) => {}
+            None => planned.push(mask.clone()),
+        }
+    }
+    planned
 }
 
 fn unique<T>(items: &[T], path: impl Fn(&T) -> &PathBytes) -> Vec<&T> {

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorCode, Result, SysError, SysResult};
 use crate::kernel::{FileKind, FileStatus, Follow, Kernel, NodeKind};
@@ -20,12 +21,14 @@ const MAX_LINKS: usize = 40;
 const MAX_RETRIES: usize = 128;
 
 /// What a missing destination is made as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Missing {
     /// A directory, mode 0755.
     Directory,
     /// An empty file, mode 0644.
     File,
+    /// An empty file that nobody may open, mode 000: a device node is bound on it.
+    Placeholder,
     /// Nothing: it is an error.
     Error,
 }
@@ -296,6 +299,7 @@ pub fn make_with_kernel(
 ) -> SysResult<bool> {
     let result = match what {
         Missing::Directory => kernel.make_directory(parent, name, 0o755),
+        Missing::Placeholder => kernel.make_node(parent, name, NodeKind::Regular, 0),
         Missing::File | Missing::Error => kernel.make_node(parent, name, NodeKind::Regular, 0o644),
     };
     match result {

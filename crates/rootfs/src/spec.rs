@@ -2,13 +2,20 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::content::{Directory, FileContent, Symlink};
 use crate::error::{Error, ErrorCode, Result};
 use crate::options::{self, Attributes, Propagation};
 use crate::path::PathBytes;
 use crate::plan::Warning;
+use crate::protocol::MAX_PAYLOAD;
+use crate::sysctl;
 
 /// The largest id there is: `u32::MAX` means "none" to the kernel.
 pub const MAX_ID: u32 = u32::MAX - 1;
+/// The largest major number of a device; `makedev(3)` and the kernel's `MINORBITS`.
+pub const MAX_MAJOR: u32 = (1 << 12) - 1;
+/// The largest minor number of a device.
+pub const MAX_MINOR: u32 = (1 << 20) - 1;
 
 /// The root filesystem itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +71,19 @@ pub enum MountKind {
         superblock: Vec<String>,
         /// Its own options.
         data: Vec<(String, Option<String>)>,
+        /// Whether a proc that a user namespace may not mount is the caller's, bound.
+        bind_fallback: bool,
+    },
+    /// A file with a content of its own, on a filesystem that holds nothing else.
+    File {
+        /// What is in it.
+        content: FileContent,
+        /// Permission bits, exact whatever the umask.
+        mode: u32,
+        /// Owner, as the container sees it.
+        uid: u32,
+        /// Group, as the container sees it.
+        gid: u32,
     },
     /// The cgroup filesystems the host has: version 2, or version 1 with a directory for each hierarchy.
     Cgroup,
@@ -89,6 +109,10 @@ pub struct Mount {
 pub enum Content {
     /// A mount.
     Mount(Mount),
+    /// A directory.
+    Directory(Directory),
+    /// A symbolic link.
+    Symlink(Symlink),
 }
 
 impl Content {
@@ -96,6 +120,26 @@ impl Content {
     pub fn destination(&self) -> &PathBytes {
         match self {
             Self::Mount(mount) => &mount.destination,
+            Self::Directory(directory) => &directory.path,
+            Self::Symlink(symlink) => &symlink.path,
+        }
+    }
+
+    fn validate(&self) -> Result<()> {
+        match self {
+            Self::Mount(mount) => RootfsSpec::validate_mount(mount),
+            Self::Directory(directory) => {
+                check_path("destination", &directory.path)?;
+                for id in [directory.uid, directory.gid].into_iter().flatten() {
+                    check_id("directory", id)?;
+                }
+                check_mode("directory", directory.mode.unwrap_or(0))
+            }
+            Self::Symlink(Symlink { target, path }) => {
+                check_path("target", target)?;
+                check_path("path", path)?;
+                check_name("path", path)
+            }
         }
     }
 }
@@ -103,6 +147,18 @@ impl Content {
 impl From<Mount> for Content {
     fn from(mount: Mount) -> Self {
         Self::Mount(mount)
+    }
+}
+
+impl From<Directory> for Content {
+    fn from(directory: Directory) -> Self {
+        Self::Directory(directory)
+    }
+}
+
+impl From<Symlink> for Content {
+    fn from(symlink: Symlink) -> Self {
+        Self::Symlink(symlink)
     }
 }
 
@@ -143,6 +199,28 @@ pub enum MissingMask {
     Skip,
     /// It is an error.
     Error,
+    /// It can't be created inside: its parent must be a mount that was made for the container, or be read-only.
+    DenyCreate,
+    /// The directory that it would be created in becomes read-only.
+    ReadonlyParent,
+    /// An empty file is made, where it may be on the host, and hidden; it is removed again like a mountpoint.
+    Stub,
+}
+
+impl MissingMask {
+    /// With the words that name them.
+    pub const ALL: [(&'static str, Self); 5] = [
+        ("skip", Self::Skip),
+        ("error", Self::Error),
+        ("deny-create", Self::DenyCreate),
+        ("readonly-parent", Self::ReadonlyParent),
+        ("stub", Self::Stub),
+    ];
+
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, one)| *one == self).map_or("", |(name, _)| name)
+    }
 }
 
 /// A path that is hidden.
@@ -330,7 +408,7 @@ pub struct RootfsSpec {
     pub hostname: Option<String>,
     /// The NIS domain name inside.
     pub domainname: Option<String>,
-    /// Kernel parameters of the container's namespaces: name and value.
+    /// Kernel parameters inside, by their names, and what they are set to.
     pub sysctl: Vec<(String, String)>,
     /// The `SELinux` label of what the mounts contain.
     pub mount_label: Option<String>,
@@ -447,25 +525,15 @@ impl RootfsSpec {
             }
         }
         for (index, item) in self.content.iter().enumerate().skip(content) {
-            match item {
-                Content::Mount(mount) => Self::validate_mount(mount).map_err(|mut error| {
-                    error.message = format!("mounts[{index}]: {}", error.message);
-                    error.destination = Some(mount.destination.clone());
-                    error
-                })?,
-            }
+            item.validate().map_err(|mut error| {
+                error.message = format!("mounts[{index}]: {}", error.message);
+                error.destination = Some(item.destination().clone());
+                error
+            })?;
         }
         for (index, device) in self.devices.iter().enumerate().skip(devices) {
             let what = format!("devices[{index}]");
-            check_path(&what, &device.path)?;
-            check_id(&what, device.uid)?;
-            check_id(&what, device.gid)?;
-            if device.mode > 0o7777 {
-                return Err(spec_error(format!(
-                    "{what}: mode {:o} has bits that are no permission",
-                    device.mode
-                )));
-            }
+            device.validate(&what)?;
         }
         for (index, mask) in self.masks.iter().enumerate().skip(masks) {
             check_path(&format!("masks[{index}]"), &mask.path)?;
@@ -474,14 +542,23 @@ impl RootfsSpec {
             check_path(&format!("readonlyPaths[{index}]"), path)?;
         }
         self.namespaces.validate()?;
-        if let Some(hostname) = &self.hostname {
-            if hostname.len() > 64 || hostname.contains('\0') {
-                return Err(spec_error("hostname: at most 64 bytes and no NUL byte are possible"));
+        for (what, name) in [("hostname", &self.hostname), ("domainname", &self.domainname)] {
+            let Some(name) = name else { continue };
+            if name.len() > 64 || name.contains('\0') {
+                return Err(spec_error(format!("{what}: at most 64 bytes and no NUL byte are possible")));
             }
             if self.namespaces.uts == Namespace::Inherit {
-                return Err(spec_error(
-                    "hostname: needs a uts namespace of its own, or the host's would be changed",
-                ));
+                return Err(spec_error(format!(
+                    "{what}: needs a uts namespace of its own, or the host's would be changed"
+                )));
+            }
+        }
+        for (name, value) in &self.sysctl {
+            let fail = |what: &str| spec_error(format!("sysctl {name}: {what}"));
+            let path = sysctl::path_of(name).map_err(fail)?;
+            sysctl::check(&path, &self.namespaces).map_err(|what| fail(&what))?;
+            if value.contains('\0') {
+                return Err(fail("the value contains a NUL byte"));
             }
         }
         for (index, hook) in self.hooks.iter().enumerate().skip(hooks) {
@@ -525,7 +602,42 @@ impl RootfsSpec {
                     check_path("source", source)?;
                 }
             }
+            MountKind::File { content, mode, uid, gid } => {
+                if content.len() > MAX_PAYLOAD {
+                    return Err(spec_error(format!(
+                        "content: {} bytes are more than the {MAX_PAYLOAD} that can be handed over",
+                        content.len()
+                    )));
+                }
+                check_id("file", *uid)?;
+                check_id("file", *gid)?;
+                check_mode("file", *mode)?;
+            }
             MountKind::Cgroup => {}
+        }
+        Ok(())
+    }
+}
+
+impl Device {
+    fn validate(&self, what: &str) -> Result<()> {
+        check_path(what, &self.path)?;
+        check_name(what, &self.path)?;
+        check_id(what, self.uid)?;
+        check_id(what, self.gid)?;
+        check_mode(what, self.mode)?;
+        // Linux has 12 and 20 bits for them; a larger number would name another device.
+        if self.major > MAX_MAJOR || self.minor > MAX_MINOR {
+            return Err(spec_error(format!(
+                "{what}: {}:{} is no device number: the largest is {MAX_MAJOR}:{MAX_MINOR}",
+                self.major, self.minor
+            )));
+        }
+        if self.path.normalized() == PathBytes::from("/dev/console") {
+            return Err(Error::new(
+                ErrorCode::Unsupported,
+                format!("{what}: /dev/console is the container's terminal, which this version doesn't offer"),
+            ));
         }
         Ok(())
     }
@@ -617,6 +729,7 @@ pub fn mount_from_oci(
                 source,
                 superblock: parsed.superblock.iter().map(|key| (*key).to_owned()).collect(),
                 data: parsed.data.clone(),
+                bind_fallback: false,
             },
         }
     };
@@ -649,6 +762,22 @@ fn check_path(what: &str, path: &PathBytes) -> Result<()> {
         return Err(spec_error(format!("{what}: the path contains a NUL byte")));
     }
     Ok(())
+}
+
+/// Something that is made under a name needs one.
+fn check_name(what: &str, path: &PathBytes) -> Result<()> {
+    match path.components().next_back() {
+        None | Some(b"..") => Err(spec_error(format!("{what}: {path} doesn't end in a name"))),
+        Some(_) => Ok(()),
+    }
+}
+
+fn check_mode(what: &str, mode: u32) -> Result<()> {
+    if mode > 0o7777 {
+        Err(spec_error(format!("{what}: mode {mode:o} has bits that are no permission")))
+    } else {
+        Ok(())
+    }
 }
 
 fn check_id(what: &str, id: u32) -> Result<()> {
@@ -715,6 +844,42 @@ mod tests {
         spec.validate().unwrap();
         spec.namespaces.uts = Namespace::Inherit;
         assert_eq!(spec.validate().unwrap_err().code, ErrorCode::Spec);
+    }
+
+    #[test]
+    fn a_domain_name_and_a_sysctl_need_their_namespaces() {
+        let mut spec = RootfsSpec::new(Root::Directory("/srv".into()));
+        spec.domainname = Some("example.org".into());
+        spec.sysctl.push(("kernel.msgmax".into(), "8192".into()));
+        spec.validate().unwrap();
+        spec.namespaces.uts = Namespace::Inherit;
+        assert!(spec.validate().unwrap_err().message.contains("domainname"));
+        spec.domainname = None;
+        spec.namespaces.ipc = Namespace::Inherit;
+        assert!(spec.validate().unwrap_err().message.contains("sysctl kernel.msgmax"));
+    }
+
+    #[test]
+    fn a_device_has_a_number_that_linux_can_hold() {
+        let device = |path: &str, major, minor| Device {
+            path: path.into(),
+            kind: DeviceType::Character,
+            major,
+            minor,
+            mode: 0o666,
+            uid: 0,
+            gid: 0,
+        };
+        let check = |device: Device| {
+            let mut spec = RootfsSpec::new(Root::Directory("/srv".into()));
+            spec.devices.push(device);
+            spec.validate().map_err(|error| error.code)
+        };
+        assert_eq!(check(device("/dev/x", MAX_MAJOR, MAX_MINOR)), Ok(()));
+        assert_eq!(check(device("/dev/x", MAX_MAJOR + 1, 0)), Err(ErrorCode::Spec));
+        assert_eq!(check(device("/dev/x", 0, MAX_MINOR + 1)), Err(ErrorCode::Spec));
+        assert_eq!(check(device("/dev/..", 1, 3)), Err(ErrorCode::Spec));
+        assert_eq!(check(device("//dev/./console", 5, 1)), Err(ErrorCode::Unsupported));
     }
 
     #[test]

@@ -5,15 +5,19 @@
 //! `docs/architecture.md`.
 
 mod cgroup;
+pub mod content;
+mod deny;
+mod devices;
 pub mod filesystem;
 mod mounts;
+mod parameters;
 mod protect;
 pub mod sources;
 #[cfg(test)]
 mod tests;
 mod verify;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Instant;
@@ -21,7 +25,7 @@ use std::time::Instant;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{CallContext, Error, ErrorCode, Result};
+use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
 use crate::journal::{Identity, Record, State, Writer};
 use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow, Kernel};
 use crate::options::{Propagation, PropagationType};
@@ -29,7 +33,7 @@ use crate::path::PathBytes;
 use crate::plan::{Action, Plan, Step, Warning};
 use crate::protocol::{ExecutedStep, Report};
 use crate::resolve::{self, Maker, Missing, Place, Resolved};
-use crate::spec::{Hook, IdMap, Root};
+use crate::spec::{Directory, Hook, IdMap, Root};
 use filesystem::{Filesystem, Stock};
 use sources::Sources;
 use verify::Expectation;
@@ -83,6 +87,10 @@ pub struct Setting<'a> {
 pub trait Surroundings {
     /// Makes a mountpoint with the rights of the caller, where this process has none. `false` if the name exists.
     fn make(&mut self, parent: BorrowedFd<'_>, name: &PathBytes, what: Missing) -> Result<bool>;
+    /// Makes a symbolic link with the rights of the caller, where this process has none. `false` if the name exists.
+    fn make_symlink(&mut self, target: &PathBytes, parent: BorrowedFd<'_>, name: &PathBytes) -> Result<bool>;
+    /// Gives a directory the mode and owner that are wanted, with the rights of the caller.
+    fn change(&mut self, directory: BorrowedFd<'_>, wanted: &Directory) -> Result<()>;
     /// Opens a directory for locking with the rights of the caller.
     fn open_directory(&mut self, directory: BorrowedFd<'_>) -> Result<OwnedFd>;
     /// Attaches the root at its own path in this process's mount namespace, with the rights of the caller. `false` if this
@@ -151,9 +159,18 @@ pub struct Execution<'a> {
     null: Option<OwnedFd>,
     null_is_attached: bool,
     empty: Option<OwnedFd>,
-    parent: Option<(PathBytes, OwnedFd)>,
+    parent: Option<Parent>,
+    /// Empty files that were made to be hidden.
+    stubs: BTreeSet<PathBytes>,
     expectations: Vec<Expectation>,
     report: Report,
+}
+
+/// A directory that names are made in.
+struct Parent {
+    path: PathBytes,
+    fd: Rc<OwnedFd>,
+    mount: u64,
 }
 
 /// What a step has to tell about itself.
@@ -218,6 +235,7 @@ impl<'a> Execution<'a> {
             null_is_attached: false,
             empty: None,
             parent: None,
+            stubs: BTreeSet::new(),
             expectations: Vec::new(),
             report: Report::default(),
         }
@@ -288,10 +306,13 @@ impl<'a> Execution<'a> {
             }
             Action::Root { root, propagation } => self.make_root(root, *propagation, step.index),
             Action::Mount { mount, readonly_later } => self.mount(mount, *readonly_later, step.index),
+            Action::Directory(directory) => self.directory(directory),
+            Action::Link(symlink) => self.link(symlink),
             Action::Device(device) => self.device(device, step.index),
             Action::Symlink { target, path, replace, only_if_host_has } => {
                 self.symlink(target, path, *replace, only_if_host_has.as_ref())
             }
+            Action::Stub(path) => self.stub(path),
             Action::Hook(hook) => {
                 let root = self.root()?;
                 let path = if self.entered { PathBytes::from("/") } else { self.root_path.clone() };
@@ -304,10 +325,9 @@ impl<'a> Execution<'a> {
                 self.readonly_mount(*mount, *superblock, *recursive)
             }
             Action::ReadonlyRoot { recursive } => self.readonly_root(*recursive),
-            Action::Hostname(name) => {
-                self.kernel.set_hostname(name).context(ErrorCode::Denied, || "the host name can't be set")?;
-                Ok(Done::default())
-            }
+            Action::Hostname(name) => self.set_hostname(name),
+            Action::Domainname(name) => self.set_domainname(name),
+            Action::Sysctl { name, path, value } => self.set_sysctl(name, path, value),
             Action::ReadonlyPath(path) => self.readonly_path(path, step.index),
             Action::Mask(mask) => self.mask(mask, step.index),
             Action::Verify => {
@@ -415,6 +435,7 @@ impl<'a> Execution<'a> {
         if let Some(stub) = self.setting.stub.filter(|_| !self.attached && !self.setting.own_mount_namespace)
         {
             self.prepare_masks()?;
+            self.prepare_sysctls()?;
             let root = self.root()?;
             let entered = self
                 .kernel
@@ -435,6 +456,7 @@ impl<'a> Execution<'a> {
         }
         let root = self.root()?;
         self.prepare_masks()?;
+        self.prepare_sysctls()?;
         self.kernel.enter_root(root.as_fd()).context(ErrorCode::Mount, || "the root can't be entered")?;
         self.entered = true;
         self.parent = None;
@@ -466,10 +488,26 @@ impl<'a> Execution<'a> {
 
     /// Resolves a destination and makes it when it is missing; holds the lock of the host tree it is in.
     fn destination(&mut self, path: &PathBytes, missing: Missing) -> Result<Resolved> {
+        self.resolve_or_make(path, missing, false)
+    }
+
+    /// The same for what is not removed again: it was asked for, and is no mountpoint.
+    fn lasting_directory(&mut self, path: &PathBytes) -> Result<Resolved> {
+        self.resolve_or_make(path, Missing::Directory, true)
+    }
+
+    fn resolve_or_make(&mut self, path: &PathBytes, missing: Missing, lasting: bool) -> Result<Resolved> {
         let root = self.root()?;
         loop {
-            let resolved =
-                resolve::resolve_or_make(self.kernel, root.as_fd(), path, missing, &mut self.ground)?;
+            let ground = &mut self.ground;
+            let mut keeper;
+            let maker: &mut dyn Maker = if lasting {
+                keeper = Lasting(ground);
+                &mut keeper
+            } else {
+                ground
+            };
+            let resolved = resolve::resolve_or_make(self.kernel, root.as_fd(), path, missing, maker)?;
             // Before the lock was held another container could have removed it: look again.
             if !self.ground.has_unlocked_trees() || !self.ground.lock(resolved.status.mount)? {
                 return Ok(resolved);
@@ -478,27 +516,46 @@ impl<'a> Execution<'a> {
     }
 
     /// The directory that a name is to be made in, which is remembered for the next name.
-    fn parent_of(&mut self, path: &PathBytes) -> Result<(BorrowedFd<'_>, PathBytes)> {
-        let normalized = path.normalized();
-        let bytes = normalized.as_bytes();
-        let slash = bytes.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
-        let directory = PathBytes::new(if slash == 0 { &b"/"[..] } else { &bytes[..slash] });
-        let name = PathBytes::new(&bytes[slash + 1..]);
-        if name.as_bytes().is_empty() {
-            return Err(Error::new(ErrorCode::Device, format!("{path} is a directory's name")));
+    fn parent_of(&mut self, path: &PathBytes, code: ErrorCode) -> Result<(Rc<OwnedFd>, PathBytes)> {
+        let (directory, name) = split(path, code)?;
+        if let Some(parent) = self.parent.as_ref().filter(|parent| parent.path == directory) {
+            return Ok((Rc::clone(&parent.fd), name));
         }
-        if self.parent.as_ref().is_none_or(|(known, _)| *known != directory) {
-            let resolved = self.destination(&directory, Missing::Directory)?;
-            if resolved.status.kind != FileKind::Directory {
-                return Err(Error::new(ErrorCode::Device, format!("{directory} is no directory")));
-            }
-            self.parent = Some((directory, resolved.fd));
+        let resolved = self.lasting_directory(&directory)?;
+        if resolved.status.kind != FileKind::Directory {
+            return Err(Error::new(code, format!("{directory} is no directory")));
         }
-        match &self.parent {
-            Some((_, fd)) => Ok((fd.as_fd(), name)),
-            None => Err(Error::new(ErrorCode::Device, format!("{path} has no parent"))),
-        }
+        let fd = Rc::new(resolved.fd);
+        self.parent = Some(Parent { path: directory, fd: Rc::clone(&fd), mount: resolved.status.mount });
+        Ok((fd, name))
     }
+
+    /// Whether a name would be made on a filesystem that was made for this container. A missing directory is not.
+    fn parent_is_ours(&mut self, path: &PathBytes, code: ErrorCode) -> Result<bool> {
+        let (directory, _) = split(path, code)?;
+        if self.parent.as_ref().is_none_or(|parent| parent.path != directory) {
+            let root = self.root()?;
+            let Some((fd, status)) = existing(self.kernel, root.as_fd(), &directory)? else {
+                return Ok(false);
+            };
+            if status.kind != FileKind::Directory {
+                return Err(Error::new(code, format!("{directory} is no directory")));
+            }
+            self.parent = Some(Parent { path: directory, fd: Rc::new(fd), mount: status.mount });
+        }
+        Ok(self.parent.as_ref().is_some_and(|parent| self.ground.is_ours(parent.mount)))
+    }
+}
+
+/// A path as the directory and the name in it.
+fn split(path: &PathBytes, code: ErrorCode) -> Result<(PathBytes, PathBytes)> {
+    let mut parts = path.components();
+    let name = parts.next_back().filter(|name| *name != b"..");
+    let Some(name) = name else {
+        return Err(Error::new(code, format!("{path} is a directory's name")));
+    };
+    let directory = parts.fold(PathBytes::from("/"), |directory, part| directory.join(part));
+    Ok((directory, PathBytes::new(name)))
 }
 
 /// Attaches a tree at a path of the host, in a mount namespace that is the container's: if the directory there is the
@@ -542,6 +599,23 @@ impl Ground<'_> {
 
     fn has_unlocked_trees(&self) -> bool {
         self.trees.iter().any(|tree| !tree.locked)
+    }
+
+    /// Whether the mount was made for this container, and is no part of the host.
+    fn is_ours(&self, mount: u64) -> bool {
+        self.tree(mount).is_some_and(|tree| tree.host.is_none())
+    }
+
+    /// Makes a name, with the rights of the caller where this process has none. `false` if somebody was quicker.
+    fn make_name(&mut self, parent: BorrowedFd<'_>, name: &PathBytes, what: Missing) -> Result<bool> {
+        let kind = if what == Missing::Directory { "directory" } else { "file" };
+        match resolve::make_with_kernel(self.kernel, parent, name, what) {
+            Err(call) if lacks_rights(&call) => self
+                .surroundings
+                .make(parent, name, what)
+                .map_err(|error| or_own(error, &call, || format!("the {kind} {name} can't be made"))),
+            other => other.context(ErrorCode::Mount, || format!("the {kind} {name} can't be made")),
+        }
     }
 
     fn tree(&self, mount: u64) -> Option<&Tree> {
@@ -635,24 +709,10 @@ impl Maker for Ground<'_> {
         }
         self.record(place, name, what, State::Planned)?;
         let made = match resolve::make_with_kernel(self.kernel, parent, name, what) {
-            Err(call)
-                if [Errno::EACCES, Errno::EPERM, Errno::EOVERFLOW]
-                    .into_iter()
-                    .any(|errno| call.is(errno)) =>
-            {
-                self.surroundings.make(parent, name, what).map_err(|error| {
-                    // Without anybody to ask, the kernel's own answer says more.
-                    if error.code == ErrorCode::Unsupported {
-                        Error::from_call(
-                            ErrorCode::Mount,
-                            format!("the mountpoint {name} can't be made"),
-                            &call,
-                        )
-                    } else {
-                        error
-                    }
-                })
-            }
+            Err(call) if lacks_rights(&call) => self
+                .surroundings
+                .make(parent, name, what)
+                .map_err(|error| or_own(error, &call, || format!("the mountpoint {name} can't be made"))),
             other => other.context(ErrorCode::Mount, || format!("the mountpoint {name} can't be made")),
         };
         if !matches!(made, Ok(true)) {
@@ -663,6 +723,46 @@ impl Maker for Ground<'_> {
 
     fn made(&mut self, place: &Place, name: &PathBytes, what: Missing, status: &FileStatus) -> Result<()> {
         self.record(place, name, what, State::Made(identity_of(status)))
+    }
+}
+
+/// Makes what is asked for itself, and stays: there is nothing to remove, so nothing is written down.
+struct Lasting<'g, 'a>(&'g mut Ground<'a>);
+
+impl Maker for Lasting<'_, '_> {
+    fn knows_mount(&self, mount: u64) -> bool {
+        self.0.knows_mount(mount)
+    }
+
+    fn make(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        place: &Place,
+        name: &PathBytes,
+        what: Missing,
+    ) -> Result<bool> {
+        // Others may be removing what they have made here, and it could be the parent.
+        self.0.lock(place.mount)?;
+        self.0.make_name(parent, name, what)
+    }
+
+    fn made(&mut self, _: &Place, _: &PathBytes, _: Missing, _: &FileStatus) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Whether somebody with other rights might do what failed. A user namespace that has no name for the owner of a
+/// directory gives `EOVERFLOW`.
+fn lacks_rights(call: &SysError) -> bool {
+    [Errno::EACCES, Errno::EPERM, Errno::EOVERFLOW].into_iter().any(|errno| call.is(errno))
+}
+
+/// Without anybody to ask, the kernel's own answer says more.
+fn or_own(error: Box<Error>, call: &SysError, what: impl FnOnce() -> String) -> Box<Error> {
+    if error.code == ErrorCode::Unsupported {
+        Error::from_call(ErrorCode::Mount, what(), call)
+    } else {
+        error
     }
 }
 

@@ -6,16 +6,16 @@ use std::rc::Rc;
 use nix::errno::Errno;
 
 use super::filesystem::Filesystem;
-use super::sources::{apply_attributes, node_kind};
+use super::sources::apply_attributes;
 use super::{Done, Execution, Expectation, HostPlace, existing};
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
-use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow, Kernel};
+use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow};
 use crate::options::{Propagation, attr};
 use crate::path::PathBytes;
 use crate::plan::has_own_superblock;
 use crate::procfs::{self, Mounted};
 use crate::resolve::{self, Missing, Resolved};
-use crate::spec::{BindSource, Device, DeviceType, IdMap, Mount, MountKind};
+use crate::spec::{BindSource, IdMap, Mount, MountKind};
 
 impl Execution<'_> {
     pub(super) fn empty_root(&self, size: Option<u64>, mode: u32) -> Result<OwnedFd> {
@@ -49,8 +49,11 @@ impl Execution<'_> {
             MountKind::Bind { source, recursive, optional, .. } => {
                 self.bind(mount, source, *recursive, *optional, readonly_later, step)
             }
-            MountKind::Filesystem { fstype, source, superblock, data } => {
+            MountKind::Filesystem { fstype, source, superblock, data, .. } => {
                 self.filesystem(mount, fstype, source.as_ref(), superblock, data, readonly_later, step)
+            }
+            MountKind::File { content, mode, uid, gid } => {
+                self.file(mount, content, *mode, (*uid, *gid), step)
             }
             MountKind::Cgroup => self.cgroup(mount, step),
         }
@@ -273,6 +276,10 @@ impl Execution<'_> {
                 self.kernel.set_attributes(copy.as_fd(), change).context(ErrorCode::Denied, what)?;
                 Ok((copy, Some("bind-fallback")))
             }
+            "proc" if matches!(mount.kind, MountKind::Filesystem { bind_fallback: true, .. }) => {
+                let copy = self.callers_proc(mount, &error)?;
+                Ok((copy, Some("bind-fallback")))
+            }
             "proc" => {
                 let mut error = error;
                 error.code = ErrorCode::Denied;
@@ -287,6 +294,37 @@ impl Execution<'_> {
             }
             _ => Err(error),
         }
+    }
+
+    /// The caller's own proc, with what hides parts of it: for a user namespace that may not mount a new one. It shows the
+    /// processes of the caller's pid namespace.
+    fn callers_proc(&self, mount: &Mount, refused: &Error) -> Result<OwnedFd> {
+        let what = || "the caller's /proc can't be bound in its place";
+        if let MountKind::Filesystem { data, .. } = &mount.kind
+            && let Some((option, _)) = data.first()
+        {
+            let mut error = refused.clone();
+            error.code = ErrorCode::Denied;
+            return Err(Box::new(error).with_hint(format!(
+                "the caller's /proc could be bound in its place, but not with the option {option}"
+            )));
+        }
+        let source = self.kernel.open_host(&"/proc".into(), true, false).context(ErrorCode::Denied, what)?;
+        let status = self.kernel.status(source.as_fd()).context(ErrorCode::Denied, what)?;
+        if !procfs::is_proc_root(self.kernel, source.as_fd(), &status)? {
+            return Err(Error::new(ErrorCode::Proc, "the caller's /proc is no proc"));
+        }
+        // What hides a part of it is locked to it: it can only be bound with all of them.
+        let copy = self.kernel.clone_mount(source.as_fd(), true).context(ErrorCode::Denied, what)?;
+        let attributes = &mount.attributes;
+        let change = AttributeChange {
+            set: (attributes.set | attributes.set_recursive) & attr::PLAIN,
+            clear: 0,
+            propagation: Some(Propagation::RPRIVATE),
+            recursive: true,
+        };
+        self.kernel.set_attributes(copy.as_fd(), change).context(ErrorCode::Denied, what)?;
+        Ok(copy)
     }
 
     /// Attaches a mount at its destination, after the last checks.
@@ -366,110 +404,6 @@ impl Execution<'_> {
         }
         Ok(Done::default())
     }
-
-    pub(super) fn device(&mut self, device: &Device, step: u32) -> Result<Done> {
-        if let Some(opened) = self.sources.take(step) {
-            return self.bind_device(device, opened.mount, "bind-private-node");
-        }
-        let kernel = self.kernel;
-        let (parent, name) = self.parent_of(&device.path)?;
-        let made = kernel.make_node(parent, &name, node_kind(device), device.mode);
-        match made {
-            Ok(()) => {
-                if (device.uid, device.gid) != (0, 0) {
-                    kernel
-                        .change_owner(parent, &name, device.uid, device.gid)
-                        .context(ErrorCode::Device, || {
-                            format!("{} can't be given to its owner", device.path)
-                        })?;
-                }
-                let node = open_node(kernel, parent, &name, device)?;
-                self.remember_null(device, node);
-                Ok(Done::by("mknod"))
-            }
-            Err(call) if call.is(Errno::EEXIST) => {
-                let node = open_node(kernel, parent, &name, device)?;
-                self.remember_null(device, node);
-                Ok(Done::by("existing"))
-            }
-            Err(call) if call.is(Errno::EPERM) && device.kind != DeviceType::Fifo => {
-                let mount = copy_host_node(kernel, device, &call)?;
-                self.bind_device(device, mount, "bind-host-node")
-            }
-            Err(call) => {
-                Err(Error::from_call(ErrorCode::Device, format!("{} can't be made", device.path), &call))
-            }
-        }
-    }
-
-    fn remember_null(&mut self, device: &Device, node: OwnedFd) {
-        if (device.kind, device.major, device.minor) == (DeviceType::Character, 1, 3) && self.null.is_none() {
-            self.null = Some(node);
-            self.null_is_attached = true;
-        }
-    }
-
-    /// Binds a node on a placeholder that nobody can open should the bind go away.
-    fn bind_device(&mut self, device: &Device, mount: OwnedFd, strategy: &'static str) -> Result<Done> {
-        let kernel = self.kernel;
-        let (parent, name) = self.parent_of(&device.path)?;
-        match kernel.make_node(parent, &name, crate::kernel::NodeKind::Regular, 0) {
-            Err(call) if !call.is(Errno::EEXIST) => {
-                return Err(Error::from_call(
-                    ErrorCode::Device,
-                    format!("{} can't be made", device.path),
-                    &call,
-                ));
-            }
-            _ => {}
-        }
-        let what = || format!("{} can't be bound", device.path);
-        let placeholder =
-            kernel.resolve(parent, &name, Follow::AllButLast).context(ErrorCode::Device, what)?;
-        let status = kernel.status(placeholder.as_fd()).context(ErrorCode::Device, what)?;
-        if matches!(status.kind, FileKind::Symlink | FileKind::Directory) {
-            return Err(Error::new(ErrorCode::Device, format!("{} is in the way of a device", device.path)));
-        }
-        kernel.attach(mount.as_fd(), placeholder.as_fd()).context(ErrorCode::Device, what)?;
-        self.remember_null(device, mount);
-        Ok(Done::by(strategy))
-    }
-
-    pub(super) fn symlink(
-        &mut self,
-        target: &PathBytes,
-        path: &PathBytes,
-        replace: bool,
-        only_if_host_has: Option<&PathBytes>,
-    ) -> Result<Done> {
-        if let Some(file) = only_if_host_has
-            && !self.ground.surroundings.host_has(file)
-        {
-            return Ok(Done::missing());
-        }
-        let kernel = self.kernel;
-        let (parent, name) = self.parent_of(path)?;
-        let what = || format!("the link {path} can't be made");
-        match kernel.make_symlink(target, parent, &name) {
-            Err(call) if call.is(Errno::EEXIST) && replace => {
-                let existing =
-                    kernel.resolve(parent, &name, Follow::AllButLast).context(ErrorCode::Mount, what)?;
-                let status = kernel.status(existing.as_fd()).context(ErrorCode::Mount, what)?;
-                if status.kind == FileKind::Symlink
-                    && kernel.read_link(existing.as_fd()).context(ErrorCode::Mount, what)? == *target
-                {
-                    return Ok(Done::by("existing"));
-                }
-                kernel
-                    .remove_file(parent, &name)
-                    .and_then(|()| kernel.make_symlink(target, parent, &name))
-                    .context(ErrorCode::Mount, what)?;
-                Ok(Done::by("replaced"))
-            }
-            Err(call) if call.is(Errno::EEXIST) => Ok(Done::by("existing")),
-            other => other.context(ErrorCode::Mount, what).map(|()| Done::default()),
-        }
-    }
 }
 
 /// A file is mounted on a file and a directory on a directory; `move_mount` itself would only say `EINVAL`.
@@ -481,55 +415,4 @@ fn check_types(path: &PathBytes, directory: bool, status: &FileStatus) -> Result
     };
     let call = SysError { syscall: "move_mount", errno, arguments: format!("{path:?}") };
     Err(Error::from_call(ErrorCode::Mount, what, &call))
-}
-
-/// Opens a node and checks that it is the device that was wanted.
-fn open_node(
-    kernel: &dyn Kernel,
-    parent: std::os::fd::BorrowedFd<'_>,
-    name: &PathBytes,
-    device: &Device,
-) -> Result<OwnedFd> {
-    let what = || format!("{} can't be checked", device.path);
-    let node = kernel.resolve(parent, name, Follow::AllButLast).context(ErrorCode::Device, what)?;
-    check_device(device, &kernel.status(node.as_fd()).context(ErrorCode::Device, what)?)?;
-    Ok(node)
-}
-
-fn check_device(device: &Device, status: &FileStatus) -> Result<()> {
-    let same = match device.kind {
-        DeviceType::Character => {
-            status.kind == FileKind::CharacterDevice && status.rdev == (device.major, device.minor)
-        }
-        DeviceType::Block => {
-            status.kind == FileKind::BlockDevice && status.rdev == (device.major, device.minor)
-        }
-        DeviceType::Fifo => status.kind == FileKind::Fifo,
-    };
-    if same {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorCode::Device,
-        format!("{} exists and is another thing than the device that was asked for", device.path),
-    ))
-}
-
-/// A copy of the host's node of the same name, where no node can be made.
-fn copy_host_node(kernel: &dyn Kernel, device: &Device, denied: &SysError) -> Result<OwnedFd> {
-    let what = || format!("{} can't be made, and the host's can't be bound", device.path);
-    let path = device.path.normalized();
-    if !path.starts_with(&"/dev".into()) {
-        return Err(Error::from_call(ErrorCode::Device, format!("{} can't be made", device.path), denied));
-    }
-    let node = kernel.open_host(&path, false, false).context(ErrorCode::Device, what)?;
-    check_device(device, &kernel.status(node.as_fd()).context(ErrorCode::Device, what)?)?;
-    let mount = kernel.clone_mount(node.as_fd(), false).context(ErrorCode::Device, what)?;
-    let change = AttributeChange {
-        set: attr::NOSUID | attr::NOEXEC,
-        propagation: Some(Propagation::RPRIVATE),
-        ..AttributeChange::default()
-    };
-    kernel.set_attributes(mount.as_fd(), change).context(ErrorCode::Device, what)?;
-    Ok(mount)
 }

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 use super::{Done, Execution, Expectation, existing};
 use crate::error::{CallContext, Error, ErrorCode, Result};
-use crate::kernel::{AttributeChange, FileKind, Kernel};
+use crate::kernel::{AttributeChange, FileKind, FileStatus, Kernel};
 use crate::options::{Propagation, attr};
 use crate::path::PathBytes;
 use crate::plan::Action;
@@ -68,7 +68,7 @@ impl Execution<'_> {
         Ok(Done::default())
     }
 
-    fn expect_readonly(&mut self, mount: &OwnedFd, step: u32) -> Result<()> {
+    pub(super) fn expect_readonly(&mut self, mount: &OwnedFd, step: u32) -> Result<()> {
         let id = self
             .kernel
             .mount_id(mount.as_fd())
@@ -97,15 +97,39 @@ impl Execution<'_> {
         let Some((file, status)) = existing(self.kernel, root.as_fd(), &mask.path)? else {
             return match mask.missing {
                 MissingMask::Skip => Ok(Done::missing()),
-                MissingMask::Error => {
+                // A stub is made before; what has removed it since may make it again.
+                MissingMask::Error | MissingMask::Stub => {
                     let mut error =
                         Error::new(ErrorCode::Mount, format!("{}: nothing is there to mask", mask.path));
                     error.errno = Some(libc::ENOENT);
                     Err(error)
                 }
+                MissingMask::DenyCreate | MissingMask::ReadonlyParent => self.deny(mask, step),
             };
         };
-        let what = || format!("{} can't be masked", mask.path);
+        if !self.stubs.contains(&mask.path.normalized()) {
+            return self.cover(&mask.path, &file, &status, step);
+        }
+        self.hold_in_place(&mask.path)?;
+        // The directory it is in is another mount now.
+        let Some((file, status)) = existing(self.kernel, root.as_fd(), &mask.path)? else {
+            return Err(Error::new(
+                ErrorCode::Race,
+                format!("{} was removed while it was masked", mask.path),
+            ));
+        };
+        self.cover(&mask.path, &file, &status, step)
+    }
+
+    /// Mounts what hides a file or directory on it.
+    pub(super) fn cover(
+        &mut self,
+        path: &PathBytes,
+        file: &OwnedFd,
+        status: &FileStatus,
+        step: u32,
+    ) -> Result<Done> {
+        let what = || format!("{path} can't be masked");
         let directory = status.kind == FileKind::Directory;
         let cover = if directory { self.empty_directory()? } else { self.null_device()? };
         self.kernel.attach(cover.as_fd(), file.as_fd()).context(ErrorCode::Mount, what)?;

@@ -14,13 +14,20 @@ use crate::plan::Plan;
 use crate::protocol::ExecutedStep;
 use crate::resolve::Missing;
 use crate::spec::{
-    BindSource, Hook, HookPoint, Mask, MissingMask, Mount, MountKind, ReadonlyRoot, Root, RootfsSpec,
+    BindSource, Directory, Hook, HookPoint, Mask, MissingMask, Mount, MountKind, ReadonlyRoot, Root,
+    RootfsSpec,
 };
 
 struct Alone<'a>(&'a Recording);
 
 impl Surroundings for Alone<'_> {
     fn make(&mut self, _: BorrowedFd<'_>, _: &PathBytes, _: Missing) -> Result<bool> {
+        Err(Error::new(ErrorCode::Unsupported, "nobody is there"))
+    }
+    fn make_symlink(&mut self, _: &PathBytes, _: BorrowedFd<'_>, _: &PathBytes) -> Result<bool> {
+        Err(Error::new(ErrorCode::Unsupported, "nobody is there"))
+    }
+    fn change(&mut self, _: BorrowedFd<'_>, _: &Directory) -> Result<()> {
         Err(Error::new(ErrorCode::Unsupported, "nobody is there"))
     }
     fn open_directory(&mut self, _: BorrowedFd<'_>) -> Result<OwnedFd> {

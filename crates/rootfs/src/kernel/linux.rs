@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pathrs::error::ErrorKind;
 use pathrs::flags::ResolverFlags;
-use pathrs::procfs::{ProcfsBase, ProcfsHandle};
+use pathrs::procfs::{ProcfsBase, ProcfsHandle, ProcfsHandleBuilder};
 use pathrs::{Root, RootRef};
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
@@ -26,6 +26,8 @@ use crate::path::PathBytes;
 #[derive(Default)]
 pub struct Linux {
     procfs: OnceCell<ProcfsHandle>,
+    /// A handle that has /proc/sys too, which is only made for writing there.
+    sysctls: OnceCell<ProcfsHandle>,
     unique_ids: Cell<Option<bool>>,
     /// Whether `open_tree_attr` is known to be missing.
     no_open_tree_attr: Cell<bool>,
@@ -138,6 +140,7 @@ impl Linux {
     /// Forgets the procfs handle: nothing of the host's may be held when a command runs.
     pub fn drop_procfs(&mut self) {
         self.procfs.take();
+        self.sysctls.take();
     }
 
     /// Gets ready what [`Kernel::mount_states`] needs after the root has been entered.
@@ -483,6 +486,58 @@ impl Kernel for Linux {
         .map_err(failed("fchownat", || format!("{}, {name:?}, {uid}, {gid}", number(parent))))
     }
 
+    fn make_file(
+        &self,
+        parent: BorrowedFd<'_>,
+        name: &PathBytes,
+        content: &[u8],
+        mode: u32,
+        (uid, gid): (u32, u32),
+    ) -> SysResult<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(parent, name.as_path(), flags, Mode::from_bits_retain(0o600))
+            .map_err(failed("openat", || format!("{}, {name:?}, {flags:?}, 0600", number(parent))))?;
+        let mut rest = content;
+        while !rest.is_empty() {
+            match rustix::io::write(&file, rest) {
+                Ok(count) => rest = &rest[count..],
+                Err(Errno::INTR) => {}
+                Err(errno) => {
+                    return Err(failed("write", || format!("{name:?}, {} bytes", rest.len()))(errno));
+                }
+            }
+        }
+        if (uid, gid) != (0, 0) {
+            self.set_owner(file.as_fd(), Some(uid), Some(gid))?;
+        }
+        // Last: a new owner takes the set-user-id bit away.
+        rustix::fs::fchmod(&file, Mode::from_bits_retain(mode))
+            .map_err(failed("fchmod", || format!("{name:?}, {mode:#o}")))
+    }
+
+    fn set_owner(&self, file: BorrowedFd<'_>, uid: Option<u32>, gid: Option<u32>) -> SysResult<()> {
+        rustix::fs::chownat(
+            file,
+            c"",
+            uid.map(rustix::fs::Uid::from_raw),
+            gid.map(rustix::fs::Gid::from_raw),
+            AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW,
+        )
+        .map_err(failed("fchownat", || format!("{}, {uid:?}, {gid:?}", number(file))))
+    }
+
+    fn set_directory_mode(&self, directory: BorrowedFd<'_>, mode: u32) -> SysResult<()> {
+        // fchmod refuses O_PATH descriptors, and fchmodat2, which doesn't, needs Linux 6.6. "." is no link.
+        rustix::fs::chmodat(directory, c".", Mode::from_bits_retain(mode), AtFlags::empty())
+            .map_err(failed("fchmodat", || format!("{}, \".\", {mode:#o}", number(directory))))
+    }
+
+    fn is_readonly(&self, file: BorrowedFd<'_>) -> SysResult<bool> {
+        rustix::fs::fstatvfs(file)
+            .map(|stat| stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+            .map_err(failed("fstatfs", || number(file)))
+    }
+
     fn make_symlink(&self, target: &PathBytes, parent: BorrowedFd<'_>, name: &PathBytes) -> SysResult<()> {
         rustix::fs::symlinkat(target.as_path(), parent, name.as_path())
             .map_err(failed("symlinkat", || format!("{target:?}, {}, {name:?}", number(parent))))
@@ -595,6 +650,39 @@ impl Kernel for Linux {
 
     fn set_hostname(&self, name: &str) -> SysResult<()> {
         rustix::system::sethostname(name.as_bytes()).map_err(failed("sethostname", || format!("\"{name}\"")))
+    }
+
+    fn set_domainname(&self, name: &str) -> SysResult<()> {
+        rustix::system::setdomainname(name.as_bytes())
+            .map_err(failed("setdomainname", || format!("\"{name}\"")))
+    }
+
+    fn prepare_sysctl(&self) -> SysResult<()> {
+        // The handle for processes hides all but those. Which values are behind a name is decided by the namespaces of
+        // the process that opens it.
+        if self.sysctls.get().is_none() {
+            let handle = ProcfsHandleBuilder::new()
+                .unmasked()
+                .build()
+                .map_err(|error| from_pathrs(&error, &"/proc".into()))?;
+            let _ = self.sysctls.set(handle);
+        }
+        Ok(())
+    }
+
+    fn write_sysctl(&self, path: &str, value: &str) -> SysResult<()> {
+        self.prepare_sysctl()?;
+        let Some(handle) = self.sysctls.get() else {
+            return Err(SysError { syscall: "open", errno: libc::ENOENT, arguments: path.to_owned() });
+        };
+        let flags = pathrs::flags::OpenFlags::O_WRONLY | pathrs::flags::OpenFlags::O_CLOEXEC;
+        let file = handle
+            .open(ProcfsBase::ProcRoot, format!("sys/{path}"), flags)
+            .map_err(|error| from_pathrs(&error, &PathBytes::from(format!("/proc/sys/{path}"))))?;
+        // One call: the kernel takes the first write as the whole value.
+        rustix::io::write(&file, value.as_bytes())
+            .map(drop)
+            .map_err(failed("write", || format!("\"/proc/sys/{path}\", {value:?}")))
     }
 
     fn pause(&self, milliseconds: u64) {

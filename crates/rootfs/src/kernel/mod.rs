@@ -160,6 +160,21 @@ pub trait Kernel {
     -> SysResult<()>;
     /// Changes the owner of a node that has just been made.
     fn change_owner(&self, parent: BorrowedFd<'_>, name: &PathBytes, uid: u32, gid: u32) -> SysResult<()>;
+    /// Makes a file with this content, mode and owner, all exact. An existing name is `EEXIST`.
+    fn make_file(
+        &self,
+        parent: BorrowedFd<'_>,
+        name: &PathBytes,
+        content: &[u8],
+        mode: u32,
+        owner: (u32, u32),
+    ) -> SysResult<()>;
+    /// Changes the owner, the group, or both, of what is open.
+    fn set_owner(&self, file: BorrowedFd<'_>, uid: Option<u32>, gid: Option<u32>) -> SysResult<()>;
+    /// Changes the permission bits of a directory.
+    fn set_directory_mode(&self, directory: BorrowedFd<'_>, mode: u32) -> SysResult<()>;
+    /// Whether the mount, or its filesystem, is read-only; `fstatfs(2)`.
+    fn is_readonly(&self, file: BorrowedFd<'_>) -> SysResult<bool>;
     /// Makes a symbolic link.
     fn make_symlink(&self, target: &PathBytes, parent: BorrowedFd<'_>, name: &PathBytes) -> SysResult<()>;
     /// Removes a name that is no directory.
@@ -183,6 +198,12 @@ pub trait Kernel {
     fn own_cgroups(&self) -> SysResult<Vec<(String, PathBytes)>>;
     /// Sets the host name of this uts namespace.
     fn set_hostname(&self, name: &str) -> SysResult<()>;
+    /// Sets the NIS domain name of this uts namespace.
+    fn set_domainname(&self, name: &str) -> SysResult<()>;
+    /// Gets ready what [`Kernel::write_sysctl`] needs after the root has been entered.
+    fn prepare_sysctl(&self) -> SysResult<()>;
+    /// Writes a file below /proc/sys, in this process's namespaces; `proc_sys(5)`.
+    fn write_sysctl(&self, path: &str, value: &str) -> SysResult<()>;
     /// Waits this many milliseconds: for the few things that may be tried again.
     fn pause(&self, milliseconds: u64);
 }

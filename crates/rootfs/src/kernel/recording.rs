@@ -308,8 +308,40 @@ impl Kernel for Recording {
         self.record("fchownat", format!("chown {} {uid}:{gid}", self.place(parent).join(name)))
     }
 
+    fn make_file(
+        &self,
+        parent: BorrowedFd<'_>,
+        name: &PathBytes,
+        content: &[u8],
+        mode: u32,
+        (uid, gid): (u32, u32),
+    ) -> SysResult<()> {
+        let path = self.place(parent).join(name);
+        self.record("openat", format!("file {path} {mode:o} {uid}:{gid} {} bytes", content.len()))?;
+        self.tree.borrow_mut().insert(path, Node::File);
+        Ok(())
+    }
+
+    fn set_owner(&self, file: BorrowedFd<'_>, uid: Option<u32>, gid: Option<u32>) -> SysResult<()> {
+        self.record("fchownat", format!("owner {} {uid:?}:{gid:?}", self.name(file)))
+    }
+
+    fn set_directory_mode(&self, directory: BorrowedFd<'_>, mode: u32) -> SysResult<()> {
+        self.record("fchmodat", format!("mode {} {mode:o}", self.name(directory)))
+    }
+
+    fn is_readonly(&self, file: BorrowedFd<'_>) -> SysResult<bool> {
+        let attributes = self.attributes.borrow();
+        Ok(attributes.get(&file.as_raw_fd()).is_some_and(|bits| bits & crate::options::attr::RDONLY != 0))
+    }
+
     fn make_symlink(&self, target: &PathBytes, parent: BorrowedFd<'_>, name: &PathBytes) -> SysResult<()> {
-        self.record("symlinkat", format!("symlink {} -> {target}", self.place(parent).join(name)))
+        let path = self.place(parent).join(name);
+        if self.tree.borrow().contains_key(&path) {
+            let arguments = path.to_string();
+            return Err(SysError { syscall: "symlinkat", errno: libc::EEXIST, arguments });
+        }
+        self.record("symlinkat", format!("symlink {path} -> {target}"))
     }
 
     fn remove_file(&self, parent: BorrowedFd<'_>, name: &PathBytes) -> SysResult<()> {
@@ -347,6 +379,18 @@ impl Kernel for Recording {
 
     fn set_hostname(&self, name: &str) -> SysResult<()> {
         self.record("sethostname", format!("hostname {name}"))
+    }
+
+    fn set_domainname(&self, name: &str) -> SysResult<()> {
+        self.record("setdomainname", format!("domainname {name}"))
+    }
+
+    fn prepare_sysctl(&self) -> SysResult<()> {
+        self.record("openat", "prepare sysctl".into())
+    }
+
+    fn write_sysctl(&self, path: &str, value: &str) -> SysResult<()> {
+        self.record("write", format!("sysctl {path} = {value}"))
     }
 
     fn pause(&self, _milliseconds: u64) {}

@@ -5,8 +5,6 @@ use crate::spec::RootfsSpec;
 
 pub(super) fn check(rootfs: &RootfsSpec) -> Result<()> {
     for (wanted, name, pointer) in [
-        (rootfs.domainname.is_some(), "domainname", "/domainname"),
-        (!rootfs.sysctl.is_empty(), "linux.sysctl", "/linux/sysctl"),
         (rootfs.mount_label.is_some(), "linux.mountLabel", "/linux/mountLabel"),
     ] {
         if wanted {

@@ -1,0 +1,230 @@
+//! Device nodes, and the links of /dev.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+
+use super::sources::node_kind;
+use super::{Done, Execution};
+use crate::defaults;
+use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
+use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow, Kernel, NodeKind};
+use crate::options::{Propagation, attr};
+use crate::path::PathBytes;
+use crate::resolve::{self, Missing};
+use crate::spec::{Device, DeviceType};
+
+impl Execution<'_> {
+    pub(super) fn device(&mut self, device: &Device, step: u32) -> Result<Done> {
+        if let Some(opened) = self.sources.take(step) {
+            return self.bind_device(device, opened.mount, "bind-private-node");
+        }
+        let kernel = self.kernel;
+        // In a user namespace no device can be made. What is made on the host for the bind is a mountpoint.
+        if device.kind != DeviceType::Fifo
+            && self.setting.user.is_some()
+            && !self.parent_is_ours(&device.path, ErrorCode::Device)?
+        {
+            if self.same_device_exists(device)? {
+                return Ok(Done::by("existing"));
+            }
+            let denied =
+                SysError { syscall: "mknodat", errno: libc::EPERM, arguments: device.path.to_string() };
+            let mount = copy_host_node(kernel, device, &denied)?;
+            return self.bind_device(device, mount, "bind-host-node");
+        }
+        let (parent, name) = self.parent_of(&device.path, ErrorCode::Device)?;
+        let parent = parent.as_fd();
+        let made = kernel.make_node(parent, &name, node_kind(device), device.mode);
+        match made {
+            Ok(()) => {
+                if (device.uid, device.gid) != (0, 0) {
+                    kernel
+                        .change_owner(parent, &name, device.uid, device.gid)
+                        .context(ErrorCode::Device, || {
+                            format!("{} can't be given to its owner", device.path)
+                        })?;
+                }
+                let node = open_node(kernel, parent, &name, device)?;
+                self.remember_null(device, node);
+                Ok(Done::by("mknod"))
+            }
+            Err(call) if call.is(Errno::EEXIST) => {
+                let node = open_node(kernel, parent, &name, device)?;
+                self.remember_null(device, node);
+                Ok(Done::by("existing"))
+            }
+            Err(call) if call.is(Errno::EPERM) && device.kind != DeviceType::Fifo => {
+                let mount = copy_host_node(kernel, device, &call)?;
+                self.bind_device(device, mount, "bind-host-node")
+            }
+            Err(call) => {
+                Err(Error::from_call(ErrorCode::Device, format!("{} can't be made", device.path), &call))
+            }
+        }
+    }
+
+    /// Whether the name is this very device already; a link is another thing.
+    fn same_device_exists(&self, device: &Device) -> Result<bool> {
+        let root = self.root()?;
+        match resolve::resolve(self.kernel, root.as_fd(), &device.path, Follow::AllButLast) {
+            Ok(node) => {
+                let status = self
+                    .kernel
+                    .status(node.as_fd())
+                    .context(ErrorCode::Device, || format!("{} can't be checked", device.path))?;
+                Ok(check_device(device, &status).is_ok())
+            }
+            Err(call) if call.is(Errno::ENOENT) => Ok(false),
+            Err(call) => Err(resolve::resolution_error(&device.path, &call)),
+        }
+    }
+
+    fn remember_null(&mut self, device: &Device, node: OwnedFd) {
+        if (device.kind, device.major, device.minor) == (DeviceType::Character, 1, 3) && self.null.is_none() {
+            self.null = Some(node);
+            self.null_is_attached = true;
+        }
+    }
+
+    /// Binds a node on a placeholder that nobody can open should the bind go away.
+    fn bind_device(&mut self, device: &Device, mount: OwnedFd, strategy: &'static str) -> Result<Done> {
+        let kernel = self.kernel;
+        let what = || format!("{} can't be bound", device.path);
+        let placeholder = if self.parent_is_ours(&device.path, ErrorCode::Device)? {
+            let (parent, name) = self.parent_of(&device.path, ErrorCode::Device)?;
+            match kernel.make_node(parent.as_fd(), &name, NodeKind::Regular, 0) {
+                Err(call) if !call.is(Errno::EEXIST) => {
+                    return Err(Error::from_call(
+                        ErrorCode::Device,
+                        format!("{} can't be made", device.path),
+                        &call,
+                    ));
+                }
+                _ => {}
+            }
+            kernel.resolve(parent.as_fd(), &name, Follow::AllButLast).context(ErrorCode::Device, what)?
+        } else {
+            let root = self.root()?;
+            match resolve::resolve(kernel, root.as_fd(), &device.path, Follow::AllButLast) {
+                Err(call) if call.is(Errno::ENOENT) => {
+                    self.parent = None;
+                    self.destination(&device.path, Missing::Placeholder)?.fd
+                }
+                other => other.map_err(|call| resolve::resolution_error(&device.path, &call))?,
+            }
+        };
+        let status = kernel.status(placeholder.as_fd()).context(ErrorCode::Device, what)?;
+        if matches!(status.kind, FileKind::Symlink | FileKind::Directory) {
+            let mut error =
+                Error::new(ErrorCode::Device, format!("{} is in the way of a device", device.path));
+            error.errno = Some(libc::EEXIST);
+            return Err(error);
+        }
+        kernel.attach(mount.as_fd(), placeholder.as_fd()).context(ErrorCode::Device, what)?;
+        self.remember_null(device, mount);
+        Ok(Done::by(strategy))
+    }
+
+    pub(super) fn symlink(
+        &mut self,
+        target: &PathBytes,
+        path: &PathBytes,
+        replace: bool,
+        only_if_host_has: Option<&PathBytes>,
+    ) -> Result<Done> {
+        if let Some(file) = only_if_host_has
+            && !self.ground.surroundings.host_has(file)
+        {
+            return Ok(Done::missing());
+        }
+        let kernel = self.kernel;
+        let (parent, name) = self.parent_of(path, ErrorCode::Device)?;
+        let parent = parent.as_fd();
+        let what = || format!("the link {path} can't be made");
+        match kernel.make_symlink(target, parent, &name) {
+            Err(call) if call.is(Errno::EEXIST) && replace => {
+                let existing =
+                    kernel.resolve(parent, &name, Follow::AllButLast).context(ErrorCode::Mount, what)?;
+                let status = kernel.status(existing.as_fd()).context(ErrorCode::Mount, what)?;
+                if status.kind == FileKind::Symlink
+                    && kernel.read_link(existing.as_fd()).context(ErrorCode::Mount, what)? == *target
+                {
+                    return Ok(Done::by("existing"));
+                }
+                kernel
+                    .remove_file(parent, &name)
+                    .and_then(|()| kernel.make_symlink(target, parent, &name))
+                    .context(ErrorCode::Mount, what)?;
+                Ok(Done::by("replaced"))
+            }
+            Err(call) if call.is(Errno::EEXIST) => Ok(Done::by("existing")),
+            other => other.context(ErrorCode::Mount, what).map(|()| Done::default()),
+        }
+    }
+}
+
+/// Opens a node and checks that it is the device that was wanted.
+fn open_node(
+    kernel: &dyn Kernel,
+    parent: std::os::fd::BorrowedFd<'_>,
+    name: &PathBytes,
+    device: &Device,
+) -> Result<OwnedFd> {
+    let what = || format!("{} can't be checked", device.path);
+    let node = kernel.resolve(parent, name, Follow::AllButLast).context(ErrorCode::Device, what)?;
+    check_device(device, &kernel.status(node.as_fd()).context(ErrorCode::Device, what)?)?;
+    Ok(node)
+}
+
+fn check_device(device: &Device, status: &FileStatus) -> Result<()> {
+    let same = match device.kind {
+        DeviceType::Character => {
+            status.kind == FileKind::CharacterDevice && status.rdev == (device.major, device.minor)
+        }
+        DeviceType::Block => {
+            status.kind == FileKind::BlockDevice && status.rdev == (device.major, device.minor)
+        }
+        DeviceType::Fifo => status.kind == FileKind::Fifo,
+    };
+    if same {
+        return Ok(());
+    }
+    let mut error = Error::new(
+        ErrorCode::Device,
+        format!("{} exists and is another thing than the device that was asked for", device.path),
+    );
+    error.errno = Some(libc::EEXIST);
+    Err(error)
+}
+
+/// A copy of the host's node of the same name, where no node can be made.
+fn copy_host_node(kernel: &dyn Kernel, device: &Device, denied: &SysError) -> Result<OwnedFd> {
+    let what = || format!("{} can't be made, and the host's can't be bound", device.path);
+    let same = |path: &PathBytes, follow: bool| {
+        let node = kernel.open_host(path, false, follow)?;
+        let same = check_device(device, &kernel.status(node.as_fd())?).is_ok();
+        Ok::<_, SysError>(same.then_some(node))
+    };
+    // Under its own name, that of a usual device, or that which udev gives every device.
+    let own = Some(device.path.normalized()).filter(|path| path.starts_with(&"/dev".into()));
+    let usual = defaults::devices()
+        .into_iter()
+        .find(|usual| (usual.kind, usual.major, usual.minor) == (device.kind, device.major, device.minor));
+    let kind = if device.kind == DeviceType::Block { "block" } else { "char" };
+    let numbered = PathBytes::from(format!("/dev/{kind}/{}:{}", device.major, device.minor));
+    let names = own.into_iter().chain(usual.map(|usual| usual.path)).map(|path| (path, false));
+    let mut names = names.chain([(numbered, true)]);
+    let Some(node) = names.find_map(|(path, follow)| same(&path, follow).ok().flatten()) else {
+        return Err(Error::from_call(ErrorCode::Device, what(), denied)
+            .with_hint("the host has no such device in /dev that could be bound in its place"));
+    };
+    let mount = kernel.clone_mount(node.as_fd(), false).context(ErrorCode::Device, what)?;
+    let change = AttributeChange {
+        set: attr::NOSUID | attr::NOEXEC,
+        propagation: Some(Propagation::RPRIVATE),
+        ..AttributeChange::default()
+    };
+    kernel.set_attributes(mount.as_fd(), change).context(ErrorCode::Device, what)?;
+    Ok(mount)
+}
