@@ -202,8 +202,17 @@ export interface PreparedRootfs extends AsyncDisposable {
   close(): Promise<void>
 }
 
+/** An OCI runtime-spec configuration, as `config.json` has it; runtime-spec config.md. */
+export type OciSpec = Record<string, unknown>
+
 /** What takes a root filesystem's description further. */
 export interface Rootfs {
+  /**
+   * The OCI config that says the same: reading it gives the same root filesystem. What OCI has no words for is
+   * `ERR_ROOTFS_UNSUPPORTED` and named. Where the user namespace depends on the caller, it is that of this process.
+   * `process` is that of the config it came from; what was ignored is not there.
+   */
+  toSpec(): OciSpec
   /** The ordered, typed steps that `prepare` would take. Reads nothing but the builder. */
   plan(): Plan
   /** Makes the root filesystem, and a first process in it that waits for commands. */
@@ -215,8 +224,12 @@ export interface Rootfs {
     options: RunOptions & PrepareOptions & { encoding: 'buffer' },
   ): Promise<RunResult<Buffer>>
   run(command: string, args?: readonly string[], options?: RunOptions & PrepareOptions): Promise<RunResult>
+  /** Runs the process of the OCI config, in which options replace what they name; only after `fromBundle` and `fromSpec`. */
+  run(options: RunOptions & PrepareOptions & { encoding: 'buffer' }): Promise<RunResult<Buffer>>
+  run(options?: RunOptions & PrepareOptions): Promise<RunResult>
   /** The same without waiting for its end. */
   spawn(command: string, args?: readonly string[], options?: SpawnOptions & PrepareOptions): ContainerProcess
+  spawn(options?: SpawnOptions & PrepareOptions): ContainerProcess
 }
 
 /** The ordered, typed steps that make a root filesystem, in stages that only go forward. */
@@ -405,6 +418,17 @@ export declare class Rootfs {
   sysctl(name: string, value: string): this
   /** An OCI hook: a program that runs at a point of the container's life. */
   hook(when: 'prestart' | 'createRuntime' | 'createContainer' | 'startContainer', hook: OciHook): this
+  /**
+   * An OCI bundle: its `config.json` gives root, mounts, devices, paths, namespaces, hooks and process. Every field is
+   * enforced, or refused with `ERR_ROOTFS_SPEC` or `ERR_ROOTFS_UNSUPPORTED` and its JSON pointer in the error's
+   * `pointer`; docs/oci.md has the table. Rejects with `ERR_ROOTFS_SOURCE` where the file can't be read.
+   */
+  static fromBundle(directory: PathLike, options?: SpecOptions): Promise<Rootfs>
+  /**
+   * The same from an OCI runtime-spec object; relative paths are taken from `bundle`, which is the working directory
+   * when it isn't given. Numbers that JavaScript's don't hold can be bigints.
+   */
+  static fromSpec(spec: OciSpec, options?: SpecOptions & { bundle?: PathLike }): Rootfs
 }
 
 /** Options of `bind`. */
@@ -663,6 +687,21 @@ export interface ReadonlyOptions {
 export interface ReadonlyRootOptions {
   /** Also covers the mounts that the root directory brought along. @default false */
   recursive?: boolean
+}
+
+/** How an OCI config is read; docs/oci.md. */
+export interface SpecOptions {
+  /**
+   * Fields that may be present but are not enforced: they are taken as absent, and listed as plan warnings. Names such
+   * as `'linux.seccomp'` or `'mounts[].uidMappings'`, or JSON pointers such as `'/mounts/3'`. Any other field that is
+   * not enforced is an error. @default []
+   */
+  ignore?: readonly string[]
+  /**
+   * Whether the config must have a `root`. With `false`, one without it gets an empty tmpfs, as `Rootfs.empty()`
+   * makes. @default true
+   */
+  expectRoot?: boolean
 }
 
 /** A step of a plan. */

@@ -202,8 +202,17 @@ export interface PreparedRootfs extends AsyncDisposable {
   close(): Promise<void>
 }
 
+/** An OCI runtime-spec configuration, as `config.json` has it; runtime-spec config.md. */
+export type OciSpec = Record<string, unknown>
+
 /** What takes a root filesystem's description further. */
 export interface Rootfs {
+  /**
+   * The OCI config that says the same: reading it gives the same root filesystem. What OCI has no words for is
+   * `ERR_ROOTFS_UNSUPPORTED` and named. Where the user namespace depends on the caller, it is that of this process.
+   * `process` is that of the config it came from; what was ignored is not there.
+   */
+  toSpec(): OciSpec
   /** The ordered, typed steps that `prepare` would take. Reads nothing but the builder. */
   plan(): Plan
   /** Makes the root filesystem, and a first process in it that waits for commands. */
@@ -215,8 +224,12 @@ export interface Rootfs {
     options: RunOptions & PrepareOptions & { encoding: 'buffer' },
   ): Promise<RunResult<Buffer>>
   run(command: string, args?: readonly string[], options?: RunOptions & PrepareOptions): Promise<RunResult>
+  /** Runs the process of the OCI config, in which options replace what they name; only after `fromBundle` and `fromSpec`. */
+  run(options: RunOptions & PrepareOptions & { encoding: 'buffer' }): Promise<RunResult<Buffer>>
+  run(options?: RunOptions & PrepareOptions): Promise<RunResult>
   /** The same without waiting for its end. */
   spawn(command: string, args?: readonly string[], options?: SpawnOptions & PrepareOptions): ContainerProcess
+  spawn(options?: SpawnOptions & PrepareOptions): ContainerProcess
 }
 
 /** The ordered, typed steps that make a root filesystem, in stages that only go forward. */

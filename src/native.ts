@@ -61,16 +61,22 @@ export interface Collect {
 }
 
 /** The builder methods that the addon has itself. */
-type Builder = Omit<PublicRootfs, 'plan' | 'prepare' | 'run' | 'spawn'>
+type Builder = Omit<PublicRootfs, 'plan' | 'prepare' | 'run' | 'spawn' | 'toSpec'>
 
 export interface NativeRootfs extends Builder {
   makePlan(): { steps: Step[]; warnings: Warning[]; text: string }
+  /** JSON. */
+  makeSpec(): string
 }
 
 export interface Native {
   Rootfs: {
     new (directory: PathLike): NativeRootfs
     empty(options?: object): NativeRootfs
+    /** `config` is the content of config.json. Makes a builder, though the class that extends this one says otherwise. */
+    fromBundle(directory: PathLike, options: object | undefined, config: Uint8Array): object
+    /** `config` is JSON. */
+    fromSpec(config: unknown, options?: object): NativeRootfs
   }
   initialize(makeError: (data: ErrorData) => Error, tell: (news: News) => void, supervisor: string): void
   /** With `aborted` the arguments are checked, and nothing is begun. */

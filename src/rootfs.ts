@@ -1,5 +1,14 @@
 // The builder, with what begins containers from it.
-import type { PathLike, PrepareOptions, RunOptions, RunResult, SpawnOptions } from '../index.js'
+import type {
+  OciSpec,
+  PathLike,
+  PrepareOptions,
+  RunOptions,
+  RunResult,
+  SpawnOptions,
+  SpecOptions,
+} from '../index.js'
+import { configText, readBundle } from './config.ts'
 import { callSite } from './errors.ts'
 import { native } from './native.ts'
 import { isAborted, launchOptions, prepareOptions, runOptions } from './options.ts'
@@ -11,13 +20,48 @@ import { finish } from './run.ts'
 /** A command that is a container's first process. */
 const FIRST = { kind: 'first' } as const
 
+/** What the addon made, as this class. */
+function own(made: object): Rootfs {
+  return Object.setPrototypeOf(made, Rootfs.prototype) as Rootfs
+}
+
+/** The arguments of `run` and `spawn`: a command with its arguments and options, or options alone. */
+function commandArguments<T>(
+  first: unknown,
+  args: readonly string[] | undefined,
+  options: T | undefined,
+): [unknown, readonly string[] | undefined, T | undefined] {
+  if (typeof first === 'object' && first !== null && !(first instanceof Uint8Array)) {
+    return [undefined, undefined, first as T]
+  }
+  return [first, args, options]
+}
+
 export class Rootfs extends native.Rootfs {
   constructor(directory: PathLike) {
     super(directory)
   }
 
   static override empty(options?: object): Rootfs {
-    return Object.setPrototypeOf(native.Rootfs.empty(options), Rootfs.prototype) as Rootfs
+    return own(native.Rootfs.empty(options))
+  }
+
+  static override async fromBundle(directory: PathLike, options?: SpecOptions): Promise<Rootfs> {
+    const locate = callSite(Rootfs.fromBundle)
+    try {
+      const { bundle, config } = await readBundle(directory)
+      return own(native.Rootfs.fromBundle(bundle, options, config))
+    } catch (error) {
+      throw locate(error as Error)
+    }
+  }
+
+  static override fromSpec(spec: OciSpec, options?: SpecOptions & { bundle?: PathLike }): Rootfs {
+    return own(native.Rootfs.fromSpec(configText(spec), options))
+  }
+
+  toSpec(): OciSpec {
+    return JSON.parse(this.makeSpec()) as OciSpec
   }
 
   plan(): Plan {
@@ -38,14 +82,17 @@ export class Rootfs extends native.Rootfs {
     options: RunOptions & PrepareOptions & { encoding: 'buffer' },
   ): Promise<RunResult<Buffer>>
   run(command: string, args?: readonly string[], options?: RunOptions & PrepareOptions): Promise<RunResult>
+  run(options: RunOptions & PrepareOptions & { encoding: 'buffer' }): Promise<RunResult<Buffer>>
+  run(options?: RunOptions & PrepareOptions): Promise<RunResult>
   run(
-    command: string,
-    args?: readonly string[],
-    options?: RunOptions & PrepareOptions,
+    first?: string | (RunOptions & PrepareOptions),
+    second?: readonly string[],
+    third?: RunOptions & PrepareOptions,
   ): Promise<RunResult<string | Buffer>> {
     const begin = performance.now()
     const locate = callSite(this.run)
     try {
+      const [command, args, options] = commandArguments(first, second, third)
       const { encoding, collect, spawn } = runOptions(options)
       const { control, preparation, native: rest } = launchOptions(spawn)
       const { onStep, native: toPrepare } = preparation
@@ -57,12 +104,15 @@ export class Rootfs extends native.Rootfs {
     }
   }
 
+  spawn(command: string, args?: readonly string[], options?: SpawnOptions & PrepareOptions): ContainerProcess
+  spawn(options?: SpawnOptions & PrepareOptions): ContainerProcess
   spawn(
-    command: string,
-    args?: readonly string[],
-    options?: SpawnOptions & PrepareOptions,
+    first?: string | (SpawnOptions & PrepareOptions),
+    second?: readonly string[],
+    third?: SpawnOptions & PrepareOptions,
   ): ContainerProcess {
     const locate = callSite(this.spawn)
+    const [command, args, options] = commandArguments(first, second, third)
     const { control, preparation, native: rest } = launchOptions(options)
     const launched = native.launch(
       this,

@@ -266,6 +266,19 @@ pub(crate) struct OciMount {
     pub options: Option<Vec<String>>,
 }
 
+/// How an OCI config is read; docs/oci.md.
+#[napi(object, object_to_js = false)]
+pub(crate) struct SpecOptions {
+    /// Fields that may be present but are not enforced: they are taken as absent, and listed as plan warnings. Names such
+    /// as `'linux.seccomp'` or `'mounts[].uidMappings'`, or JSON pointers such as `'/mounts/3'`. Any other field that is
+    /// not enforced is an error. @default []
+    #[napi(ts_type = "readonly string[]")]
+    pub ignore: Option<Vec<String>>,
+    /// Whether the config must have a `root`. With `false`, one without it gets an empty tmpfs, as `Rootfs.empty()`
+    /// makes. @default true
+    pub expect_root: Option<bool>,
+}
+
 /// A program that runs at a point of the container's life; runtime-spec config.md, POSIX-platform Hooks. It gets the
 /// container's state as JSON on standard input. When it fails, everything is undone and the error is `ERR_ROOTFS_HOOK`.
 #[napi(object, object_to_js = false)]

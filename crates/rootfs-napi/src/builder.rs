@@ -10,6 +10,7 @@ use napi_derive::napi;
 use rootfs::PathBytes;
 use rootfs::defaults;
 use rootfs::plan::Plan;
+use rootfs::process::ProcessSpec;
 use rootfs::protocol;
 use rootfs::spec::{BindSource, Mask, MissingMask, ReadonlyRoot, Root, RootfsSpec};
 
@@ -28,6 +29,8 @@ use crate::stdio;
 pub struct Rootfs {
     spec: RootfsSpec,
     sources: Vec<Arc<OwnedFd>>,
+    /// Of the OCI config that it was made from.
+    process: Option<Arc<ProcessSpec>>,
     /// Made when it is first needed after a change.
     plan: OnceCell<EncodedPlan>,
 }
@@ -61,12 +64,22 @@ fn plan_of(spec: &RootfsSpec) -> Parsed<EncodedPlan> {
 
 impl Rootfs {
     fn describe(root: Root) -> Self {
-        Self { spec: RootfsSpec::new(root), sources: Vec::new(), plan: OnceCell::new() }
+        Self::from_config(RootfsSpec::new(root), None)
+    }
+
+    /// What an OCI config says.
+    pub(crate) fn from_config(spec: RootfsSpec, process: Option<Arc<ProcessSpec>>) -> Self {
+        Self { spec, sources: Vec::new(), process, plan: OnceCell::new() }
     }
 
     /// What the builder says now.
     pub(crate) fn spec(&self) -> &RootfsSpec {
         &self.spec
+    }
+
+    /// The process of the OCI config that it was made from.
+    pub(crate) fn process(&self) -> Option<&Arc<ProcessSpec>> {
+        self.process.as_ref()
     }
 
     /// Descriptors of bind sources.

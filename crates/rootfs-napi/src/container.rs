@@ -64,7 +64,7 @@ fn preparation(options: JsArg) -> Parsed<Preparation> {
 }
 
 /// The mapping of the user namespace; `None` for none.
-fn mapping(namespaces: &Namespaces, privileged: bool) -> Option<IdMap> {
+pub(crate) fn mapping(namespaces: &Namespaces, privileged: bool) -> Option<IdMap> {
     match &namespaces.user {
         UserNamespace::None => None,
         UserNamespace::UnlessPrivileged if privileged => None,
@@ -269,7 +269,7 @@ pub(crate) fn launch(
     aborted: bool,
 ) -> Result<Launched> {
     let environment = Environment::of(env)?;
-    command::parse(&command, &args, process)
+    command::parse(&command, &args, process, rootfs.process().map(AsRef::as_ref))
         .and_then(|command| {
             let (preparation, wanted) = (preparation(options)?, wanted(collect)?);
             begin(environment.id, rootfs, Some(command), &preparation, wanted, aborted)
@@ -307,7 +307,7 @@ pub(crate) fn spawn(
     collect: JsArg,
     aborted: bool,
 ) -> Result<Launched> {
-    command::parse(&command, &args, process)
+    command::parse(&command, &args, process, None)
         .and_then(|command| match (wanted(collect)?, aborted) {
             (wanted, true) => Launched::nothing(&command.streams, wanted),
             (wanted, false) => spawn_in(id(container), &command.process, &command.streams, wanted),

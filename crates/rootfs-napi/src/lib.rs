@@ -3,6 +3,7 @@
 //!
 //! * [`argument`]: JavaScript values as plain Rust data, and the checks that name what is wrong with one.
 //! * [`builder`]: the class `Rootfs`, with [`options`] for the options of its methods and [`api`] for their types.
+//! * [`config`]: builders from OCI configs, and back.
 //! * [`command`]: the options of a process, and [`stdio`] its streams.
 //! * [`container`]: what JavaScript calls to begin, use and end containers.
 //! * [`client`]: the one thread that speaks with the supervisor and with every container, and [`identity`] who it is.
@@ -17,6 +18,7 @@ mod argument;
 mod builder;
 mod client;
 mod command;
+mod config;
 mod container;
 mod content;
 mod environment;
