@@ -281,6 +281,15 @@ testHere('hooks are told the bundle and its annotations', async (t) => {
   }
 })
 
+testHere('domain name and sysctls of a config are those of the container', async (t) => {
+  const { directory } = await makeBundle((config) => {
+    shell('cat /proc/sys/kernel/domainname /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/msgmax')(config)
+    config.domainname = 'example.org'
+    config.linux.sysctl = { 'net.ipv4.ip_forward': '1', 'kernel.msgmax': '4321' }
+  })
+  t.is((await (await Rootfs.fromBundle(directory)).run()).stdout, 'example.org\n1\n4321\n')
+})
+
 testHere('devices of a config are made unless a bind covers /dev', async (t) => {
   const { directory, config } = await makeBundle((config) => {
     shell('ls -l /dev')(config)

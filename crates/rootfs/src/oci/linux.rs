@@ -11,6 +11,7 @@ use crate::spec::{
     Content, Device, DeviceType, IdMap, IdMapping, MAX_ID, Mask, MissingMask, MountKind, Namespace,
     Namespaces, RootfsSpec, UserNamespace, validate_mappings,
 };
+use crate::sysctl;
 
 /// The largest numbers that a `dev_t` of the kernel holds.
 const MAX_MAJOR: u32 = 0xfff;
@@ -43,8 +44,11 @@ pub(super) fn read(top: &Object<'_>, rootfs: &mut RootfsSpec) -> Result<()> {
     let masks = paths("maskedPaths")?.unwrap_or_default();
     rootfs.masks.extend(masks.into_iter().map(|path| Mask { path, missing: MissingMask::Skip }));
     rootfs.readonly_paths = paths("readonlyPaths")?.unwrap_or_default();
-    if let Some(sysctl) = linux.get("sysctl") {
-        rootfs.sysctl = sysctl.strings()?;
+    if let Some(parameters) = linux.get("sysctl") {
+        rootfs.sysctl = parameters.strings(|node, name| {
+            let path = sysctl::path_of(name).map_err(|what| node.wrong(what))?;
+            sysctl::check(&path, &rootfs.namespaces).map_err(|what| node.wrong(what))
+        })?;
     }
     rootfs.mount_label =
         linux.read("mountLabel", Node::text)?.filter(|label| !label.is_empty()).map(str::to_owned);
@@ -57,8 +61,7 @@ fn bind_covers_dev(rootfs: &RootfsSpec) -> bool {
         Content::Mount(mount) => {
             matches!(mount.kind, MountKind::Bind { .. }) && mount.destination.normalized() == "/dev".into()
         }
-        #[allow(unreachable_patterns, reason = "other contents are no binds")]
-        _ => false,
+        Content::Directory(_) | Content::Symlink(_) => false,
     })
 }
 
@@ -216,8 +219,9 @@ pub(super) fn write(rootfs: &RootfsSpec) -> Result<Value> {
             linux.insert("uidMappings".into(), write_mappings(&map.uids));
             linux.insert("gidMappings".into(), write_mappings(&map.gids));
         }
-        #[allow(unreachable_patterns, reason = "so that another kind is refused here, and not overlooked")]
-        _ => return Err(cannot("namespaces.user", "which ids are mapped depends on the caller")),
+        UserNamespace::UnlessPrivileged | UserNamespace::Caller => {
+            return Err(cannot("namespaces.user", "which ids are mapped depends on the caller"));
+        }
     }
     for (kind, namespace) in others(&mut rootfs.namespaces.clone()) {
         match namespace {

@@ -85,10 +85,6 @@ pub(super) fn write(rootfs: &RootfsSpec, root: &PathBytes) -> Result<Vec<Value>>
     let mut list = Vec::new();
     for (index, content) in rootfs.content.iter().enumerate() {
         let what = format!("mounts[{index}]");
-        #[allow(
-            irrefutable_let_patterns,
-            reason = "another kind of content is refused here, and not overlooked"
-        )]
         let Content::Mount(mount) = content else {
             return Err(cannot(&what, "it has nothing but mounts to put into the tree"));
         };
@@ -143,10 +139,6 @@ fn write_mount(what: &str, mount: &Mount, root: &PathBytes) -> Result<Value> {
     };
     value.insert("destination".into(), path_text(what, &destination)?.into());
     let mut set = |key: &str, text: String| value.insert(key.to_owned(), text.into());
-    #[allow(
-        unreachable_patterns,
-        reason = "so that another kind of mount is refused here, and not overlooked"
-    )]
     match &mount.kind {
         MountKind::Bind { source, recursive, .. } => {
             let path = match source {
@@ -170,7 +162,7 @@ fn write_mount(what: &str, mount: &Mount, root: &PathBytes) -> Result<Value> {
             set("type", "cgroup".to_owned());
             set("source", "cgroup".to_owned());
         }
-        _ => return Err(cannot(what, "it has no such mount")),
+        MountKind::File { .. } => return Err(cannot(what, "it has no files with a content of their own")),
     }
     words.extend(mount.attributes.words().into_iter().map(str::to_owned));
     words.extend(mount.propagation.iter().map(|propagation| propagation.name().to_owned()));

@@ -65,7 +65,7 @@ pub(super) fn read_in(context: &Context<'_>, value: &Value, options: &ReadOption
     if let Some(hooks) = top.get("hooks") {
         read_hooks(&hooks.object()?, &mut rootfs)?;
     }
-    rootfs.annotations = top.read("annotations", Node::strings)?.unwrap_or_default();
+    rootfs.annotations = top.read("annotations", |node| node.strings(|_, _| Ok(())))?.unwrap_or_default();
     let process = top.read("process", process::read)?;
     rootfs.warnings = context.take_warnings();
     unbuilt::check(&rootfs)?;

@@ -74,8 +74,7 @@ fn mount_kinds(config: &Config) -> Vec<&MountKind> {
         .iter()
         .map(|content| match content {
             Content::Mount(mount) => &mount.kind,
-            #[allow(unreachable_patterns)]
-            _ => unreachable!(),
+            other => panic!("{other:?}"),
         })
         .collect()
 }
@@ -173,6 +172,7 @@ fn each_enforced_field_is_read() {
         "root": { "path": "rootfs", "readonly": true },
         "mounts": [{ "destination": "/x", "source": "tmpfs", "type": "tmpfs", "options": ["ro"] }],
         "hostname": "box",
+        "domainname": "example",
         "process": {
             "terminal": false, "cwd": "/", "env": [], "args": ["sh"], "noNewPrivileges": true, "oomScoreAdj": 100,
             "user": { "uid": 1, "gid": 2, "umask": 63, "additionalGids": [3] },
@@ -193,7 +193,7 @@ fn each_enforced_field_is_read() {
                 { "path": "/dev/x", "type": "c", "major": 1, "minor": 3, "fileMode": 438, "uid": 0, "gid": 0 },
             ],
             "rootfsPropagation": "private", "maskedPaths": ["/m"], "readonlyPaths": ["/r"],
-            "sysctl": {}, "mountLabel": "",
+            "sysctl": { "net.ipv4.ip_forward": "1" }, "mountLabel": "",
         },
     });
     let context = Context::new(&[]);
@@ -203,11 +203,12 @@ fn each_enforced_field_is_read() {
         .iter()
         .filter(|field| field.treatment == Treatment::Enforced)
         .map(|field| field.path)
-        .chain(["domainname"])
         .collect();
     assert_eq!(enforced.difference(&read).collect::<Vec<_>>(), Vec::<&&str>::new());
     assert_eq!(rootfs.hooks.len(), 4);
     assert_eq!(rootfs.hooks[0].timeout, Some(3));
+    assert_eq!(rootfs.sysctl, [("net.ipv4.ip_forward".to_owned(), "1".to_owned())]);
+    assert_eq!(rootfs.domainname.as_deref(), Some("example"));
     assert_eq!(rootfs.annotations, [("org.example.key".to_owned(), "value".to_owned())]);
     assert_eq!(rootfs.namespaces.network, Namespace::Path("/n".into()));
     assert_eq!(rootfs.propagation, Propagation::from_name("private"));
@@ -242,6 +243,10 @@ fn what_is_wrong_is_told_with_its_pointer() {
         (with("/hostname", json!("box")), Spec, "/hostname"),
         (with("/hostname", json!(1)), Spec, "/hostname"),
         (with("/annotations", json!({ "a/b": 1 })), Spec, "/annotations/a~1b"),
+        (linux("sysctl", json!({ "net.ipv4.ip_forward": "1" })), Spec, "/linux/sysctl/net.ipv4.ip_forward"),
+        (linux("sysctl", json!({ "net.ipv4.ip_forward": 1 })), Spec, "/linux/sysctl/net.ipv4.ip_forward"),
+        (linux("sysctl", json!({ "kernel/hostname": "x" })), Spec, "/linux/sysctl/kernel~1hostname"),
+        (with("/domainname", json!("example")), Spec, "/domainname"),
         (with("/annotations", json!({ "": "x" })), Spec, "/annotations/"),
         (process("terminal", json!(true)), Spec, "/process/terminal"),
         (process("args", json!([])), Spec, "/process/args"),
