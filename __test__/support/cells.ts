@@ -147,7 +147,7 @@ let publicCheckout: string | undefined
  * The package as an ordinary user can read it: the checkout itself, or, where that is in somebody's closed home or
  * was cloned with a strict umask, a copy of what running needs.
  */
-async function readableCheckout(host: Host): Promise<string> {
+export async function readableCheckout(host: Host): Promise<string> {
   if (publicCheckout !== undefined) return publicCheckout
   const probes = [
     'package.json',
