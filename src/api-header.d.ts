@@ -19,7 +19,31 @@ export type Propagation =
   | 'runbindable'
 
 /** When a hook runs; OCI runtime-spec config.md, POSIX-platform Hooks. */
-export type HookPoint = 'prestart' | 'createRuntime' | 'createContainer' | 'startContainer'
+export type HookPoint =
+  | 'prestart'
+  | 'createRuntime'
+  | 'createContainer'
+  | 'startContainer'
+  | 'poststart'
+  | 'poststop'
+
+/** A hook that is a function: it is awaited. What it throws, or rejects with, is the `cause` of the error. */
+export type HookFunction = (state: HookState) => void | Promise<void>
+
+/** What a hook function is told. */
+export interface HookState {
+  /** The host's pid of the container's first process; at `poststop` it has ended. */
+  pid: number
+  /**
+   * Where the container's root is. At `createRuntime` in `mountNamespace`, where the mounts are there below it and the
+   * host's tree is too; later the directory on the host, `/` for a root that the host doesn't have.
+   */
+  root: string
+  /** `/proc/PID/ns/mnt`, for tools that enter it, such as nsenter(1). At `poststop` it is gone. */
+  mountNamespace: string
+  /** Those of the OCI config. */
+  annotations: Record<string, string>
+}
 
 /** How a root filesystem is prepared. */
 export interface PrepareOptions {
@@ -213,6 +237,12 @@ export interface Rootfs {
    * `process` is that of the config it came from; what was ignored is not there.
    */
   toSpec(): OciSpec
+  /**
+   * A function that is awaited in this process: at `createRuntime` its failure fails the preparation and undoes
+   * everything, at `poststart` it kills the container; both are `ERR_ROOTFS_HOOK`. At `poststop` its failure is a process
+   * warning. At `poststart` and `poststop` functions come after programs.
+   */
+  hook(when: 'createRuntime' | 'poststart' | 'poststop', hook: HookFunction): this
   /** The ordered, typed steps that `prepare` would take. Reads nothing but the builder. */
   plan(): Plan
   /** Makes the root filesystem, and a first process in it that waits for commands. */
@@ -267,6 +297,8 @@ export class RootfsError extends Error {
   readonly pointer?: string
   /** What to do about it. */
   readonly hint?: string
+  /** What a hook function has thrown. */
+  readonly cause?: unknown
 }
 
 /** What kind of failure it is; docs/errors.md. */

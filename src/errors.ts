@@ -19,8 +19,8 @@ export class RootfsError extends Error {
   declare readonly hint?: string
 
   constructor(data: Omit<ErrorData, 'code'> & { code: RootfsErrorCode }) {
-    super(data.message)
-    const { message: _, ...fields } = data
+    super(data.message, 'cause' in data ? { cause: data.cause } : undefined)
+    const { message: _, cause: __, ...fields } = data
     Object.assign(this, fields)
     // As Node's own errors have it: the code is part of the stack's first line.
     this.stack = `${this.stack}`.replace(/^\w+/, `RootfsError [${data.code}]`)

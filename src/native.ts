@@ -5,7 +5,9 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type {
   ExecutedStep,
+  HookPoint,
   MountInfo,
+  OciHook,
   PathLike,
   Rootfs as PublicRootfs,
   RootfsErrorCode,
@@ -28,13 +30,18 @@ export interface ErrorData {
   kernelLog?: string[]
   pointer?: string
   hint?: string
+  /** What a function of the caller has thrown. */
+  cause?: unknown
 }
 
 /** News of a container (`child` 0) or of a command in one. */
 export interface News {
   container: number
   child: number
-  kind: 'step' | 'ready' | 'spawn' | 'error' | 'exit' | 'closed' | 'mounts' | 'finished'
+  kind: 'step' | 'ready' | 'spawn' | 'error' | 'exit' | 'closed' | 'mounts' | 'function' | 'finished'
+  function?: number
+  root?: string
+  failures?: ErrorData[]
   pid?: number
   exitCode?: number
   signal?: number
@@ -61,9 +68,13 @@ export interface Collect {
 }
 
 /** The builder methods that the addon has itself. */
-type Builder = Omit<PublicRootfs, 'plan' | 'prepare' | 'run' | 'spawn' | 'toSpec'>
+type Builder = Omit<PublicRootfs, 'plan' | 'prepare' | 'run' | 'spawn' | 'hook' | 'toSpec'>
 
 export interface NativeRootfs extends Builder {
+  hook(when: HookPoint, hook: OciHook): this
+  /** Its place among the hooks of that point. */
+  functionHook(when: unknown, number: number, name: string): number
+  hookFacts(): { root: string; annotations: [string, string][] }
   makePlan(): { steps: Step[]; warnings: Warning[]; text: string }
   /** JSON. */
   makeSpec(): string
@@ -100,6 +111,8 @@ export interface Native {
   ): Launched
   mounts(container: number): number
   kill(container: number, child: number, signal: number): boolean
+  /** With a message, it failed. */
+  answerFunction(container: number, failure?: string): void
   close(container: number): void
 }
 

@@ -12,7 +12,7 @@ import type {
 } from '../index.js'
 import { abortError, callSite, makeError, RootfsError } from './errors.ts'
 import { type Launched, type News, native } from './native.ts'
-import { listenToChild, listenToContainer, Reference } from './news.ts'
+import { closeContainer, listenToChild, listenToContainer, Reference } from './news.ts'
 import { isAborted, type Preparation, runOptions, spawnOptions } from './options.ts'
 import { ContainerProcess, commandLine } from './process.ts'
 import { finish } from './run.ts'
@@ -31,7 +31,7 @@ export async function waitUntilPrepared(
   let aborted = false
   const abort = () => {
     aborted = true
-    native.close(launched.id)
+    closeContainer(launched.id)
   }
   signal?.addEventListener('abort', abort, { once: true })
   let unlisten = () => {}
@@ -167,7 +167,7 @@ export class PreparedRootfs implements Public {
 
   async #close(): Promise<void> {
     const reference = new Reference()
-    native.close(this.#id)
+    closeContainer(this.#id)
     await this.#whenClosed
     reference.release()
   }

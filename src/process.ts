@@ -5,7 +5,7 @@ import type { Duplex, Readable, Writable } from 'node:stream'
 import type { ExecutedStep, ContainerProcess as Public, Step, Warning } from '../index.js'
 import { abortError, makeError } from './errors.ts'
 import { type Launched, type News, native } from './native.ts'
-import { listenToChild, listenToContainer, Reference } from './news.ts'
+import { closeContainer, listenToChild, listenToContainer, Reference } from './news.ts'
 import { type Control, signalName, signalNumber } from './options.ts'
 
 /** What a command is: the first process of a container of its own, or one more in a prepared one. */
@@ -182,7 +182,7 @@ export class ContainerProcess extends EventEmitter implements Public {
   #stop(signal: NodeJS.Signals): void {
     if (this.pid === undefined && this.#place.kind === 'first') {
       this.killed = true
-      native.close(this.#id)
+      closeContainer(this.#id)
     } else {
       this.kill(signal)
     }

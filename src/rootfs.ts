@@ -1,5 +1,8 @@
 // The builder, with what begins containers from it.
 import type {
+  HookFunction,
+  HookPoint,
+  OciHook,
   OciSpec,
   PathLike,
   PrepareOptions,
@@ -10,6 +13,7 @@ import type {
 } from '../index.js'
 import { configText, readBundle } from './config.ts'
 import { callSite } from './errors.ts'
+import { addHook, hooksOf } from './hooks.ts'
 import { native } from './native.ts'
 import { isAborted, launchOptions, prepareOptions, runOptions } from './options.ts'
 import { Plan } from './plan.ts'
@@ -64,6 +68,16 @@ export class Rootfs extends native.Rootfs {
     return JSON.parse(this.makeSpec()) as OciSpec
   }
 
+  override hook(when: HookPoint, hook: OciHook): this
+  override hook(when: 'createRuntime' | 'poststart' | 'poststop', hook: HookFunction): this
+  override hook(when: HookPoint, hook: OciHook | HookFunction): this {
+    if (typeof hook === 'function') {
+      addHook(this, when, hook)
+      return this
+    }
+    return super.hook(when, hook)
+  }
+
   plan(): Plan {
     const { steps, warnings, text } = this.makePlan()
     return new Plan(steps, warnings, text)
@@ -73,7 +87,10 @@ export class Rootfs extends native.Rootfs {
     const locate = callSite(this.prepare)
     const preparation = prepareOptions(options)
     const aborted = isAborted(preparation.signal)
-    return waitUntilPrepared(native.prepare(this, preparation.native, aborted), preparation, locate)
+    const hooks = hooksOf(this)
+    const launched = native.prepare(this, preparation.native, aborted)
+    hooks?.watch(launched.id)
+    return waitUntilPrepared(launched, preparation, locate)
   }
 
   run(
@@ -97,7 +114,9 @@ export class Rootfs extends native.Rootfs {
       const { control, preparation, native: rest } = launchOptions(spawn)
       const { onStep, native: toPrepare } = preparation
       const aborted = isAborted(control.signal)
+      const hooks = hooksOf(this)
       const launched = native.launch(this, command, args, rest, toPrepare, collect, aborted)
+      hooks?.watch(launched.id)
       return finish({ launched, place: FIRST, control, encoding, locate, onStep, begin })
     } catch (error) {
       return Promise.reject(error)
@@ -114,6 +133,7 @@ export class Rootfs extends native.Rootfs {
     const locate = callSite(this.spawn)
     const [command, args, options] = commandArguments(first, second, third)
     const { control, preparation, native: rest } = launchOptions(options)
+    const hooks = hooksOf(this)
     const launched = native.launch(
       this,
       command,
@@ -123,6 +143,7 @@ export class Rootfs extends native.Rootfs {
       undefined,
       isAborted(control.signal),
     )
+    hooks?.watch(launched.id)
     return new ContainerProcess(
       launched,
       commandLine(command, args),

@@ -14,7 +14,7 @@ use rootfs::process::ProcessSpec;
 use rootfs::protocol;
 use rootfs::spec::{BindSource, Mask, MissingMask, ReadonlyRoot, Root, RootfsSpec};
 
-use crate::api::{Step, Warning, step, warning};
+use crate::api::{Step, Warning, lossy, step, warning};
 use crate::argument::{JsArg, Options, Parsed, absolute_path, mode, path, size, text, unexpected};
 use crate::content;
 use crate::failure::{ArgumentKind, Failure};
@@ -482,17 +482,44 @@ impl Rootfs {
         Ok(this.object)
     }
 
-    /// An OCI hook: a program that runs at a point of the container's life.
-    #[napi(
-        ts_args_type = "when: 'prestart' | 'createRuntime' | 'createContainer' | 'startContainer', hook: OciHook",
-        ts_return_type = "this"
-    )]
+    /// An OCI hook: a program that runs at a point of the container's life. `prestart`, `createRuntime`, `poststart` and
+    /// `poststop` run in the caller's namespaces, `createContainer` and `startContainer` in the container's. When one fails,
+    /// everything is undone and the error is `ERR_ROOTFS_HOOK`; `poststop` runs when everything is taken down, and its
+    /// failure is a process warning.
+    #[napi(ts_args_type = "when: HookPoint, hook: OciHook", ts_return_type = "this")]
     pub fn hook<'a>(&mut self, env: Env, this: This<'a>, when: JsArg, hook: JsArg) -> Result<Object<'a>> {
         self.change(env, |spec| {
             spec.hooks.push(options::hook(&when, &hook)?);
             Ok(())
         })?;
         Ok(this.object)
+    }
+
+    /// A function of the TypeScript layer, by its number and name. Its place among the hooks of that point.
+    #[napi(skip_typescript)]
+    pub fn function_hook(&mut self, env: Env, when: JsArg, number: u32, name: String) -> Result<u32> {
+        let mut place = 0;
+        self.change(env, |spec| {
+            let hook = options::function_hook(&when, number, name)?;
+            place = spec.hooks.iter().filter(|other| other.point == hook.point).count();
+            spec.hooks.push(hook);
+            Ok(())
+        })?;
+        Ok(u32::try_from(place).unwrap_or(u32::MAX))
+    }
+
+    /// What functions are told of the container.
+    #[napi(skip_typescript)]
+    pub fn hook_facts(&self) -> HookFacts {
+        let root = match &self.spec.root {
+            Root::Directory(path) => lossy(path),
+            Root::Empty { .. } => "/".to_owned(),
+        };
+        let annotations = self.spec.annotations.iter();
+        HookFacts {
+            root,
+            annotations: annotations.map(|(name, value)| vec![name.clone(), value.clone()]).collect(),
+        }
     }
 
     /// The steps that `prepare` would take, and its text; made into a `Plan` by the TypeScript layer.
@@ -505,6 +532,17 @@ impl Rootfs {
             warnings: plan.warnings.iter().map(warning).collect(),
             text,
         })
+    }
+}
+
+internal_object! {
+    /// What functions are told of the container.
+    HookFacts {
+        /// The root directory; `/` where the host has none.
+        root as "root": String,
+        /// Pairs of a name and a value.
+        annotations as "annotations": Vec<Vec<String>>,
+        ..
     }
 }
 

@@ -18,7 +18,8 @@ use rootfs::kernel::supervisor_process::{self, Executable, SupervisorProcess};
 use rootfs::mountinfo;
 use rootfs::plan::Plan;
 use rootfs::protocol::{
-    self, Ended, ExecutedStep, Exit, Frame, FrameError, Kind, Leftover, MAX_FDS, Report, Start,
+    self, Answer, Ended, ExecutedStep, Exit, Frame, FrameError, FunctionCall, Kind, Leftover, MAX_FDS,
+    Report, Start, TakenDown,
 };
 use rustix::event::{EventfdFlags, epoll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, UCred};
@@ -39,8 +40,10 @@ pub(crate) enum News {
     Failed(Box<Error>),
     /// It has ended.
     Exited(Exit),
+    /// A function of the caller is to be run.
+    Function { pid: i32, call: FunctionCall },
     /// Everything is taken down.
-    Closed(Vec<Leftover>),
+    Closed(TakenDown),
     /// The mount table.
     Mounts(Vec<mountinfo::Entry>),
     /// A command whose output was collected is over with everything.
@@ -54,6 +57,8 @@ pub(crate) struct Finished {
     pub(crate) failure: Option<Box<Error>>,
     pub(crate) report: Option<Report>,
     pub(crate) left: Vec<Leftover>,
+    /// Hooks that failed after its end.
+    pub(crate) failures: Vec<Error>,
     pub(crate) output: [Vec<u8>; 2],
     /// The stream that had more than was to be taken: 1 or 2.
     pub(crate) overflow: Option<usize>,
@@ -84,6 +89,8 @@ struct Collector {
     over: bool,
     /// A signal asked for before there was a process.
     queued: Option<i32>,
+    /// Whether its beginning is told at once, and not only at the end.
+    announce: bool,
 }
 
 /// News, and what it is about.
@@ -116,6 +123,8 @@ pub(crate) struct Beginning {
     pub(crate) collection: Option<Collection>,
     /// Whether what the first process says is told at once, and not only at the end.
     pub(crate) watch: bool,
+    /// Whether functions of the caller run on the way.
+    pub(crate) functions: bool,
 }
 
 struct Supervisor {
@@ -139,6 +148,8 @@ struct Container {
     /// The first process has closed its end: its command is executed, or it is gone.
     silent: bool,
     told: bool,
+    /// The poststart programs still run: it has not begun before.
+    starting: bool,
     children: BTreeMap<u64, Option<Arc<OwnedFd>>>,
 }
 
@@ -254,6 +265,7 @@ impl Container {
             failure: None,
             silent: false,
             told: false,
+            starting: beginning.start.poststart,
             children: BTreeMap::new(),
         }
     }
@@ -429,7 +441,13 @@ impl Client {
             if beginning.watch { self.watch(container.socket.as_fd(), Token::Container(id)) } else { Ok(()) };
         state.containers.insert(id, container);
         let added = watched.and_then(|()| match beginning.collection.take() {
-            Some(collection) => self.collect(state, id, 0, id, collection),
+            Some(collection) => {
+                self.collect(state, id, 0, id, collection)?;
+                if let Some(collector) = state.collectors.get_mut(&id) {
+                    collector.announce = beginning.functions;
+                }
+                Ok(())
+            }
             None => Ok(()),
         });
         if added.is_err() {
@@ -552,6 +570,7 @@ impl Client {
             finished: Finished::default(),
             over: false,
             queued: None,
+            announce: false,
         };
         state.collectors.insert(key, collector);
         Ok(())
@@ -595,6 +614,19 @@ impl Client {
         kill_process(&mut self.state(), container, child, signal)
     }
 
+    /// Tells a first process how the function went that it has asked for.
+    pub(crate) fn answer_function(&self, container: u64, failure: Option<String>) {
+        let answer: Answer<()> = match failure {
+            Some(message) => Answer::Failed(Error::new(ErrorCode::Hook, message)),
+            None => Answer::Done(()),
+        };
+        let mut state = self.state();
+        let Some(socket) = state.containers.get(&container).map(|known| Arc::clone(&known.socket)) else {
+            return;
+        };
+        self.send(&mut state, &socket, Kind::FunctionDone, 0, protocol::encode(&answer), Vec::new());
+    }
+
     /// Has a container killed and taken down.
     pub(crate) fn close(&self, container: u64) {
         let mut state = self.state();
@@ -607,7 +639,7 @@ impl Client {
             state.waiting.remove(position);
             if let Some(container) = state.containers.remove(&id) {
                 deliver(state, id, 0, &container, News::Failed(closed()));
-                deliver(state, id, 0, &container, News::Closed(Vec::new()));
+                deliver(state, id, 0, &container, News::Closed(TakenDown::default()));
             }
             return;
         }
@@ -801,23 +833,35 @@ impl Client {
                     end(state, id, exit);
                 }
                 if closed {
-                    self.closed(state, id, Vec::new());
+                    self.closed(state, id, TakenDown::default());
                 }
             }
             Kind::Closed => {
-                let left = frame.decode::<Vec<Leftover>>().unwrap_or_default();
-                self.closed(state, id, left);
+                let taken_down = frame.decode().unwrap_or_default();
+                self.closed(state, id, taken_down);
+            }
+            Kind::Poststart => {
+                hear_container(state, id);
+                let answer = frame.decode::<Answer<()>>().unwrap_or_else(|_| Answer::Failed(closed()));
+                if let Some(mut container) = state.containers.remove(&id) {
+                    container.starting = false;
+                    match answer {
+                        Answer::Done(()) => tell_begun(state, id, &mut container),
+                        Answer::Failed(error) => container.failure = Some(error),
+                    }
+                    state.containers.insert(id, container);
+                }
             }
             _ => {}
         }
     }
 
     /// All of a container is taken down.
-    fn closed(&self, state: &mut State, id: u64, left: Vec<Leftover>) {
+    fn closed(&self, state: &mut State, id: u64, taken_down: TakenDown) {
         if let Some(container) = state.containers.remove(&id) {
             let _ = epoll::delete(&self.epoll, &*container.socket);
             remember(state, id, &container);
-            deliver(state, id, 0, &container, News::Closed(left));
+            deliver(state, id, 0, &container, News::Closed(taken_down));
         }
         if state.supervisors.len() > 1 {
             self.retire(state);
@@ -861,7 +905,7 @@ impl Client {
             let cleaned = journal::clean_up(&container.journal);
             let mut left = cleaned.left;
             left.extend(cleaned.in_use.iter().map(|record| journal::leftover(record, "its tree is in use")));
-            deliver(state, id, 0, &container, News::Closed(left));
+            deliver(state, id, 0, &container, News::Closed(TakenDown { left, failures: Vec::new() }));
         }
     }
 }
@@ -1097,7 +1141,10 @@ impl Collector {
     /// Keeps what is told until all is; what it doesn't keep goes on.
     fn note(&mut self, news: News) -> Option<News> {
         match news {
-            News::Spawned { report, .. } => self.finished.report = Some(report.unwrap_or_default()),
+            News::Spawned { pid, report } => {
+                self.finished.report = Some(report.unwrap_or_default());
+                return self.announce.then_some(News::Spawned { pid, report: None });
+            }
             News::Failed(error) => {
                 self.finished.failure.get_or_insert(error);
                 self.over |= self.child != 0;
@@ -1106,8 +1153,8 @@ impl Collector {
                 self.finished.exit = Some(exit);
                 self.over |= self.child != 0;
             }
-            News::Closed(left) => {
-                self.finished.left = left;
+            News::Closed(taken_down) => {
+                (self.finished.left, self.finished.failures) = (taken_down.left, taken_down.failures);
                 self.over = true;
                 if !self.held.is_empty() {
                     self.read_rest();
@@ -1167,7 +1214,7 @@ fn tell_finished(state: &mut State, key: u64, environment: u64, plan: &Arc<Plan>
 fn fail(state: &mut State, id: u64, error: Box<Error>) {
     if let Some(container) = state.containers.remove(&id) {
         deliver(state, id, 0, &container, News::Failed(error));
-        deliver(state, id, 0, &container, News::Closed(Vec::new()));
+        deliver(state, id, 0, &container, News::Closed(TakenDown::default()));
     }
 }
 
@@ -1199,7 +1246,7 @@ fn end(state: &mut State, id: u64, exit: Exit) {
 
 /// Tells once that the command runs, or that the root is prepared, when all is known that belongs to it.
 fn tell_begun(state: &mut State, id: u64, container: &mut Container) {
-    if container.told || container.failure.is_some() {
+    if container.told || container.starting || container.failure.is_some() {
         return;
     }
     let Some((pid, _)) = container.process else { return };
@@ -1256,6 +1303,12 @@ fn serve_container(state: &mut State, id: u64, container: &mut Container, mut fr
         Kind::Step => {
             if let Ok(step) = frame.decode() {
                 deliver(state, id, 0, container, News::Step(step));
+            }
+        }
+        Kind::Function => {
+            let pid = container.process.as_ref().map_or(0, |(pid, _)| *pid);
+            if let Ok(call) = frame.decode() {
+                deliver(state, id, 0, container, News::Function { pid, call });
             }
         }
         Kind::Failed => container.failure = frame.decode::<Error>().ok().map(Box::new),

@@ -10,7 +10,7 @@ use rootfs::execute::Level;
 use rootfs::kernel::{memfd, process};
 use rootfs::process::ProcessSpec;
 use rootfs::protocol::{self, PayloadRest, Start};
-use rootfs::spec::{IdMap, IdMapping, Namespace, Namespaces, UserNamespace};
+use rootfs::spec::{HookPoint, IdMap, IdMapping, Namespace, Namespaces, UserNamespace};
 
 use crate::argument::{JsArg, MAX_SAFE_INTEGER, Options, Parsed, unexpected};
 use crate::builder::{EncodedPlan, Rootfs};
@@ -185,7 +185,9 @@ fn begin(
         })?;
     let further = command.as_ref().map_or(0, |command| command.process.descriptors.len());
     let new = |namespace: &Namespace| *namespace == Namespace::New;
-    let hooks: Vec<_> = spec.hooks.iter().map(|hook| hook.point).collect();
+    let hooks = &spec.hooks;
+    let programs = |point| hooks.iter().any(|hook| hook.point == point && hook.function.is_none());
+    let functions = hooks.iter().any(|hook| hook.function.is_some());
     let start = Start {
         pid: new(&spec.namespaces.pid),
         ipc: new(&spec.namespaces.ipc),
@@ -193,8 +195,12 @@ fn begin(
         cgroup_namespace: new(&spec.namespaces.cgroup),
         network: new(&spec.namespaces.network),
         mount: user.is_some(),
-        opener: (privileged && user.is_some()) || hooks.iter().any(|point| point.in_runtime_namespaces()),
+        opener: (privileged && user.is_some())
+            || programs(HookPoint::Prestart)
+            || programs(HookPoint::CreateRuntime),
         hooks: !hooks.is_empty(),
+        poststart: programs(HookPoint::Poststart),
+        poststop: programs(HookPoint::Poststop),
         cgroup: false,
         bounding: command
             .as_ref()
@@ -239,7 +245,8 @@ fn begin(
         streams: theirs,
         sources,
         one_command,
-        watch: collection.is_none() || preparation.report_steps,
+        watch: collection.is_none() || preparation.report_steps || functions,
+        functions,
         collection,
     };
     let id = Client::get().and_then(|client| client.start(beginning)).map_err(with_plan)?;
@@ -328,6 +335,14 @@ pub(crate) fn mounts(env: Env, container: f64) -> Result<f64> {
 #[napi(skip_typescript)]
 pub(crate) fn kill(container: f64, child: f64, signal: i32) -> bool {
     Client::get().is_ok_and(|client| client.kill(id(container), id(child), signal))
+}
+
+/// Says how a function went that the container's first process waits for: with a message, it failed.
+#[napi(skip_typescript)]
+pub(crate) fn answer_function(container: f64, failure: Option<String>) {
+    if let Ok(client) = Client::get() {
+        client.answer_function(id(container), failure);
+    }
 }
 
 /// Has a container killed and taken down.

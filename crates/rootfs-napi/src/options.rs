@@ -294,20 +294,35 @@ pub(crate) fn namespaces(namespaces: &mut Namespaces, value: &JsArg) -> Parsed<(
     Ok(())
 }
 
+const HOOK_POINTS: [&str; 6] =
+    ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+
+fn hook_point(when: &JsArg, points: &[&str]) -> Parsed<HookPoint> {
+    word("when", when, points, |text| {
+        points
+            .contains(&text)
+            .then(|| HookPoint::ALL.into_iter().find(|point| point.name() == text))
+            .flatten()
+    })
+}
+
+/// A function of the caller, under the number by which TypeScript knows it.
+pub(crate) fn function_hook(when: &JsArg, number: u32, name: String) -> Parsed<Hook> {
+    const POINTS: [&str; 3] = ["createRuntime", "poststart", "poststop"];
+    let point = hook_point(when, &POINTS)?;
+    let path = if name.is_empty() { "function".to_owned() } else { name };
+    Ok(Hook {
+        point,
+        path: path.into(),
+        args: Vec::new(),
+        env: Vec::new(),
+        timeout: None,
+        function: Some(number),
+    })
+}
+
 pub(crate) fn hook(when: &JsArg, value: &JsArg) -> Parsed<Hook> {
-    const POINTS: [&str; 4] = ["prestart", "createRuntime", "createContainer", "startContainer"];
-    if let JsArg::String(text) = when
-        && ["poststart", "poststop"].contains(&text.as_str())
-    {
-        return Err(Failure::unsupported(format!("{text} hooks are not supported by this version")));
-    }
-    let point =
-        word("when", when, &POINTS, |text| HookPoint::ALL.into_iter().find(|point| point.name() == text))?;
-    if matches!(value, JsArg::Other("a function")) {
-        return Err(Failure::unsupported(
-            "hooks that are JavaScript functions are not supported by this version",
-        ));
-    }
+    let point = hook_point(when, &HOOK_POINTS)?;
     let bytes = |name: &str, value: &JsArg| text(name, value).map(String::into_bytes);
     let mut object = Options::nested("hook", value)?;
     let hook = Hook {
@@ -316,6 +331,7 @@ pub(crate) fn hook(when: &JsArg, value: &JsArg) -> Parsed<Hook> {
         args: object.take("args", |name, value| array(name, value, bytes))?.unwrap_or_default(),
         env: object.take("env", |name, value| array(name, value, bytes))?.unwrap_or_default(),
         timeout: object.take("timeout", |name, value| integer32(name, value, 1, i32::MAX.cast_unsigned()))?,
+        function: None,
     };
     object.finish()?;
     Ok(hook)

@@ -14,7 +14,7 @@ use rootfs::kernel::{memfd, process};
 use rootfs::path::PathBytes;
 use rootfs::plan::{Action, Plan};
 use rootfs::protocol::{
-    self, Answer, ExecutedStep, FrameError, Kind, MAX_BODY, MAX_PAYLOAD, Payload, Report, Start,
+    self, Answer, ExecutedStep, FrameError, FunctionCall, Kind, MAX_BODY, MAX_PAYLOAD, Payload, Report, Start,
 };
 use rootfs::resolve::Missing;
 use rootfs::spec::{Directory, Hook, Namespace, UserNamespace};
@@ -124,6 +124,10 @@ impl FirstProcess {
         let mut this = ManuallyDrop::new(self);
         let asked = ManuallyDrop::new(this.asked.take());
         let error = this.set_up(asked.as_ref());
+        if this.start.poststart {
+            // Nothing was started.
+            let _ = protocol::send(&this.control, Kind::Failed, 0, &[], &[]);
+        }
         send_failure(this.node.as_fd(), Kind::Failed, 0, &error);
         process::exit(127)
     }
@@ -235,7 +239,7 @@ impl FirstProcess {
             privileged: payload.rest.privileged,
             pid,
             report: payload.rest.report_steps,
-            plan: &payload.plan,
+            payload: &payload,
         };
         let journal = rustix::io::fcntl_dupfd_cloexec(&self.journal, 0).ok().map(Writer::new);
         // What was made before other namespaces were joined belongs to those it was made in.
@@ -511,7 +515,7 @@ struct Around<'a> {
     privileged: bool,
     pid: Option<i32>,
     report: bool,
-    plan: &'a Plan,
+    payload: &'a Payload,
 }
 
 impl Around<'_> {
@@ -520,6 +524,37 @@ impl Around<'_> {
             Some(opener) => broker::ask(opener.as_fd(), request, fds),
             None => Err(Error::new(ErrorCode::Unsupported, "nobody with more rights is there to ask")),
         }
+    }
+
+    /// Has Node run a function of the caller, and waits for it.
+    fn call_function(&self, hook: &Hook, function: u32, root: &PathBytes) -> Result<()> {
+        let node = &self.process.node;
+        let call = FunctionCall { function, root: root.clone() };
+        protocol::send(node, Kind::Function, 0, &protocol::encode(&call), &[])
+            .map_err(|error| connection_error("Node", &error))?;
+        let frame = protocol::receive(node).map_err(|error| connection_error("Node", &error))?;
+        match frame.decode::<Answer<()>>() {
+            Ok(Answer::Done(())) if frame.kind == Kind::FunctionDone => Ok(()),
+            Ok(Answer::Failed(error)) => Err(hooks::failure(&self.payload.plan, hook, &error.message)),
+            _ => Err(Error::new(ErrorCode::Supervisor, "Node says something unexpected")),
+        }
+    }
+
+    /// Lets the owner of the user namespace look at this process's namespaces meanwhile: a hook may want to enter them. Nobody
+    /// else is in its pid namespace yet.
+    fn visibly<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let alone = self.process.start.user.is_some() && self.process.start.pid;
+        let dumpable = |yes| {
+            if alone {
+                process::set_dumpable(yes).context(ErrorCode::Supervisor, || "PR_SET_DUMPABLE")
+            } else {
+                Ok(())
+            }
+        };
+        dumpable(true)?;
+        let result = work();
+        dumpable(false)?;
+        result
     }
 
     /// Only an opener with more rights than this process is of any help.
@@ -569,22 +604,23 @@ impl Surroundings for Around<'_> {
     }
 
     fn run_hook(&mut self, hook: &Hook, root: BorrowedFd<'_>, root_path: &PathBytes) -> Result<()> {
+        if let Some(function) = hook.function {
+            return self.visibly(|| self.call_function(hook, function, root_path));
+        }
+        let plan = &self.payload.plan;
         if hook.point.in_runtime_namespaces() {
-            let step = self
-                .plan
+            let step = plan
                 .steps
                 .iter()
                 .find(|step| matches!(&step.action, Action::Hook(other) if std::ptr::eq(other, hook)))
                 .map_or(u32::MAX, |step| step.index);
-            self.ask(&Request::Hook { step, root: root_path.clone() }, &[])?;
-            return Ok(());
+            return self
+                .visibly(|| self.ask(&Request::Hook { step, root: root_path.clone() }, &[]).map(drop));
         }
-        let context = hooks::Context {
-            pid: self.pid.unwrap_or(0),
-            directory: Some(root),
-            root: root_path,
-            plan: self.plan,
-        };
+        let usual = [b"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_vec()];
+        let env = self.payload.rest.process.as_ref().map_or(&usual[..], |process| &process.env[..]);
+        let pid = self.pid.unwrap_or(0);
+        let context = hooks::Context { pid, directory: Some(root), root: root_path, plan, env };
         hooks::run(hook, &context)
     }
 

@@ -165,10 +165,9 @@ impl Opener<'_> {
                         "the hook of a request is not in the plan",
                     ));
                 };
-                hooks::run(
-                    hook,
-                    &hooks::Context { pid: self.pid, directory: None, root, plan: &payload.plan },
-                )?;
+                let context =
+                    hooks::Context { pid: self.pid, directory: None, root, plan: &payload.plan, env: &[] };
+                hooks::run(hook, &context)?;
                 Ok((true, None))
             }
         }

@@ -11,12 +11,16 @@ use rootfs::kernel::linux::{Linux, become_stub};
 use rootfs::kernel::memfd;
 use rootfs::kernel::process::{self, namespaces};
 use rootfs::process::Rlimit;
-use rootfs::protocol::{self, Answer, Ended, Exit, Frame, FrameError, Hello, Kind, Leftover, Spare, Start};
+use rootfs::protocol::{
+    self, Answer, Ended, Exit, Frame, FrameError, Hello, Kind, Leftover, Spare, Start, TakenDown,
+};
+use rootfs::spec::HookPoint;
 use rustix::event::epoll;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 
 use crate::first_process::{Asked, FirstProcess, SetUp, check_sender, error_body};
+use crate::hooks::Runner;
 use crate::idmap;
 use crate::opener::Opener;
 
@@ -30,6 +34,7 @@ enum Event {
     Control(u64),
     Cleaned,
     Stub,
+    Hooks(u64),
 }
 
 impl Event {
@@ -40,6 +45,8 @@ impl Event {
             Self::Control(id) => id << 2 | 2,
             Self::Cleaned => 3,
             Self::Stub => 1 << 2 | 3,
+            // No container has the number 0.
+            Self::Hooks(id) => id << 2,
         }
     }
 
@@ -49,7 +56,8 @@ impl Event {
             (id, 2) => Self::Control(id),
             (0, 3) => Self::Cleaned,
             (_, 3) => Self::Stub,
-            _ => Self::Node,
+            (0, _) => Self::Node,
+            (id, _) => Self::Hooks(id),
         }
     }
 }
@@ -70,6 +78,16 @@ struct Container {
     set_up: bool,
     /// What it has needed.
     filesystems: Vec<Filesystem>,
+    /// What its hooks are found in, if there are any that come after the start.
+    payload: Option<OwnedFd>,
+    /// The programs that run now.
+    hooks: Option<Runner>,
+    /// Whether the beginning is over, with what follows from it.
+    begun: bool,
+    /// How it has ended.
+    exit: Option<Exit>,
+    /// Mountpoints that are left, when the poststop programs run.
+    left: Option<Vec<Leftover>>,
 }
 
 /// What a spare first process is made for.
@@ -259,6 +277,7 @@ impl Server {
                     Event::Control(id) => self.controlled(id),
                     Event::Cleaned => self.cleaned(),
                     Event::Stub => self.stub_made(),
+                    Event::Hooks(id) => self.hooks_ended(id),
                 }
             }
             if node && !self.hear_node() {
@@ -337,18 +356,10 @@ impl Server {
         };
         let fork = process::fork(request).map_err(|call| clone_error(&start, &call))?;
         let process::Fork::Parent { pid, pidfd } = fork else { first.run() };
-        let mut container = Container {
-            pid,
-            pidfd,
-            start,
-            journal,
-            control,
-            opener: None,
-            mapper: None,
-            locks: Vec::new(),
-            set_up: false,
-            filesystems: Vec::new(),
-        };
+        let mut container = Container::new((pid, pidfd), start, journal, control);
+        if container.start.poststart || container.start.poststop {
+            container.payload = Some(duplicate(&payload)?);
+        }
         if let Err(error) = self.introduce(id, &mut container, opener_end.as_ref(), &payload, &first) {
             container.kill();
             let _ = process::wait_for(container.pidfd.as_fd());
@@ -392,18 +403,7 @@ impl Server {
         // Numbers that Node doesn't give, and no other supervisor: Node counts from one.
         let id = 1 << 51 | u64::from(own_pid().cast_unsigned()) << 28 | self.spares_made;
         self.spares_made += 1;
-        let container = Container {
-            pid,
-            pidfd,
-            start,
-            journal,
-            control,
-            opener: None,
-            mapper: None,
-            locks: Vec::new(),
-            set_up: false,
-            filesystems: Vec::new(),
-        };
+        let container = Container::new((pid, pidfd), start, journal, control);
         let told = self
             .watch(container.pidfd.as_fd(), Event::Ended(id))
             .and_then(|()| self.watch_end(container.control.as_fd(), Event::Control(id)))
@@ -508,12 +508,24 @@ impl Server {
                         return;
                     }
                 }
+                Ok(Frame { kind: Kind::Failed, .. }) => container.set_up = false,
                 _ => break,
             }
         }
-        // It has ended, become its command, or stays. Either way it asks for nothing more.
+        self.begun(id);
+    }
+
+    /// It has ended, become its command, or stays. Either way it asks for nothing more.
+    fn begun(&mut self, id: u64) {
         let Some(container) = self.containers.get_mut(&id) else { return };
         let _ = epoll::delete(&self.epoll, &container.control);
+        if std::mem::replace(&mut container.begun, true) {
+            return;
+        }
+        if container.start.poststart && container.set_up {
+            self.run_hooks(id, HookPoint::Poststart);
+            return;
+        }
         if container.start.can_wait() && container.set_up {
             // What can't be made now is made when it is asked for, or its error is told then.
             let filesystems = std::mem::take(&mut container.filesystems);
@@ -611,8 +623,24 @@ impl Server {
         let exit = process::wait_for(container.pidfd.as_fd()).unwrap_or(Exit::Code(255));
         let _ = epoll::delete(&self.epoll, &container.pidfd);
         container.ended();
-        let closed =
-            journal::is_empty(&container.journal) && self.pending.is_empty() && self.cleaner.is_none();
+        container.exit = Some(exit);
+        // A command may end before it is known here that it has begun.
+        if container.start.poststart && !container.begun {
+            self.controlled(id);
+        }
+        // The end is told after the beginning is over.
+        if self.containers.get(&id).is_some_and(|container| container.hooks.is_none()) {
+            self.tell_end(id, exit);
+        }
+    }
+
+    /// Tells Node of an end, and takes down what is left.
+    fn tell_end(&mut self, id: u64, exit: Exit) {
+        let Some(container) = self.containers.get_mut(&id) else { return };
+        let closed = journal::is_empty(&container.journal)
+            && self.pending.is_empty()
+            && self.cleaner.is_none()
+            && !container.start.poststop;
         self.take_spare(id);
         self.tell_node(Kind::Exited, id, protocol::encode(&Ended { exit, closed }), Vec::new());
         if closed {
@@ -688,20 +716,80 @@ impl Server {
                 .filter(|(owner, _)| owner == id)
                 .map(|(_, leftover)| leftover.clone())
                 .collect();
-            self.closed(*id, &left);
+            self.closed(*id, left);
         }
     }
 
-    fn closed(&mut self, id: u64, left: &[Leftover]) {
+    fn closed(&mut self, id: u64, left: Vec<Leftover>) {
+        if let Some(container) = self.containers.get_mut(&id)
+            && container.start.poststop
+        {
+            container.left = Some(left);
+            self.run_hooks(id, HookPoint::Poststop);
+        } else {
+            self.tell_closed(id, TakenDown { left, failures: Vec::new() });
+        }
+    }
+
+    fn tell_closed(&mut self, id: u64, mut taken_down: TakenDown) {
         self.containers.remove(&id);
-        let mut shown = left;
         // What doesn't fit into a frame is left out; the first hundreds tell enough.
-        let mut body = protocol::encode(&shown);
+        let mut body = protocol::encode(&taken_down);
         while body.len() > protocol::MAX_BODY {
-            shown = &shown[..shown.len() / 2];
-            body = protocol::encode(&shown);
+            taken_down.left.truncate(taken_down.left.len() / 2);
+            taken_down.failures.truncate((taken_down.failures.len() + 1) / 2);
+            body = protocol::encode(&taken_down);
         }
         self.tell_node(Kind::Closed, id, body, Vec::new());
+    }
+
+    /// Has a child run the programs of a point.
+    fn run_hooks(&mut self, id: u64, point: HookPoint) {
+        let Some(container) = self.containers.get_mut(&id) else { return };
+        let Some(payload) = &container.payload else { return };
+        let begun = Runner::begin(payload, point, container.pid).and_then(|runner| {
+            let data = epoll::EventData::new_u64(Event::Hooks(id).pack());
+            epoll::add(&self.epoll, &runner.pidfd, data, epoll::EventFlags::IN).map_err(|errno| {
+                process::kill(runner.pidfd.as_fd());
+                let _ = process::wait_for(runner.pidfd.as_fd());
+                Error::new(ErrorCode::Hook, format!("{} hooks can't be waited for: {errno}", point.name()))
+            })?;
+            Ok(runner)
+        });
+        match begun {
+            Ok(runner) => container.hooks = Some(runner),
+            Err(error) => self.hooks_told(id, point, vec![*error]),
+        }
+    }
+
+    /// The child has ended.
+    fn hooks_ended(&mut self, id: u64) {
+        let Some(runner) = self.containers.get_mut(&id).and_then(|container| container.hooks.take()) else {
+            return;
+        };
+        let _ = epoll::delete(&self.epoll, &runner.pidfd);
+        let failures = runner.failures();
+        self.hooks_told(id, runner.point, failures);
+    }
+
+    fn hooks_told(&mut self, id: u64, point: HookPoint, failures: Vec<Error>) {
+        let Some(container) = self.containers.get_mut(&id) else { return };
+        if point == HookPoint::Poststop {
+            let left = container.left.take().unwrap_or_default();
+            return self.tell_closed(id, TakenDown { left, failures });
+        }
+        let exit = container.exit;
+        let answer = match failures.into_iter().next() {
+            Some(error) => {
+                container.kill();
+                Answer::Failed(Box::new(error))
+            }
+            None => Answer::Done(()),
+        };
+        self.tell_node(Kind::Poststart, id, protocol::encode(&answer), Vec::new());
+        if let Some(exit) = exit {
+            self.tell_end(id, exit);
+        }
     }
 
     /// Node is gone, however that happened: so is everything.
@@ -711,9 +799,15 @@ impl Server {
         }
         let containers = std::mem::take(&mut self.containers);
         let mut journals = Vec::new();
+        let mut stopped = Vec::new();
         for (id, mut container) in containers {
-            let _ = process::wait_for(container.pidfd.as_fd());
-            container.ended();
+            if container.exit.is_none() {
+                let _ = process::wait_for(container.pidfd.as_fd());
+                container.ended();
+            }
+            if container.start.poststop {
+                stopped.push((container.pid, container.payload, container.hooks));
+            }
             journals.push((id, container.journal));
         }
         if let Some(cleaner) = self.cleaner.take() {
@@ -723,8 +817,19 @@ impl Server {
         }
         let journals: Vec<(u64, &OwnedFd)> = journals.iter().map(|(id, journal)| (*id, journal)).collect();
         clean_now(&journals, std::mem::take(&mut self.pending));
+        // All at once, and nobody is left to be told of failures.
+        let runners = stopped.into_iter().filter_map(|(pid, payload, running)| match running {
+            Some(runner) if runner.point == HookPoint::Poststop => Some(runner),
+            _ => Runner::begin(&payload?, HookPoint::Poststop, pid).ok(),
+        });
+        for runner in runners.collect::<Vec<_>>() {
+            runner.end_within(LAST_PATIENCE);
+        }
     }
 }
+
+/// How many seconds poststop programs get when Node is gone.
+const LAST_PATIENCE: u32 = 10;
 
 /// Removes what these containers made, and what earlier ones made in trees that were in use.
 fn clean_now(journals: &[(u64, &OwnedFd)], pending: Vec<Record>) -> Cleaned {
@@ -767,7 +872,33 @@ fn answer_mapped(control: &OwnedFd, result: Result<()>) {
 }
 
 impl Container {
+    fn new((pid, pidfd): (i32, OwnedFd), start: Start, journal: OwnedFd, control: OwnedFd) -> Self {
+        Self {
+            pid,
+            pidfd,
+            start,
+            journal,
+            control,
+            opener: None,
+            mapper: None,
+            locks: Vec::new(),
+            set_up: false,
+            filesystems: Vec::new(),
+            payload: None,
+            hooks: None,
+            begun: false,
+            exit: None,
+            left: None,
+        }
+    }
+
     fn kill(&self) {
+        if let Some(hooks) = self.hooks.as_ref().filter(|hooks| hooks.point == HookPoint::Poststart) {
+            process::kill(hooks.pidfd.as_fd());
+        }
+        if self.exit.is_some() {
+            return;
+        }
         process::kill(self.pidfd.as_fd());
         if !self.start.pid {
             // Without a pid namespace the end of the first process ends no other. It leads a session and group of its

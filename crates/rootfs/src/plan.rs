@@ -422,6 +422,11 @@ impl Plan {
         })
     }
 
+    /// The hooks of a point, in order.
+    pub fn hooks_at(&self, point: HookPoint) -> impl Iterator<Item = &Hook> {
+        self.hooks().filter(move |hook| hook.point == point)
+    }
+
     /// The namespaces step.
     pub fn namespaces(&self) -> Option<&Namespaces> {
         self.steps.iter().find_map(|step| match &step.action {
@@ -842,6 +847,7 @@ mod tests {
                 args: vec![],
                 env: vec![],
                 timeout: None,
+                function: None,
             });
         }
         let plan = Plan::new(&spec).unwrap();
@@ -862,7 +868,7 @@ mod tests {
             destinations in proptest::collection::vec("(/[a-c]){1,3}", 0..12),
             readonly in any::<bool>(),
             dev in any::<bool>(),
-            hooks in proptest::collection::vec(0_usize..4, 0..4),
+            hooks in proptest::collection::vec(0_usize..6, 0..4),
         ) {
             let mut spec = RootfsSpec::new(Root::Empty { size: None, mode: 0o755 });
             for destination in &destinations {
@@ -871,7 +877,7 @@ mod tests {
             }
             spec.dev = dev;
             for hook in hooks {
-                spec.hooks.push(Hook { point: HookPoint::ALL[hook], path: "/h".into(), args: vec![], env: vec![], timeout: None });
+                spec.hooks.push(Hook { point: HookPoint::ALL[hook], path: "/h".into(), args: vec![], env: vec![], timeout: None, function: None });
             }
             let plan = Plan::new(&spec).unwrap();
             for pair in plan.steps.windows(2) {

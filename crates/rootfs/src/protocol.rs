@@ -62,7 +62,7 @@ kinds! {
     Close 4 "Node to supervisor: kill a container.";
     Started 5 "Supervisor to Node and to the first process, on their own sockets: it exists. Body: its pid. Descriptor: its pidfd.";
     Exited 6 "Supervisor to Node: the first process has ended. Body: [`Ended`].";
-    Closed 7 "Supervisor to Node: everything is taken down. Body: the paths that were left, with the reason.";
+    Closed 7 "Supervisor to Node: everything is taken down. Body: [`TakenDown`].";
     Refused 8 "Supervisor to Node: no first process could be made. Body: [`Error`].";
     Ready 9 "First process to Node: all steps are done. Body: [`Report`].";
     Step 10 "First process to Node: a step is done. Body: [`ExecutedStep`].";
@@ -81,6 +81,9 @@ kinds! {
     Brokered 23 "Opener to first process: it is done. Body: an answer.";
     Spare 24 "Supervisor to Node: a first process that waits for its request. Body: [`Spare`]. Descriptors: its socket, its journal, its pidfd.";
     Begin 25 "Node to a spare first process: its request. Descriptors: payload, stdin, stdout, stderr, then as many as its [`Start`] says.";
+    Function 40 "First process to Node: run this function. Body: [`FunctionCall`].";
+    FunctionDone 41 "Node to first process: it has run. Body: an [`Answer`].";
+    Poststart 42 "Supervisor to Node: the poststart programs have run. Body: an [`Answer`]; after a failure the container is killed.";
 }
 
 /// The first frame of a supervisor.
@@ -116,6 +119,10 @@ pub struct Start {
     pub opener: bool,
     /// Whether the plan has hooks, which are told the first process's pid.
     pub hooks: bool,
+    /// Whether there are poststart programs, which a child of the supervisor runs.
+    pub poststart: bool,
+    /// Whether there are poststop programs, likewise.
+    pub poststop: bool,
     /// Whether a cgroup directory is among the descriptors.
     pub cgroup: bool,
     /// The bounding set of the one command that the container is, if nothing else is executed in it before. A first
@@ -218,6 +225,24 @@ pub struct Report {
     pub skipped: Vec<u32>,
     /// What the caller should know.
     pub warnings: Vec<Warning>,
+}
+
+/// A function of the caller that is to be run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionCall {
+    /// By which number he knows it.
+    pub function: u32,
+    /// Where the container's root is, in the mount namespace of its first process.
+    pub root: PathBytes,
+}
+
+/// What is left to say when everything is taken down.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakenDown {
+    /// Mountpoints that stay.
+    pub left: Vec<Leftover>,
+    /// Poststop programs that failed.
+    pub failures: Vec<Error>,
 }
 
 /// A mountpoint that was not removed.

@@ -340,12 +340,22 @@ pub enum HookPoint {
     CreateContainer,
     /// In the container's namespaces, after the root is entered and before the command is executed.
     StartContainer,
+    /// In the runtime's namespaces, after the command is executed.
+    Poststart,
+    /// In the runtime's namespaces, after everything is taken down.
+    Poststop,
 }
 
 impl HookPoint {
     /// In the order they run.
-    pub const ALL: [Self; 4] =
-        [Self::Prestart, Self::CreateRuntime, Self::CreateContainer, Self::StartContainer];
+    pub const ALL: [Self; 6] = [
+        Self::Prestart,
+        Self::CreateRuntime,
+        Self::CreateContainer,
+        Self::StartContainer,
+        Self::Poststart,
+        Self::Poststop,
+    ];
 
     /// The OCI name.
     pub const fn name(self) -> &'static str {
@@ -354,26 +364,48 @@ impl HookPoint {
             Self::CreateRuntime => "createRuntime",
             Self::CreateContainer => "createContainer",
             Self::StartContainer => "startContainer",
+            Self::Poststart => "poststart",
+            Self::Poststop => "poststop",
         }
     }
 
     /// Whether it needs the tree attached at the root's path while the host's tree is still there.
     pub const fn needs_attached_tree(self) -> bool {
-        !matches!(self, Self::StartContainer)
+        matches!(self, Self::Prestart | Self::CreateRuntime | Self::CreateContainer)
     }
 
     /// Whether it runs in the namespaces of the caller.
     pub const fn in_runtime_namespaces(self) -> bool {
-        matches!(self, Self::Prestart | Self::CreateRuntime)
+        !matches!(self, Self::CreateContainer | Self::StartContainer)
+    }
+
+    /// Whether it comes after the command was executed: then the first process has nothing to do with it.
+    pub const fn is_after_start(self) -> bool {
+        matches!(self, Self::Poststart | Self::Poststop)
+    }
+
+    /// Whether a function of the caller can run there.
+    pub const fn takes_functions(self) -> bool {
+        matches!(self, Self::CreateRuntime | Self::Poststart | Self::Poststop)
+    }
+
+    /// The container's status as the hook is told it; OCI runtime-spec, runtime.md, State.
+    pub const fn status(self) -> &'static str {
+        match self {
+            Self::Prestart | Self::CreateRuntime | Self::CreateContainer => "creating",
+            Self::StartContainer => "created",
+            Self::Poststart => "running",
+            Self::Poststop => "stopped",
+        }
     }
 }
 
-/// A program that runs at a point of a container's life.
+/// A program, or a function of the caller, that runs at a point of a container's life.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hook {
     /// When.
     pub point: HookPoint,
-    /// The program, absolute.
+    /// The program, absolute; or the name of the function.
     pub path: PathBytes,
     /// Its arguments, the first being its name; the path when empty.
     pub args: Vec<Vec<u8>>,
@@ -381,6 +413,8 @@ pub struct Hook {
     pub env: Vec<Vec<u8>>,
     /// After how many seconds it is killed, which is a failure.
     pub timeout: Option<u32>,
+    /// The number by which the caller knows his function; `None` for a program.
+    pub function: Option<u32>,
 }
 
 /// Everything about a root filesystem.
@@ -563,6 +597,12 @@ impl RootfsSpec {
         }
         for (index, hook) in self.hooks.iter().enumerate().skip(hooks) {
             let what = format!("hooks.{}[{index}]", hook.point.name());
+            if hook.function.is_some() {
+                if !hook.point.takes_functions() {
+                    return Err(spec_error(format!("{what}: only a program can run there")));
+                }
+                continue;
+            }
             check_path(&what, &hook.path)?;
             if !hook.path.is_absolute() {
                 return Err(spec_error(format!("{what}: {} is not an absolute path", hook.path)));

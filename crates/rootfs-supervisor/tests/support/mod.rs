@@ -19,7 +19,7 @@ use rootfs::options::{Attributes, Propagation, attr};
 use rootfs::path::PathBytes;
 use rootfs::plan::Plan;
 use rootfs::process::{ProcessSpec, User};
-use rootfs::protocol::{self, Exit, Frame, Kind, Leftover, Payload, PayloadRest, Report, Start};
+use rootfs::protocol::{self, Exit, Frame, Kind, Leftover, Payload, PayloadRest, Report, Start, TakenDown};
 use rootfs::spec::{
     BindSource, HookPoint, IdMap, IdMapping, Mask, MissingMask, Mount, MountKind, ReadonlyRoot, Root,
     RootfsSpec,
@@ -280,6 +280,8 @@ impl Supervisor {
             opener: (cell.privileged() && user.is_some())
                 || hooks.iter().any(|point| point.in_runtime_namespaces()),
             hooks: !hooks.is_empty(),
+            poststart: false,
+            poststop: false,
             cgroup: false,
             bounding: None,
             sources: 0,
@@ -373,7 +375,7 @@ impl Supervisor {
         } else {
             let closed = self.receive(running.id);
             assert_eq!(closed.kind, Kind::Closed);
-            closed.decode().unwrap()
+            closed.decode::<TakenDown>().unwrap().left
         };
         let output = memfd::read(&running.output, 1 << 20).unwrap();
         Ended { exit, output: String::from_utf8_lossy(&output).into_owned(), report, failure, left }

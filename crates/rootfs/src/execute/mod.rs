@@ -244,6 +244,9 @@ impl<'a> Execution<'a> {
     /// Carries out the steps that come before the command.
     pub fn run(mut self) -> Result<Outcome> {
         for step in &self.plan.steps {
+            if matches!(&step.action, Action::Hook(hook) if hook.point.is_after_start()) {
+                continue;
+            }
             let begin = Instant::now();
             let done = self.carry_out(step).map_err(|error| Self::locate(error, step))?;
             if done.skipped {

@@ -136,7 +136,14 @@ fn hooks_see_the_tree_at_its_own_path_whatever_the_level() {
         let kernel = tree();
         let mut spec = spec();
         for point in HookPoint::ALL {
-            spec.hooks.push(Hook { point, path: "/h".into(), args: vec![], env: vec![], timeout: None });
+            spec.hooks.push(Hook {
+                point,
+                path: "/h".into(),
+                args: vec![],
+                env: vec![],
+                timeout: None,
+                function: None,
+            });
         }
         run(&kernel, &spec, level).unwrap();
         assert!(
