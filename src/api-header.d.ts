@@ -1,6 +1,7 @@
 // Made by `npm run build:addon` from the comments of crates/rootfs-napi and from src/api-header.d.ts. Do not edit.
 
 import type { EventEmitter } from 'node:events'
+import type { FileHandle } from 'node:fs/promises'
 import type { Readable, Writable } from 'node:stream'
 
 /** A file name. Bytes (Uint8Array) are for names that are not UTF-8. A NUL byte is refused. */
@@ -282,6 +283,102 @@ export type RootfsErrorCode =
   | 'ERR_ROOTFS_SUPERVISOR'
   /** The prepared root filesystem has been closed. */
   | 'ERR_ROOTFS_CLOSED'
+
+/** What `probe()` tries; docs/kernels.md. */
+export type HostFeature =
+  /** Starting the helper process. */
+  | 'supervisor'
+  /** Executing the supervisor from memory, where nobody can change it; the sysctl vm.memfd_noexec below 2. */
+  | 'memfdExec'
+  /** Making and watching processes: `clone3` with a pidfd. */
+  | 'pidfd'
+  /** Every mount: `fsopen`, `open_tree`, `mount_setattr`, `move_mount`. */
+  | 'mountApi'
+  /** Mounting on detached mounts: assembling a tree that nobody sees (level `detached`). */
+  | 'detachedMounts'
+  /** Copying a mount with other attributes in one call. */
+  | 'openTreeAttr'
+  /** Comparing the mount table with the plan, by unique mount ids. */
+  | 'statmount'
+  /** Resolution inside the root. */
+  | 'openat2'
+  /** Entering a root without copying the host's mounts; needs CAP_SYS_ADMIN and CAP_SYS_CHROOT. */
+  | 'stubNamespace'
+  /** Beginning in a cgroup: `CLONE_INTO_CGROUP`, in a cgroup that the caller may write to. */
+  | 'cloneIntoCgroup'
+  /** `cgroup()` as one filesystem. */
+  | 'cgroup2'
+  /** Showing files under mapped owners; needs CAP_SYS_ADMIN. */
+  | 'idmappedMounts'
+  /** Overlay filesystems. */
+  | 'overlay'
+  /** Running without root. */
+  | 'userNamespaces'
+  /** Mapping more than one id: root, or newuidmap, newgidmap, /etc/subuid and /etc/subgid. */
+  | 'idRanges'
+  /** Overlay filesystems in a user namespace. */
+  | 'overlayInUserNamespace'
+  /** A proc of its own in a user namespace. */
+  | 'procInUserNamespace'
+  /** A sysfs of its own in a user and network namespace. */
+  | 'sysfsInUserNamespace'
+  /** `namespaces({ pid })` for this caller. */
+  | 'pidNamespaces'
+  /** `namespaces({ ipc })` for this caller. */
+  | 'ipcNamespaces'
+  /** `namespaces({ uts })` for this caller. */
+  | 'utsNamespaces'
+  /** `namespaces({ cgroup })` for this caller. */
+  | 'cgroupNamespaces'
+  /** `namespaces({ network })` for this caller. */
+  | 'networkNamespaces'
+  /** The option `seccomp`. */
+  | 'seccomp'
+  /** AppArmor is active. */
+  | 'apparmor'
+  /** SELinux is active: mount labels. */
+  | 'selinux'
+
+/** Whether this host allows something to this process. */
+export interface FeatureSupport {
+  readonly available: boolean
+  /** What was tried, and what happened. */
+  readonly reason?: string
+  /** What to do about it. */
+  readonly hint?: string
+}
+
+/** What this host allows. */
+export interface HostSupport {
+  /** The kernel's release. */
+  readonly kernel: string
+  readonly features: Readonly<Record<HostFeature, FeatureSupport>>
+}
+
+/**
+ * Finds out what this host allows this process, and why not where it doesn't, with what to do about it. Kernel features are
+ * tried, in processes that end afterwards; nothing is left. Takes some tens of milliseconds, none of them on this thread.
+ * Never rejects.
+ */
+export function probe(): Promise<HostSupport>
+
+/**
+ * Opens `path` under the directory `root` so that no symbolic link leads out: `/`, and `..` at the top, mean `root`, and
+ * magic links (such as /proc/self/root) are refused; openat2(2), RESOLVE_IN_ROOT, or its emulation where the kernel lacks that. The
+ * file is opened once: there is no moment between looking and opening. It never waits for the other end of a named pipe, and
+ * a terminal doesn't become this process's.
+ *
+ * `root` is absolute, and no symbolic link itself. `flags` are those of `fs.open`; files that are made get `mode`, less
+ * the umask. Rejects with `ERR_ROOTFS_ROOT`, `ERR_ROOTFS_SOURCE` (`errnoName` says why), `ERR_ROOTFS_ESCAPE`, or `ERR_ROOTFS_RACE` when
+ * something kept changing underneath. The caller closes the handle.
+ * @default flags 'r', mode 0o666
+ */
+export function openInRoot(
+  root: PathLike,
+  path: PathLike,
+  flags?: string | number,
+  mode?: number,
+): Promise<FileHandle>
 
 /** Something that is taken down with `await using`. */
 type AsyncDisposable = { [Symbol.asyncDispose](): Promise<void> }

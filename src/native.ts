@@ -94,6 +94,16 @@ export interface Native {
   mounts(container: number): number
   kill(container: number, child: number, signal: number): boolean
   close(container: number): void
+  /** Each feature; one without a reason is there. */
+  probe(): Promise<{ name: string; reason?: string; hint?: string }[]>
+  /** Has the descriptor `target` become the file. */
+  openInRoot(
+    root: unknown,
+    path: unknown,
+    flags: unknown,
+    mode: unknown,
+    target: number,
+  ): Promise<ErrorData | null | undefined>
 }
 
 const require = createRequire(import.meta.url)

@@ -11,6 +11,7 @@ mod hooks;
 mod idmap;
 mod opener;
 mod pid1;
+mod probe;
 mod server;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -38,7 +39,8 @@ fn main() {
     if replace_standard_streams().is_err() {
         process::exit(1);
     }
-    process::exit(server::run(socket));
+    let only_probe = std::env::args_os().nth(1).is_some_and(|argument| argument == "probe");
+    process::exit(if only_probe { probe::run(&socket) } else { server::run(socket) });
 }
 
 /// Node's standard streams are not held open: whoever reads them must see their end when Node ends.

@@ -12,9 +12,11 @@
 pub mod defaults;
 pub mod error;
 pub mod execute;
+pub mod hint;
 pub mod journal;
 pub mod kernel;
 pub mod mountinfo;
+pub mod open;
 pub mod options;
 pub mod path;
 pub mod plan;
@@ -23,6 +25,8 @@ pub mod procfs;
 pub mod protocol;
 pub mod resolve;
 pub mod spec;
+pub mod support;
 
 pub use error::{Error, ErrorCode, Result};
+pub use hint::Hint;
 pub use path::PathBytes;

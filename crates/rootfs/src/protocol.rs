@@ -26,6 +26,8 @@ use crate::spec::IdMap;
 
 /// Both sides must have the same: the addon and the supervisor are released together.
 pub const VERSION: u16 = 1;
+/// The release: what goes in frames is the same within one only.
+pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
 /// The first bytes of every frame.
 pub const MAGIC: [u8; 4] = *b"RTFS";
 /// A frame's body is at most this long; what is longer goes into a memfd.
@@ -80,14 +82,17 @@ kinds! {
     Broker 22 "First process to opener: do this with host rights. Body: a request.";
     Brokered 23 "Opener to first process: it is done. Body: an answer.";
     Spare 24 "Supervisor to Node: a first process that waits for its request. Body: [`Spare`]. Descriptors: its socket, its journal, its pidfd.";
+    Probed 40 "Supervisor that only probes, to Node: what it has found. Body: a list of [`Finding`](crate::support::Finding).";
     Begin 25 "Node to a spare first process: its request. Descriptors: payload, stdin, stdout, stderr, then bind sources.";
 }
 
 /// The first frame of a supervisor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// Its pid, in the namespace of the sender.
     pub pid: i32,
+    /// Its [`RELEASE`].
+    pub release: String,
 }
 
 /// How a container is begun. The supervisor reads this and nothing else.

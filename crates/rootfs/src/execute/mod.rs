@@ -21,7 +21,7 @@ use std::time::Instant;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{CallContext, Error, ErrorCode, Result};
+use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
 use crate::journal::{Identity, Record, State, Writer};
 use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow, Kernel};
 use crate::options::{Propagation, PropagationType};
@@ -251,7 +251,7 @@ impl<'a> Execution<'a> {
     }
 
     /// Adds to an error where in the plan it happened.
-    fn locate(mut error: Box<Error>, step: &Step) -> Box<Error> {
+    pub fn locate(mut error: Box<Error>, step: &Step) -> Box<Error> {
         error.step = Some(step.index);
         error.destination = error.destination.or_else(|| step.action.destination());
         error.source = error.source.or_else(|| step.action.source());
@@ -604,9 +604,10 @@ impl Ground<'_> {
             state,
         };
         match &mut self.journal {
-            Some(journal) => journal.write(&record).map_err(|errno| {
-                Error::new(ErrorCode::Mount, format!("the journal can't be written: {errno}"))
-            }),
+            Some(journal) => journal
+                .write(&record)
+                .map_err(|errno| SysError::new("pwrite", errno, "\"rootfs-journal\""))
+                .context(ErrorCode::Mount, || format!("the mountpoint {name} can't be written down")),
             None => Ok(()),
         }
     }
