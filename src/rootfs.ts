@@ -1,5 +1,6 @@
 // The builder, with what begins containers from it.
 import type { PathLike, PrepareOptions, RunOptions, RunResult, SpawnOptions } from '../index.js'
+import { watched } from './diagnostics.ts'
 import { callSite } from './errors.ts'
 import { native } from './native.ts'
 import { isAborted, launchOptions, prepareOptions, runOptions } from './options.ts'
@@ -76,3 +77,7 @@ export class Rootfs extends native.Rootfs {
     return new ContainerProcess(launched, FIRST, control, locate, preparation.onStep)
   }
 }
+
+Rootfs.prototype.prepare = watched('prepare', 'rootfs', Rootfs.prototype.prepare)
+Rootfs.prototype.run = watched('run', 'rootfs', Rootfs.prototype.run)
+Rootfs.prototype.spawn = watched('spawn', 'rootfs', Rootfs.prototype.spawn)

@@ -97,7 +97,7 @@ fn number(fd: BorrowedFd<'_>) -> String {
 
 /// Mount attributes as strace prints them.
 fn attribute_names(bits: u64) -> String {
-    const NAMES: [(u64, &str); 8] = [
+    const NAMES: [(u64, &str); 9] = [
         (attr::RDONLY, "RDONLY"),
         (attr::NOSUID, "NOSUID"),
         (attr::NODEV, "NODEV"),
@@ -105,6 +105,7 @@ fn attribute_names(bits: u64) -> String {
         (attr::NOATIME, "NOATIME"),
         (attr::STRICTATIME, "STRICTATIME"),
         (attr::NODIRATIME, "NODIRATIME"),
+        (attr::IDMAP, "IDMAP"),
         (attr::NOSYMFOLLOW, "NOSYMFOLLOW"),
     ];
     let mut left = bits;

@@ -9,8 +9,6 @@ use super::{AttributeChange, Kernel};
 use crate::error::{SysError, SysResult};
 use crate::options::attr;
 
-const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
-
 fn slash() -> SysResult<OwnedFd> {
     Linux::default().open_host(&"/".into(), true, false)
 }
@@ -51,7 +49,7 @@ pub fn copy_with_attributes() -> SysResult<()> {
 
 /// Maps the owners of a detached mount; `MOUNT_ATTR_IDMAP` of `mount_setattr(2)`.
 pub fn map_owners(mount: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>) -> SysResult<()> {
-    let attr: [u64; 4] = [MOUNT_ATTR_IDMAP, 0, 0, u64::from(user_namespace.as_raw_fd().cast_unsigned())];
+    let attr: [u64; 4] = [attr::IDMAP, 0, 0, u64::from(user_namespace.as_raw_fd().cast_unsigned())];
     // SAFETY: the empty path is a constant, and the struct, four words, outlives the call, which is told its size.
     let result = unsafe {
         libc::syscall(
