@@ -139,13 +139,25 @@ export interface RunResult<T = string> {
   warnings: readonly Warning[]
 }
 
+/** The events of a `ContainerProcess`, with what their listeners are given. */
+export interface ContainerProcessEvents {
+  /** It runs, and has a `pid`. */
+  spawn: []
+  /** It could not be started, or was aborted. */
+  error: [error: Error]
+  /** It has ended. Its streams may still have something to read. */
+  exit: [code: number | null, signal: NodeJS.Signals | null]
+  /** It has ended, and so have its streams. */
+  close: [code: number | null, signal: NodeJS.Signals | null]
+}
+
 /**
  * A command in a container, in the shape and with the events of node:child_process. It is returned at once: `pid` is
  * undefined until 'spawn', a `kill()` before that is queued, what fails before the command is executed is one 'error'
  * event with a `RootfsError`, and 'close' comes when its streams have ended and, for the first process of a container,
  * everything is taken down. Disposing it kills it and waits for 'close'.
  */
-export interface ContainerProcess extends EventEmitter, AsyncDisposable {
+export interface ContainerProcess extends EventEmitter<ContainerProcessEvents>, AsyncDisposable {
   /** The host's pid. */
   readonly pid: number | undefined
   readonly stdin: Writable | null
@@ -162,14 +174,6 @@ export interface ContainerProcess extends EventEmitter, AsyncDisposable {
   ref(): void
   /** Has Node not stay alive because of it. When Node goes, it goes too. */
   unref(): void
-  on(event: 'spawn', listener: () => void): this
-  on(event: 'error', listener: (error: Error) => void): this
-  on(event: 'exit' | 'close', listener: (code: number | null, signal: NodeJS.Signals | null) => void): this
-  on(event: string | symbol, listener: (...args: any[]) => void): this
-  once(event: 'spawn', listener: () => void): this
-  once(event: 'error', listener: (error: Error) => void): this
-  once(event: 'exit' | 'close', listener: (code: number | null, signal: NodeJS.Signals | null) => void): this
-  once(event: string | symbol, listener: (...args: any[]) => void): this
 }
 
 /** A prepared root filesystem in its own namespaces. It ends with `close`, or with this process, however that ends. */

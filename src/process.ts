@@ -2,7 +2,7 @@
 import { EventEmitter } from 'node:events'
 import { Socket } from 'node:net'
 import type { Readable, Writable } from 'node:stream'
-import type { ExecutedStep, ContainerProcess as Public, Step, Warning } from '../index.js'
+import type { ContainerProcessEvents, ExecutedStep, ContainerProcess as Public, Step, Warning } from '../index.js'
 import { abortError, makeError } from './errors.ts'
 import { type Launched, type News, native } from './native.ts'
 import { listenToChild, listenToContainer, Reference } from './news.ts'
@@ -26,7 +26,7 @@ function stream(fd: number | null | undefined, writable: boolean): Socket | null
   return new Socket({ fd, readable: !writable, writable })
 }
 
-export class ContainerProcess extends EventEmitter implements Public {
+export class ContainerProcess extends EventEmitter<ContainerProcessEvents> implements Public {
   pid: number | undefined = undefined
   exitCode: number | null = null
   signalCode: NodeJS.Signals | null = null
