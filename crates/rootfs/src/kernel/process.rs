@@ -522,7 +522,7 @@ pub fn join_namespace(path: &crate::path::PathBytes, kind: libc::c_int) -> SysRe
     use rustix::fs::{Mode, OFlags};
     let fd =
         rustix::fs::openat(rustix::fs::CWD, path.as_path(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(super::linux::failed("openat", || format!("{path:?}")))?;
+            .map_err(super::linux::failed("openat", || format!("{path:?}, O_RDONLY|O_CLOEXEC")))?;
     set_namespace(std::os::fd::AsFd::as_fd(&fd), kind)
 }
 
