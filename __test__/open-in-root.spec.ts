@@ -17,7 +17,9 @@ import {
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { openInRoot, RootfsError } from 'rootfs'
+import { filtered } from './support/filter.ts'
 import { guardHost } from './support/host.ts'
+import { checkout } from './support/images.ts'
 import { findProgram, mustRun } from './support/program.ts'
 import { testNeeding } from './support/requirements.ts'
 
@@ -316,4 +318,53 @@ test.serial('many at once', async (t) => {
   const all = await Promise.all(Array.from({ length: 100 }, () => content(root, 'dir/again')))
   t.true(all.every((text) => text === 'inside\n'))
   t.is(openFds(), before)
+})
+
+// ---------------------------------------------------------------- other kernels, other users
+
+/** What a program in a process of its own prints for each path: the content, or the error. */
+async function elsewhere(wrapper: string[], root: string, paths: string[]): Promise<string[]> {
+  const program = `
+    import { openInRoot } from 'rootfs'
+    const outcomes = []
+    for (const path of ${JSON.stringify(paths)}) {
+      const outcome = openInRoot(${JSON.stringify(root)}, path).then(async (handle) => {
+        const text = await handle.readFile('utf8')
+        await handle.close()
+        return text
+      })
+      outcomes.push(await outcome.catch((error) => error.code + ' ' + error.errnoName))
+    }
+    console.log(JSON.stringify(outcomes))`
+  const [command, ...args] = [...wrapper, process.execPath, '--input-type=module', '--eval', program]
+  return JSON.parse(await mustRun(command!, args, { cwd: checkout })) as string[]
+}
+
+for (const how of ['ENOSYS', 'EPERM'] as const) {
+  testNeeding(['python3'])(`where openat2 answers ${how}, the emulation gives the same`, async (t) => {
+    const { root, outside } = tree()
+    symlinkSync(join(outside, 'name'), join(root, 'out'))
+    symlinkSync('../../../outside/name', join(root, 'up'))
+    symlinkSync('/etc/name', join(root, 'in'))
+    symlinkSync('loop', join(root, 'loop'))
+    const paths = ['etc/name', '/etc/name', 'in', 'dir/../../etc/name', 'out', 'up', 'loop', 'etc/name/x']
+    const emulated = await elsewhere(filtered(['openat2'], how), root, paths)
+    const inside = 'inside\n'
+    const none = 'ERR_ROOTFS_SOURCE ENOENT'
+    t.deepEqual(emulated, [
+      ...[inside, inside, inside, inside, none, none],
+      'ERR_ROOTFS_SOURCE ELOOP',
+      'ERR_ROOTFS_SOURCE ENOTDIR',
+    ])
+    t.deepEqual(emulated, await elsewhere([], root, paths))
+    const [magic] = await elsewhere(filtered(['openat2'], how), '/', ['/proc/self/root/etc/hostname'])
+    t.regex(magic!, /^ERR_ROOTFS_(ESCAPE|SOURCE) /)
+  })
+}
+
+testNeeding(['root', 'setpriv'])('an ordinary user opens what he may', async (t) => {
+  const { root } = tree()
+  writeFileSync(join(root, 'secret'), 'secret\n', { mode: 0o600 })
+  const user = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups']
+  t.deepEqual(await elsewhere(user, root, ['etc/name', 'secret']), ['inside\n', 'ERR_ROOTFS_SOURCE EACCES'])
 })

@@ -7,6 +7,7 @@ import { promisify } from 'node:util'
 import test from 'ava'
 import { type HostFeature, type HostSupport, probe } from 'rootfs'
 import { cells, runProbe } from './support/cells.ts'
+import { type Call, filtered } from './support/filter.ts'
 import { guardHost, hostMounts } from './support/host.ts'
 import { checkout } from './support/images.ts'
 import { containers, eventually } from './support/processes.ts'
@@ -151,3 +152,54 @@ test.serial('a supervisor that cannot be started is a feature that is not there'
   t.true(support.features.memfdExec.available)
   t.true(support.features.mountApi.available, 'the rest is still found out')
 })
+
+// ---------------------------------------------------------------- kernels and runtimes that lack something
+
+async function probeFiltered(calls: readonly Call[], how: 'EPERM' | 'ENOSYS' | 'kill'): Promise<HostSupport> {
+  const code = "import { probe } from 'rootfs'; console.log(JSON.stringify(await probe()))"
+  const [command, ...args] = [
+    ...filtered(calls, how),
+    process.execPath,
+    '--input-type=module',
+    '--eval',
+    code,
+  ]
+  const { stdout } = await run(command!, args, { cwd: checkout })
+  return JSON.parse(stdout) as HostSupport
+}
+
+const lacking: Array<
+  [calls: Call[], how: 'EPERM' | 'ENOSYS' | 'kill', missing: Partial<Record<HostFeature, RegExp>>]
+> = [
+  [['openat2'], 'ENOSYS', { openat2: /openat2\(.*\(ENOSYS\)/ }],
+  [['openat2'], 'EPERM', { openat2: /openat2\(.*\(EPERM\)/ }],
+  [['statmount', 'open_tree_attr'], 'ENOSYS', { statmount: /ENOSYS/, openTreeAttr: /ENOSYS/ }],
+  [['statmount'], 'kill', { statmount: /seccomp filter kills the process.*SIGSYS/ }],
+  [
+    ['fsopen'],
+    'ENOSYS',
+    { mountApi: /fsopen\("tmpfs"\).*ENOSYS/, detachedMounts: /ENOSYS/, overlay: /ENOSYS/ },
+  ],
+  [['mount_setattr'], 'EPERM', { mountApi: /mount_setattr\(.*EPERM/ }],
+]
+for (const [calls, how, missing] of lacking) {
+  testNeeding(['root', 'python3'])(
+    `${calls.join(' and ')} answering ${how}: told, with the reason`,
+    async (t) => {
+      const [support, whole] = await Promise.all([probeFiltered(calls, how), probe()])
+      t.deepEqual(isWellFormed(support), [])
+      for (const [name, reason] of Object.entries(missing)) {
+        t.regex(support.features[name as HostFeature].reason ?? 'it is there', reason)
+      }
+      if (missing.mountApi) t.regex(support.features.mountApi.hint!, /Linux 5\.12/)
+      else {
+        // And nothing else is.
+        const others = Object.keys(whole.features).filter((name) => !(name in missing)) as HostFeature[]
+        t.deepEqual(
+          others.filter((name) => support.features[name].available !== whole.features[name].available),
+          [],
+        )
+      }
+    },
+  )
+}
