@@ -249,6 +249,22 @@ testHere('hint: a flag that is locked', async (t) => {
   t.regex(error.hint!, /without the user namespace/)
 })
 
+testHere('hint: more mounts than a mount namespace may have', async (t) => {
+  const source = openDirectory(host, 'many')
+  // Each turn doubles them: 2^15 in the source, which is bound three times, are more than the default of 100000.
+  const setup = `
+    mount -t tmpfs many '${source}'
+    mkdir '${source}/x'
+    mount -t tmpfs x '${source}/x'
+    for turn in $(seq 15); do mkdir '${source}/x/'$turn; mount --rbind '${source}/x' '${source}/x/'$turn; done`
+  const calls = ['/one', '/two', '/three'].map(
+    (destination): Call => ['bind', join(source, 'x'), destination],
+  )
+  const error = await failure(root, calls, { setup })
+  t.like(error, { code: 'ERR_ROOTFS_MOUNT', syscall: 'move_mount', errnoName: 'ENOSPC' })
+  t.regex(error.hint!, /fs\.mount-max/)
+})
+
 /** Runs a program with the library in it, and gives what it prints. */
 async function outcome(
   program: string,

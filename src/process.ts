@@ -2,7 +2,13 @@
 import { EventEmitter } from 'node:events'
 import { Socket } from 'node:net'
 import type { Readable, Writable } from 'node:stream'
-import type { ContainerProcessEvents, ExecutedStep, ContainerProcess as Public, Step, Warning } from '../index.js'
+import type {
+  ContainerProcessEvents,
+  ExecutedStep,
+  ContainerProcess as Public,
+  Step,
+  Warning,
+} from '../index.js'
 import { abortError, makeError } from './errors.ts'
 import { type Launched, type News, native } from './native.ts'
 import { listenToChild, listenToContainer, Reference } from './news.ts'
