@@ -1,6 +1,7 @@
 // Made by `npm run build:addon` from the comments of crates/rootfs-napi and from src/api-header.d.ts. Do not edit.
 
 import type { EventEmitter } from 'node:events'
+import type { FileHandle } from 'node:fs/promises'
 import type { Duplex, Readable, Writable } from 'node:stream'
 
 /** A file name. Bytes (Uint8Array) are for names that are not UTF-8. A NUL byte is refused. */
@@ -163,13 +164,25 @@ export interface RunResult<T = string> {
   warnings: readonly Warning[]
 }
 
+/** The events of a `ContainerProcess`, with what their listeners are given. */
+export interface ContainerProcessEvents {
+  /** It runs, and has a `pid`. */
+  spawn: []
+  /** It could not be started, or was aborted. */
+  error: [error: Error]
+  /** It has ended. Its streams may still have something to read. */
+  exit: [code: number | null, signal: NodeJS.Signals | null]
+  /** It has ended, and so have its streams. */
+  close: [code: number | null, signal: NodeJS.Signals | null]
+}
+
 /**
  * A command in a container, in the shape and with the events of node:child_process. It is returned at once: `pid` is
  * undefined until 'spawn', a `kill()` before that is queued, what fails before the command is executed is one 'error'
  * event with a `RootfsError`, and 'close' comes when its streams have ended and, for the first process of a container,
  * everything is taken down. Disposing it kills it and waits for 'close'.
  */
-export interface ContainerProcess extends EventEmitter, AsyncDisposable {
+export interface ContainerProcess extends EventEmitter<ContainerProcessEvents>, AsyncDisposable {
   /** The host's pid. */
   readonly pid: number | undefined
   readonly stdin: Writable | null
@@ -191,14 +204,6 @@ export interface ContainerProcess extends EventEmitter, AsyncDisposable {
   ref(): void
   /** Has Node not stay alive because of it. When Node goes, it goes too. */
   unref(): void
-  on(event: 'spawn', listener: () => void): this
-  on(event: 'error', listener: (error: Error) => void): this
-  on(event: 'exit' | 'close', listener: (code: number | null, signal: NodeJS.Signals | null) => void): this
-  on(event: string | symbol, listener: (...args: any[]) => void): this
-  once(event: 'spawn', listener: () => void): this
-  once(event: 'error', listener: (error: Error) => void): this
-  once(event: 'exit' | 'close', listener: (code: number | null, signal: NodeJS.Signals | null) => void): this
-  once(event: string | symbol, listener: (...args: any[]) => void): this
 }
 
 /** A prepared root filesystem in its own namespaces. It ends with `close`, or with this process, however that ends. */
@@ -335,6 +340,102 @@ export type RootfsErrorCode =
   | 'ERR_ROOTFS_SUPERVISOR'
   /** The prepared root filesystem has been closed. */
   | 'ERR_ROOTFS_CLOSED'
+
+/** What `probe()` tries; docs/kernels.md. */
+export type HostFeature =
+  /** Starting the helper process. */
+  | 'supervisor'
+  /** Executing the supervisor from memory, where nobody can change it; the sysctl vm.memfd_noexec below 2. */
+  | 'memfdExec'
+  /** Making and watching processes: `clone3` with a pidfd. */
+  | 'pidfd'
+  /** Every mount: `fsopen`, `open_tree`, `mount_setattr`, `move_mount`. */
+  | 'mountApi'
+  /** Mounting on detached mounts: assembling a tree that nobody sees (level `detached`). */
+  | 'detachedMounts'
+  /** Copying a mount with other attributes in one call. */
+  | 'openTreeAttr'
+  /** Comparing the mount table with the plan, by unique mount ids. */
+  | 'statmount'
+  /** Resolution inside the root. */
+  | 'openat2'
+  /** Entering a root without copying the host's mounts; needs CAP_SYS_ADMIN and CAP_SYS_CHROOT. */
+  | 'stubNamespace'
+  /** Beginning in a cgroup: `CLONE_INTO_CGROUP`, in a cgroup that the caller may write to. */
+  | 'cloneIntoCgroup'
+  /** `cgroup()` as one filesystem. */
+  | 'cgroup2'
+  /** Showing files under mapped owners; needs CAP_SYS_ADMIN. */
+  | 'idmappedMounts'
+  /** Overlay filesystems. */
+  | 'overlay'
+  /** Running without root. */
+  | 'userNamespaces'
+  /** Mapping more than one id: root, or newuidmap, newgidmap, /etc/subuid and /etc/subgid. */
+  | 'idRanges'
+  /** Overlay filesystems in a user namespace. */
+  | 'overlayInUserNamespace'
+  /** A proc of its own in a user namespace. */
+  | 'procInUserNamespace'
+  /** A sysfs of its own in a user and network namespace. */
+  | 'sysfsInUserNamespace'
+  /** `namespaces({ pid })` for this caller. */
+  | 'pidNamespaces'
+  /** `namespaces({ ipc })` for this caller. */
+  | 'ipcNamespaces'
+  /** `namespaces({ uts })` for this caller. */
+  | 'utsNamespaces'
+  /** `namespaces({ cgroup })` for this caller. */
+  | 'cgroupNamespaces'
+  /** `namespaces({ network })` for this caller. */
+  | 'networkNamespaces'
+  /** The option `seccomp`. */
+  | 'seccomp'
+  /** AppArmor is active. */
+  | 'apparmor'
+  /** SELinux is active: mount labels. */
+  | 'selinux'
+
+/** Whether this host allows something to this process. */
+export interface FeatureSupport {
+  readonly available: boolean
+  /** What was tried, and what happened. */
+  readonly reason?: string
+  /** What to do about it. */
+  readonly hint?: string
+}
+
+/** What this host allows. */
+export interface HostSupport {
+  /** The kernel's release. */
+  readonly kernel: string
+  readonly features: Readonly<Record<HostFeature, FeatureSupport>>
+}
+
+/**
+ * Finds out what this host allows this process, and why not where it doesn't, with what to do about it. Kernel features are
+ * tried, in processes that end afterwards; nothing is left. Takes some tens of milliseconds, none of them on this thread.
+ * Never rejects.
+ */
+export function probe(): Promise<HostSupport>
+
+/**
+ * Opens `path` under the directory `root` so that no symbolic link leads out: `/`, and `..` at the top, mean `root`, and
+ * magic links (such as /proc/self/root) are refused; openat2(2), RESOLVE_IN_ROOT, or its emulation where the kernel lacks that. The
+ * file is opened once: there is no moment between looking and opening. It never waits for the other end of a named pipe, and
+ * a terminal doesn't become this process's.
+ *
+ * `root` is absolute, and no symbolic link itself. `flags` are those of `fs.open`; files that are made get `mode`, less
+ * the umask. Rejects with `ERR_ROOTFS_ROOT`, `ERR_ROOTFS_SOURCE` (`errnoName` says why), `ERR_ROOTFS_ESCAPE`, or `ERR_ROOTFS_RACE` when
+ * something kept changing underneath. The caller closes the handle.
+ * @default flags 'r', mode 0o666
+ */
+export function openInRoot(
+  root: PathLike,
+  path: PathLike,
+  flags?: string | number,
+  mode?: number,
+): Promise<FileHandle>
 
 /** Something that is taken down with `await using`. */
 type AsyncDisposable = { [Symbol.asyncDispose](): Promise<void> }

@@ -10,7 +10,9 @@ import type {
   Step,
   Warning,
 } from '../index.js'
+import { watched } from './diagnostics.ts'
 import { abortError, callSite, makeError, RootfsError } from './errors.ts'
+import { inspectPrepared, type Options } from './inspect.ts'
 import { type Launched, type News, native } from './native.ts'
 import { closeContainer, listenToChild, listenToContainer, Reference } from './news.ts'
 import { isAborted, type Preparation, runOptions, spawnOptions } from './options.ts'
@@ -182,10 +184,15 @@ export class PreparedRootfs implements Public {
     }
   }
 
-  [inspect.custom](_depth: number, options: object, inspectNow: typeof inspect): string {
+  [inspect.custom](depth: number, options: Options): string {
     const state = this.#closing ? 'closed' : this.#ended ? 'ended' : 'open'
-    const { pid, skipped, warnings } = this
-    const fields = { pid, state, steps: this.steps.length, skipped, warnings, commands: this.#commands.size }
-    return `PreparedRootfs ${inspectNow(fields, options)}`
+    return inspectPrepared(
+      { ...this, state, warnings: this.#warnings, commands: this.#commands.size },
+      depth,
+      options,
+    )
   }
 }
+
+PreparedRootfs.prototype.run = watched('run', 'prepared', PreparedRootfs.prototype.run)
+PreparedRootfs.prototype.spawn = watched('spawn', 'prepared', PreparedRootfs.prototype.spawn)

@@ -2,7 +2,13 @@
 import { EventEmitter } from 'node:events'
 import { Socket } from 'node:net'
 import type { Duplex, Readable, Writable } from 'node:stream'
-import type { ExecutedStep, ContainerProcess as Public, Step, Warning } from '../index.js'
+import type {
+  ContainerProcessEvents,
+  ExecutedStep,
+  ContainerProcess as Public,
+  Step,
+  Warning,
+} from '../index.js'
 import { abortError, makeError } from './errors.ts'
 import { type Launched, type News, native } from './native.ts'
 import { closeContainer, listenToChild, listenToContainer, Reference } from './news.ts'
@@ -56,7 +62,7 @@ export function commandLine(command: unknown, args: readonly string[] = []): rea
   return [command instanceof Uint8Array ? Buffer.from(command).toString() : String(command), ...args]
 }
 
-export class ContainerProcess extends EventEmitter implements Public {
+export class ContainerProcess extends EventEmitter<ContainerProcessEvents> implements Public {
   pid: number | undefined = undefined
   exitCode: number | null = null
   signalCode: NodeJS.Signals | null = null

@@ -12,6 +12,7 @@ import type {
   SpecOptions,
 } from '../index.js'
 import { configText, readBundle } from './config.ts'
+import { watched } from './diagnostics.ts'
 import { callSite } from './errors.ts'
 import { addHook, hooksOf } from './hooks.ts'
 import { native } from './native.ts'
@@ -154,3 +155,7 @@ export class Rootfs extends native.Rootfs {
     )
   }
 }
+
+Rootfs.prototype.prepare = watched('prepare', 'rootfs', Rootfs.prototype.prepare)
+Rootfs.prototype.run = watched('run', 'rootfs', Rootfs.prototype.run)
+Rootfs.prototype.spawn = watched('spawn', 'rootfs', Rootfs.prototype.spawn)

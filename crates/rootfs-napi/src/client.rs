@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use rootfs::error::{Error, ErrorCode, Result};
+use rootfs::Hint;
+use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
 use rootfs::journal;
-use rootfs::kernel::memfd;
-use rootfs::kernel::supervisor_process::{self, Executable, SupervisorProcess};
+use rootfs::kernel::supervisor_process::{self, SupervisorProcess};
+use rootfs::kernel::{memfd, process};
 use rootfs::mountinfo;
 use rootfs::plan::Plan;
 use rootfs::protocol::{
@@ -22,10 +23,11 @@ use rootfs::protocol::{
     Report, Start, TakenDown,
 };
 use rustix::event::{EventfdFlags, epoll};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, UCred};
+use rustix::net::UCred;
 use rustix::process::Signal;
 
 use crate::identity::Identity;
+use crate::supervisor::{self, SupervisorFile, duplicate, socket_pair};
 
 /// What happened to a container, or to a command in one.
 #[derive(Debug)]
@@ -367,9 +369,9 @@ impl Client {
         }
         let id = self.number();
         let (ours, theirs) = socket_pair()?;
-        let journal = rustix::fs::memfd_create(c"rootfs-journal", rustix::fs::MemfdFlags::CLOEXEC).map_err(
-            |errno| Error::new(ErrorCode::Supervisor, format!("the journal can't be made: {errno}")),
-        )?;
+        let journal = rustix::fs::memfd_create(c"rootfs-journal", rustix::fs::MemfdFlags::CLOEXEC)
+            .map_err(|errno| SysError::new("memfd_create", errno, "\"rootfs-journal\""))
+            .context(ErrorCode::Supervisor, || "the journal can't be made")?;
         let container = Container::new(&beginning, ours, journal);
         self.add_container(&mut state, id, container, &mut beginning)?;
         if let Some(number) = current {
@@ -461,7 +463,8 @@ impl Client {
         let flags =
             if matches!(token, Token::Stream(_, 0)) { epoll::EventFlags::OUT } else { epoll::EventFlags::IN };
         epoll::add(&self.epoll, fd, epoll::EventData::new_u64(token.pack()), flags)
-            .map_err(|errno| Error::new(ErrorCode::Supervisor, format!("epoll: {errno}")))
+            .map_err(|errno| SysError::new("epoll_ctl", errno, format!("EPOLL_CTL_ADD, {token:?}")))
+            .context(ErrorCode::Supervisor, || "the client can't watch a descriptor")
     }
 
     fn send_start(
@@ -555,7 +558,8 @@ impl Client {
         for (index, stream) in streams.iter().enumerate() {
             if let Some(stream) = stream {
                 rustix::io::ioctl_fionbio(stream, true)
-                    .map_err(|errno| Error::new(ErrorCode::Exec, format!("a pipe can't be used: {errno}")))?;
+                    .map_err(|errno| SysError::new("ioctl", errno, "FIONBIO"))
+                    .context(ErrorCode::Exec, || format!("the pipe of stdio[{index}] can't be used"))?;
                 self.watch(stream.as_fd(), Token::Stream(key, index))?;
             }
         }
@@ -718,7 +722,7 @@ impl Client {
     /// Starts a supervisor for all that wait. Runs on the thread, without the lock while it takes time.
     fn start_supervisor(&self) {
         let identity = Identity::of_this_process();
-        let started = self.executable().and_then(|executable| begin_supervisor(&executable));
+        let started = self.executable().and_then(|executable| supervisor::begin(&executable));
         let mut state = self.state();
         state.starting = false;
         let waiting = std::mem::take(&mut state.waiting);
@@ -768,25 +772,22 @@ impl Client {
     /// The supervisor's executable: its file, or a sealed copy of it.
     fn executable(&self) -> Result<SupervisorFile> {
         let mut state = self.state();
-        if let Some(path) = std::env::var_os("ROOTFS_SUPERVISOR_EXEC") {
-            use std::os::unix::ffi::OsStringExt;
-            return CString::new(path.into_vec()).map(SupervisorFile::Path).map_err(|_| {
-                Error::new(ErrorCode::Supervisor, "ROOTFS_SUPERVISOR_EXEC contains a NUL byte")
-            });
+        if let Some(file) = SupervisorFile::of_environment()? {
+            return Ok(file);
         }
         if state.executable.is_none() {
             let path = state.path.clone().unwrap_or_default();
-            let bytes = read_file(&path)?;
-            let copy = memfd::sealed(c"rootfs-supervisor", &bytes, true).map_err(|call| {
-                Error::from_call(ErrorCode::Supervisor, "the supervisor can't be copied to memory", &call)
-                    .with_hint("memory files may be forbidden: set ROOTFS_SUPERVISOR_EXEC to the path of rootfs-supervisor")
-            })?;
-            state.executable = Some(copy);
+            state.executable = Some(SupervisorFile::copy(&path)?);
         }
         match &state.executable {
             Some(copy) => duplicate(copy).map(SupervisorFile::Memory),
             None => Err(Error::new(ErrorCode::Supervisor, "the supervisor's executable is missing")),
         }
+    }
+
+    /// Where the file of the supervisor is.
+    pub(crate) fn path(&self) -> CString {
+        self.state().path.clone().unwrap_or_default()
     }
 
     fn hear_supervisor(&self, state: &mut State, number: u64) {
@@ -910,80 +911,16 @@ impl Client {
     }
 }
 
-/// Where the supervisor is executed from.
-enum SupervisorFile {
-    Memory(OwnedFd),
-    Path(CString),
-}
-
-fn begin_supervisor(file: &SupervisorFile) -> Result<(SupervisorProcess, OwnedFd)> {
-    let (ours, theirs) = socket_pair()?;
-    let executable = match file {
-        SupervisorFile::Memory(fd) => Executable::Memory(fd.as_fd()),
-        SupervisorFile::Path(path) => Executable::Path(path.clone()),
-    };
-    let process = supervisor_process::start(&executable, theirs.as_fd()).map_err(|call| {
-        let error = Error::from_call(ErrorCode::Supervisor, "the supervisor can't be started", &call);
-        match (file, call.errno) {
-            (SupervisorFile::Memory(_), 13 | 1) => error.with_hint(
-                "the host forbids executing memory files (sysctl vm.memfd_noexec, or a security module): set \
-                 ROOTFS_SUPERVISOR_EXEC to the path of rootfs-supervisor",
-            ),
-            _ => error,
-        }
-    })?;
-    drop(theirs);
-    // The first frame may take a moment: this thread has nothing else to do before it is there.
-    let poll = &mut [rustix::event::PollFd::new(&ours, rustix::event::PollFlags::IN)];
-    let patience = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
-    let ready = rustix::event::poll(poll, Some(&patience));
-    let hello = if ready == Ok(1) { protocol::receive(&ours) } else { Err(FrameError::WouldBlock) };
-    match hello {
-        Ok(frame) if frame.kind == Kind::Hello => Ok((process, ours)),
-        other => {
-            rootfs::kernel::process::kill(process.pidfd.as_fd());
-            supervisor_process::reap(process.pid);
-            let what =
-                other.map_or_else(|error| error.to_string(), |_| "it says something else first".to_owned());
-            Err(Error::new(ErrorCode::Supervisor, format!("the supervisor doesn't begin: {what}"))
-                .with_hint("the addon and rootfs-supervisor must be of the same version"))
-        }
+/// Adds what only shows from here, where the host's policy can be read: the first process may be behind its root already.
+fn explained(error: Box<Error>) -> Box<Error> {
+    // Whoever has no rights over the host gets a user namespace.
+    if error.hint.is_none()
+        && !process::has_capability(process::CAP_SYS_ADMIN)
+        && let Some(hint) = Hint::of_restricted_user_namespace(&error)
+    {
+        return error.with_hint(hint);
     }
-}
-
-fn read_file(path: &CString) -> Result<Vec<u8>> {
-    use rustix::fs::{Mode, OFlags};
-    let fail = |what: &str, errno: rustix::io::Errno| {
-        let call = rootfs::error::SysError {
-            syscall: "open",
-            errno: errno.raw_os_error(),
-            arguments: path.to_string_lossy().into_owned(),
-        };
-        Error::from_call(ErrorCode::Supervisor, what, &call)
-            .with_hint("reinstall the package: the file rootfs-supervisor must be beside the addon")
-    };
-    let file = rustix::fs::open(path.as_c_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|errno| fail("the supervisor's executable can't be opened", errno))?;
-    memfd::read(&file, 64 << 20).map_err(|call| {
-        Error::from_call(ErrorCode::Supervisor, "the supervisor's executable can't be read", &call)
-    })
-}
-
-fn socket_pair() -> Result<(OwnedFd, OwnedFd)> {
-    let fail = |errno: rustix::io::Errno| {
-        Error::new(ErrorCode::Supervisor, format!("a socket can't be made: {errno}"))
-    };
-    let (ours, theirs) =
-        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-            .map_err(fail)?;
-    rustix::io::ioctl_fionbio(&ours, true).map_err(fail)?;
-    Ok((ours, theirs))
-}
-
-fn duplicate(fd: &OwnedFd) -> Result<OwnedFd> {
-    rustix::io::fcntl_dupfd_cloexec(fd, 3).map_err(|errno| {
-        Error::new(ErrorCode::Supervisor, format!("a descriptor can't be duplicated: {errno}"))
-    })
+    error
 }
 
 fn has_ended(pidfd: &OwnedFd) -> bool {
@@ -1311,7 +1248,7 @@ fn serve_container(state: &mut State, id: u64, container: &mut Container, mut fr
                 deliver(state, id, 0, container, News::Function { pid, call });
             }
         }
-        Kind::Failed => container.failure = frame.decode::<Error>().ok().map(Box::new),
+        Kind::Failed => container.failure = frame.decode::<Error>().ok().map(|error| explained(error.into())),
         Kind::Spawned => {
             let Some(pidfd) = frame.fds.pop() else { return };
             let pid = pid_of(&pidfd);

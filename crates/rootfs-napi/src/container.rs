@@ -6,6 +6,7 @@ use std::sync::Arc;
 use napi::{Env, Result};
 use napi_derive::napi;
 use rootfs::ErrorCode;
+use rootfs::error::{CallContext, SysError};
 use rootfs::execute::Level;
 use rootfs::kernel::{memfd, process};
 use rootfs::process::ProcessSpec;
@@ -180,9 +181,8 @@ fn begin(
         .iter()
         .map(|fd| rustix::io::fcntl_dupfd_cloexec(&**fd, 3))
         .collect::<std::result::Result<_, _>>()
-        .map_err(|errno| {
-            rootfs::Error::new(ErrorCode::Source, format!("a descriptor can't be duplicated: {errno}"))
-        })?;
+        .map_err(|errno| SysError::new("fcntl", errno, "F_DUPFD_CLOEXEC"))
+        .context(ErrorCode::Source, || "the descriptor of a bind can't be duplicated")?;
     let further = command.as_ref().map_or(0, |command| command.process.descriptors.len());
     let new = |namespace: &Namespace| *namespace == Namespace::New;
     let hooks = &spec.hooks;

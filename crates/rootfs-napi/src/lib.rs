@@ -6,7 +6,10 @@
 //! * [`config`]: builders from OCI configs, and back.
 //! * [`command`]: the options of a process, and [`stdio`] its streams.
 //! * [`container`]: what JavaScript calls to begin, use and end containers.
+//! * [`supervisor`]: how the supervisor is started.
 //! * [`client`]: the one thread that speaks with the supervisor and with every container, and [`identity`] who it is.
+//! * [`probe`]: what the host allows.
+//! * [`open`]: opening a file under a root.
 //! * [`failure`] and [`event`]: how errors and news get to JavaScript.
 
 // What napi-derive makes of a function needs owned arguments.
@@ -26,5 +29,8 @@ mod event;
 mod failure;
 mod identity;
 mod js;
+mod open;
 mod options;
+mod probe;
 mod stdio;
+mod supervisor;

@@ -3,6 +3,7 @@
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use rootfs::Hint;
 use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
 use rootfs::execute::filesystem::{Filesystem, Stock};
 use rootfs::execute::sources::{self, Opened, Sources};
@@ -198,16 +199,21 @@ impl FirstProcess {
 
     fn prepare(&self, asked: &Asked, ahead: Ahead) -> Result<Prepared> {
         let payload = read_payload(&asked.payload)?;
+        let namespaces = payload.plan.steps.get(Plan::NAMESPACES as usize);
+        let in_namespaces = |error| match namespaces {
+            Some(step) => Execution::locate(error, step),
+            None => error,
+        };
         let hooks = payload.plan.hooks().next().is_some();
         let pid = if hooks || self.start.user.is_some() { Some(self.own_pid()?) } else { None };
         if self.start.user.is_some() {
-            self.become_mapped_root()?;
+            self.become_mapped_root().map_err(in_namespaces)?;
         }
         process::die_with_parent()
             .context(ErrorCode::Supervisor, || "the first process can't follow its parent")?;
-        join_namespaces(&payload.plan)?;
+        join_namespaces(&payload.plan).map_err(in_namespaces)?;
         if self.start.network && !asked.later {
-            loopback_up()?;
+            loopback_up().map_err(in_namespaces)?;
         }
         let kernel = Linux::default();
         let level = self.level(&payload, ahead.level)?;
@@ -412,6 +418,7 @@ struct Ahead {
 fn probe() -> Result<Level> {
     let detached = can_assemble_detached().map_err(|call| {
         Error::from_call(ErrorCode::Unsupported, "the mount API of Linux 5.12 is missing or refused", &call)
+            .with_hint(Hint::NoMountApi)
     })?;
     Ok(if detached { Level::Detached } else { Level::Attached })
 }
@@ -500,7 +507,7 @@ fn join_namespaces(plan: &Plan) -> Result<()> {
                 if wanted.user == UserNamespace::None {
                     error
                 } else {
-                    error.with_hint("a process in a new user namespace can't join namespaces of the host")
+                    error.with_hint(Hint::ForeignNamespace)
                 }
             })?;
         }

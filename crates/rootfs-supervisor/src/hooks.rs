@@ -220,7 +220,7 @@ fn execute(hook: &Hook, context: &Context<'_>, streams: [BorrowedFd<'_>; 3], rep
     if let Some(directory) = context.directory
         && let Err(errno) = rustix::process::fchdir(directory)
     {
-        fail(format!("its working directory can't be entered: {errno}"));
+        fail(format!("its working directory {} can't be entered: fchdir: {errno}", context.root));
     }
     for (number, stream) in (0..).zip(streams) {
         if let Err(call) = process::duplicate_to(stream, number) {

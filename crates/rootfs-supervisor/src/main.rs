@@ -11,6 +11,7 @@ mod hooks;
 mod idmap;
 mod opener;
 mod pid1;
+mod probe;
 mod server;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -37,6 +38,10 @@ fn main() {
     let _ = process::new_session();
     if replace_standard_streams().is_err() {
         process::exit(1);
+    }
+    let only_probe = std::env::args_os().nth(1).is_some_and(|argument| argument == "probe");
+    if only_probe {
+        process::exit(probe::run(&socket));
     }
     // A container that becomes its command wakes this process, and shall not wait for it.
     process::do_not_interrupt();

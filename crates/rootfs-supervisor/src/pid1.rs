@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rootfs::error::{Error, ErrorCode, Result};
+use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
 use rootfs::kernel::{memfd, process};
 use rootfs::process::ProcessSpec;
 use rootfs::protocol::{self, Exit, Frame, FrameError, Kind, MAX_PAYLOAD, Report};
@@ -209,7 +209,8 @@ fn spawn(first: &FirstOfMany<'_>, frame: Frame) -> Result<(i32, Child)> {
         ));
     }
     let (execution, child_execution) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-        .map_err(|errno| Error::new(ErrorCode::Exec, format!("a pipe can't be made: {errno}")))?;
+        .map_err(|errno| SysError::new("pipe2", errno, "O_CLOEXEC"))
+        .context(ErrorCode::Exec, || "the pipe that tells of the execution can't be made")?;
     let fork = process::fork(process::CloneRequest::default())
         .map_err(|call| Error::from_call(ErrorCode::Exec, "a process can't be made", &call))?;
     match fork {

@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rootfs::error::{Error, ErrorCode, Result};
+use rootfs::Hint;
+use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
 use rootfs::execute::Level;
 use rootfs::execute::filesystem::Filesystem;
 use rootfs::journal::{self, Record};
 use rootfs::kernel::linux::{Linux, become_stub};
 use rootfs::kernel::memfd;
 use rootfs::kernel::process::{self, namespaces};
+use rootfs::plan::Plan;
 use rootfs::process::Rlimit;
 use rootfs::protocol::{
     self, Answer, Ended, Exit, Frame, FrameError, Hello, Kind, Leftover, Spare, Start, TakenDown,
@@ -211,7 +213,7 @@ impl Server {
     }
 
     fn greet(&self) -> std::result::Result<(), FrameError> {
-        let hello = Hello { pid: own_pid() };
+        let hello = Hello { pid: own_pid(), release: protocol::RELEASE.to_owned() };
         protocol::send(&self.node, Kind::Hello, 0, &protocol::encode(&hello), &[])
     }
 
@@ -377,7 +379,10 @@ impl Server {
         if exists || self.spares_made == SPARES {
             return Ok(());
         }
-        let system = |errno: rustix::io::Errno| Error::new(ErrorCode::Supervisor, errno.to_string());
+        let system = |errno: rustix::io::Errno| {
+            let call = SysError::new("epoll_ctl", errno, "a spare first process");
+            Error::from_call(ErrorCode::Supervisor, "a spare first process can't be watched", &call)
+        };
         let start = like.clone();
         let (control, first_control) = pair()?;
         let (node_end, first_node) = pair()?;
@@ -467,7 +472,9 @@ impl Server {
                 self.watch_end(control, Event::Control(id))
             }
         });
-        watched.map_err(|errno| Error::new(ErrorCode::Supervisor, format!("epoll: {errno}")))?;
+        watched
+            .map_err(|errno| SysError::new("epoll_ctl", errno, "EPOLL_CTL_ADD"))
+            .context(ErrorCode::Supervisor, || "the supervisor can't watch a first process")?;
         if let Some(socket) = opener {
             let fork = process::fork(process::CloneRequest::default())
                 .map_err(|call| Error::from_call(ErrorCode::Supervisor, "an opener can't be made", &call))?;
@@ -927,13 +934,14 @@ fn own_pid() -> i32 {
 /// A connection between two processes of a container.
 fn pair() -> Result<(OwnedFd, OwnedFd)> {
     rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-        .map_err(|errno| Error::new(ErrorCode::Supervisor, format!("a socket can't be made: {errno}")))
+        .map_err(|errno| SysError::new("socketpair", errno, "AF_UNIX, SOCK_SEQPACKET"))
+        .context(ErrorCode::Supervisor, || "the supervisor can't make a connection to a first process")
 }
 
 fn duplicate(fd: &OwnedFd) -> Result<OwnedFd> {
-    rustix::io::fcntl_dupfd_cloexec(fd, 0).map_err(|errno| {
-        Error::new(ErrorCode::Supervisor, format!("a descriptor can't be duplicated: {errno}"))
-    })
+    rustix::io::fcntl_dupfd_cloexec(fd, 0)
+        .map_err(|errno| SysError::new("fcntl", errno, format!("{}, F_DUPFD_CLOEXEC", fd.as_raw_fd())))
+        .context(ErrorCode::Supervisor, || "the supervisor can't duplicate a descriptor of a request")
 }
 
 fn clone_flags(start: &Start) -> u64 {
@@ -955,16 +963,12 @@ fn clone_flags(start: &Start) -> u64 {
     flags
 }
 
-fn clone_error(start: &Start, call: &rootfs::error::SysError) -> Box<Error> {
-    let error = Error::from_call(ErrorCode::Denied, "the container's first process can't be made", call);
-    if start.user.is_some() {
-        error.with_hint(
-            "user namespaces may be restricted on this host: look at sysctl kernel.unprivileged_userns_clone, \
-             user.max_user_namespaces and kernel.apparmor_restrict_unprivileged_userns",
-        )
-    } else if call.errno == 1 {
-        error.with_hint("new namespaces without a user namespace need CAP_SYS_ADMIN")
-    } else {
-        error
-    }
+fn clone_error(start: &Start, call: &SysError) -> Box<Error> {
+    // The plan is for the first process to read, but this step is the same in each.
+    let step = Plan::NAMESPACES;
+    let what = format!("step {step} (namespaces): the container's first process can't be made");
+    let mut error = Error::from_call(ErrorCode::Denied, what, call);
+    error.step = Some(step);
+    error.hint = Hint::of_clone(call, start.user.is_some()).map(String::from);
+    error
 }

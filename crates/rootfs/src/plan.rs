@@ -396,6 +396,9 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The index of the namespaces step: it is the first of every plan.
+    pub const NAMESPACES: u32 = 0;
+
     /// Plans a specification, which is validated first. Reads nothing but its argument.
     pub fn new(spec: &RootfsSpec) -> Result<Self> {
         spec.validate()?;

@@ -26,6 +26,8 @@ use crate::spec::IdMap;
 
 /// Both sides must have the same: the addon and the supervisor are released together.
 pub const VERSION: u16 = 1;
+/// The release: what goes in frames is the same within one only.
+pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
 /// The first bytes of every frame.
 pub const MAGIC: [u8; 4] = *b"RTFS";
 /// A frame's body is at most this long; what is longer goes into a memfd.
@@ -84,13 +86,16 @@ kinds! {
     Function 40 "First process to Node: run this function. Body: [`FunctionCall`].";
     FunctionDone 41 "Node to first process: it has run. Body: an [`Answer`].";
     Poststart 42 "Supervisor to Node: the poststart programs have run. Body: an [`Answer`]; after a failure the container is killed.";
+    Probed 43 "Supervisor that only probes, to Node: what it has found. Body: a list of [`Finding`](crate::support::Finding).";
 }
 
 /// The first frame of a supervisor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// Its pid, in the namespace of the sender.
     pub pid: i32,
+    /// Its [`RELEASE`].
+    pub release: String,
 }
 
 /// How a container is begun. The supervisor reads this and nothing else.

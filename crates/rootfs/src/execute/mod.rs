@@ -272,7 +272,7 @@ impl<'a> Execution<'a> {
     }
 
     /// Adds to an error where in the plan it happened.
-    fn locate(mut error: Box<Error>, step: &Step) -> Box<Error> {
+    pub fn locate(mut error: Box<Error>, step: &Step) -> Box<Error> {
         error.step = Some(step.index);
         error.destination = error.destination.or_else(|| step.action.destination());
         error.source = error.source.or_else(|| step.action.source());
@@ -681,9 +681,10 @@ impl Ground<'_> {
             state,
         };
         match &mut self.journal {
-            Some(journal) => journal.write(&record).map_err(|errno| {
-                Error::new(ErrorCode::Mount, format!("the journal can't be written: {errno}"))
-            }),
+            Some(journal) => journal
+                .write(&record)
+                .map_err(|errno| SysError::new("pwrite", errno, "\"rootfs-journal\""))
+                .context(ErrorCode::Mount, || format!("the mountpoint {name} can't be written down")),
             None => Ok(()),
         }
     }

@@ -9,6 +9,7 @@ use super::filesystem::Filesystem;
 use super::sources::apply_attributes;
 use super::{Done, Execution, Expectation, HostPlace, existing};
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
+use crate::hint::Hint;
 use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow};
 use crate::options::{Propagation, attr};
 use crate::path::PathBytes;
@@ -283,15 +284,9 @@ impl Execution<'_> {
             "proc" => {
                 let mut error = error;
                 error.code = ErrorCode::Denied;
-                Err(error.with_hint(
-                    "a user namespace may mount proc only where an unmasked one is visible: this looks like a container \
-                     whose /proc is partly hidden, and a new pid namespace is needed",
-                ))
+                Err(error.with_hint(Hint::MaskedProc))
             }
-            "mqueue" => {
-                Err(error
-                    .with_hint("in a user namespace, mqueue needs an ipc namespace of the container's own"))
-            }
+            "mqueue" => Err(error.with_hint(Hint::ForeignMqueue)),
             _ => Err(error),
         }
     }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::filesystem::Filesystem;
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
+use crate::hint::Hint;
 use crate::journal::Identity;
 use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow, Kernel, NodeKind};
 use crate::options::{Propagation, attr};
@@ -131,7 +132,8 @@ pub fn open(kernel: &dyn Kernel, plan: &Plan, request: &Request<'_>) -> Result<S
     Ok(sources)
 }
 
-fn open_root(kernel: &dyn Kernel, path: &PathBytes, propagation: Propagation, step: u32) -> Result<Opened> {
+/// Opens a directory that is to be a root, and is no symbolic link.
+pub fn open_root_directory(kernel: &dyn Kernel, path: &PathBytes) -> Result<(OwnedFd, FileStatus)> {
     let fail = |call: &SysError| {
         let what = match Errno::from_raw(call.errno) {
             Errno::ENOENT => "the root directory doesn't exist",
@@ -148,6 +150,11 @@ fn open_root(kernel: &dyn Kernel, path: &PathBytes, propagation: Propagation, st
     };
     let directory = kernel.open_host(path, true, false).map_err(|call| fail(&call))?;
     let status = kernel.status(directory.as_fd()).map_err(|call| fail(&call))?;
+    Ok((directory, status))
+}
+
+fn open_root(kernel: &dyn Kernel, path: &PathBytes, propagation: Propagation, step: u32) -> Result<Opened> {
+    let (directory, status) = open_root_directory(kernel, path)?;
     let mount = kernel.clone_mount(directory.as_fd(), true).map_err(|call| {
         Error::from_call(ErrorCode::Root, format!("{path}: the root directory can't be copied"), &call)
     })?;
@@ -241,13 +248,7 @@ fn copy(kernel: &dyn Kernel, file: BorrowedFd<'_>, recursive: bool, path: &PathB
     kernel.clone_mount(file, recursive).map_err(|call| {
         let locked = !recursive && call.is(Errno::EINVAL);
         let error = Error::from_call(ErrorCode::Mount, format!("{path}: the source can't be bound"), &call);
-        if locked {
-            error.with_hint(
-                "in a user namespace, mounts below the source are locked in place: bind it recursively",
-            )
-        } else {
-            error
-        }
+        if locked { error.with_hint(Hint::LockedSubmounts) } else { error }
     })
 }
 
@@ -328,7 +329,8 @@ pub(super) fn apply_attributes(
         let locked = explicit && call.is(Errno::EPERM);
         let code = if locked { ErrorCode::Locked } else { ErrorCode::Mount };
         let what = if locked { "a flag that is locked can't be cleared" } else { "its flags can't be set" };
-        Error::from_call(code, what, call)
+        let error = Error::from_call(code, what, call);
+        if locked { error.with_hint(Hint::LockedFlags) } else { error }
     };
     if top.set | top.clear | implied != 0 {
         let change = AttributeChange { clear: top.clear | implied, ..top };

@@ -19,7 +19,7 @@ use rustix::mount::{
 use super::{AttributeChange, FileKind, FileStatus, Follow, Kernel, MountState, NodeKind};
 use crate::error::{SysError, SysResult};
 use crate::mountinfo;
-use crate::options::{Propagation, PropagationType};
+use crate::options::{Propagation, PropagationType, attr};
 use crate::path::PathBytes;
 
 /// The kernel this process runs on.
@@ -97,7 +97,51 @@ fn number(fd: BorrowedFd<'_>) -> String {
     fd.as_raw_fd().to_string()
 }
 
-fn from_pathrs(error: &pathrs::error::Error, path: &PathBytes) -> SysError {
+/// Mount attributes as strace prints them.
+fn attribute_names(bits: u64) -> String {
+    const NAMES: [(u64, &str); 9] = [
+        (attr::RDONLY, "RDONLY"),
+        (attr::NOSUID, "NOSUID"),
+        (attr::NODEV, "NODEV"),
+        (attr::NOEXEC, "NOEXEC"),
+        (attr::NOATIME, "NOATIME"),
+        (attr::STRICTATIME, "STRICTATIME"),
+        (attr::NODIRATIME, "NODIRATIME"),
+        (attr::IDMAP, "IDMAP"),
+        (attr::NOSYMFOLLOW, "NOSYMFOLLOW"),
+    ];
+    let mut left = bits;
+    let mut names = Vec::new();
+    for (bit, name) in NAMES {
+        if bits & bit != 0 {
+            left &= !bit;
+            names.push(format!("MOUNT_ATTR_{name}"));
+        }
+    }
+    if left != 0 || names.is_empty() {
+        names.push(format!("{left:#x}"));
+    }
+    names.join("|")
+}
+
+/// Flags of `open(2)` as strace prints them.
+pub(super) fn open_flags(flags: OFlags) -> String {
+    let names = flags.iter_names().map(|(name, _)| match name {
+        "CREATE" => "O_CREAT".to_owned(),
+        name => format!("O_{name}"),
+    });
+    let access =
+        (!flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::PATH)).then(|| "O_RDONLY".to_owned());
+    access.into_iter().chain(names).collect::<Vec<_>>().join("|")
+}
+
+/// The last argument of `openat2(2)`.
+pub(super) fn open_how(flags: OFlags, resolve: ResolveFlags) -> String {
+    let resolve: Vec<_> = resolve.iter_names().map(|(name, _)| format!("RESOLVE_{name}")).collect();
+    format!("{{flags={}, resolve={}}}", open_flags(flags), resolve.join("|"))
+}
+
+pub(super) fn from_pathrs(error: &pathrs::error::Error, path: &PathBytes) -> SysError {
     let errno = match error.kind() {
         ErrorKind::OsError(Some(errno)) => errno,
         ErrorKind::NotImplemented | ErrorKind::NotSupported => libc::ENOSYS,
@@ -164,7 +208,7 @@ impl Linux {
             .map_err(failed("write", || format!("{path:?}, {:?}", String::from_utf8_lossy(content))))
     }
 
-    fn statmount(id: u64) -> SysResult<Option<MountState>> {
+    pub(super) fn statmount(id: u64) -> SysResult<Option<MountState>> {
         let request = MountIdRequest { size: 24, spare: 0, mnt_id: id, param: STATMOUNT_MNT_BASIC };
         // SAFETY: an all-zero StatMount is valid: it has only integers.
         let mut state: StatMount = unsafe { std::mem::zeroed() };
@@ -177,6 +221,12 @@ impl Linux {
         }
         let error = last_error("statmount", || id.to_string());
         if error.errno == libc::ENOENT { Ok(None) } else { Err(error) }
+    }
+
+    /// The unique id of the mount that a descriptor is on, where the kernel has such.
+    pub(super) fn unique_mount_id(file: BorrowedFd<'_>) -> SysResult<Option<u64>> {
+        let stat = statx(file, STATX_MNT_ID_UNIQUE)?;
+        Ok((stat.stx_mask & STATX_MNT_ID_UNIQUE != 0).then_some(stat.stx_mnt_id))
     }
 
     fn mount_states_from_mountinfo(&self, ids: &[u64]) -> SysResult<Vec<Option<MountState>>> {
@@ -215,7 +265,7 @@ impl Kernel for Linux {
         flags.set(OFlags::DIRECTORY, directory);
         flags.set(OFlags::NOFOLLOW, !follow);
         rustix::fs::openat(rustix::fs::CWD, path.as_path(), flags, Mode::empty())
-            .map_err(failed("openat", || format!("{path:?}, {flags:?}")))
+            .map_err(failed("openat", || format!("{path:?}, {}", open_flags(flags))))
     }
 
     fn resolve(&self, root: BorrowedFd<'_>, path: &PathBytes, follow: Follow) -> SysResult<OwnedFd> {
@@ -233,7 +283,7 @@ impl Kernel for Linux {
                 result => {
                     self.openat2.set(Some(true));
                     return result.map_err(failed("openat2", || {
-                        format!("{}, {path:?}, {{flags={flags:?}, resolve={resolve:?}}}", number(root))
+                        format!("{}, {path:?}, {}", number(root), open_how(flags, resolve))
                     }));
                 }
             }
@@ -253,7 +303,7 @@ impl Kernel for Linux {
     fn open_directory(&self, directory: BorrowedFd<'_>) -> SysResult<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(directory, c".", flags, Mode::empty())
-            .map_err(failed("openat", || format!("{}, \".\", {flags:?}", number(directory))))
+            .map_err(failed("openat", || format!("{}, \".\", {}", number(directory), open_flags(flags))))
     }
 
     fn lock_shared(&self, file: BorrowedFd<'_>) -> SysResult<()> {
@@ -290,12 +340,12 @@ impl Kernel for Linux {
 
     fn mount_id(&self, file: BorrowedFd<'_>) -> SysResult<u64> {
         if self.unique_ids.get() != Some(false) {
-            let stat = statx(file, STATX_MNT_ID_UNIQUE)?;
-            let unique = stat.stx_mask & STATX_MNT_ID_UNIQUE != 0;
             // An id is only of use with statmount, which may be missing or refused on its own.
-            if unique && (self.unique_ids.get().is_some() || Self::statmount(stat.stx_mnt_id).is_ok()) {
+            if let Some(id) = Self::unique_mount_id(file)?
+                && (self.unique_ids.get().is_some() || Self::statmount(id).is_ok())
+            {
                 self.unique_ids.set(Some(true));
-                return Ok(stat.stx_mnt_id);
+                return Ok(id);
             }
             self.unique_ids.set(Some(false));
         }
@@ -325,27 +375,11 @@ impl Kernel for Linux {
 
     fn clone_mount_with(&self, file: BorrowedFd<'_>, change: AttributeChange) -> SysResult<OwnedFd> {
         if !self.no_open_tree_attr.get() {
-            let attr = mount_attr(change);
-            let flags = OPEN_TREE_CLONE
-                | libc::O_CLOEXEC.cast_unsigned()
-                | AT_EMPTY_PATH
-                | if change.recursive { AT_RECURSIVE } else { 0 };
-            // SAFETY: as in set_attributes.
-            let fd = unsafe {
-                libc::syscall(
-                    SYS_OPEN_TREE_ATTR,
-                    file.as_raw_fd(),
-                    c"".as_ptr(),
-                    flags,
-                    &raw const attr,
-                    size_of::<MountAttr>(),
-                )
+            let error = match open_tree_attr(file, change) {
+                Ok(copy) => return Ok(copy),
+                Err(error) => error,
             };
-            if fd >= 0 {
-                return Ok(owned(fd));
-            }
             // What else is wrong, the two calls say more exactly.
-            let error = last_error("open_tree_attr", || number(file));
             if error.errno == libc::ENOSYS || error.errno == libc::EPERM {
                 self.no_open_tree_attr.set(true);
             }
@@ -374,10 +408,10 @@ impl Kernel for Linux {
         }
         Err(last_error("mount_setattr", || {
             format!(
-                "{}, {{attr_set={:#x}, attr_clr={:#x}, propagation={}}}{}",
+                "{}, {{attr_set={}, attr_clr={}, propagation={}}}{}",
                 number(mount),
-                change.set,
-                change.clear,
+                attribute_names(change.set),
+                attribute_names(change.clear),
                 change.propagation.map_or("none", Propagation::name),
                 if change.recursive { ", AT_RECURSIVE" } else { "" }
             )
@@ -419,7 +453,9 @@ impl Kernel for Linux {
     fn mount_created(&self, context: BorrowedFd<'_>, attributes: u64) -> SysResult<OwnedFd> {
         let attributes = MountAttrFlags::from_bits_retain(u32::try_from(attributes).unwrap_or(u32::MAX));
         rustix::mount::fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
-            .map_err(failed("fsmount", || format!("{}, {attributes:?}", number(context))))
+            .map_err(failed("fsmount", || {
+                format!("{}, {}", number(context), attribute_names(attributes.bits().into()))
+            }))
     }
 
     fn make_superblock_readonly(&self, mount: BorrowedFd<'_>) -> SysResult<()> {
@@ -719,6 +755,27 @@ pub fn become_stub() -> SysResult<OwnedFd> {
     drop(slash);
     kernel.enter_root(tmpfs.as_fd())?;
     super::process::mount_namespace_of(own.as_fd())
+}
+
+/// `open_tree_attr(2)`, since Linux 6.15.
+pub(super) fn open_tree_attr(file: BorrowedFd<'_>, change: AttributeChange) -> SysResult<OwnedFd> {
+    let attr = mount_attr(change);
+    let flags = OPEN_TREE_CLONE
+        | libc::O_CLOEXEC.cast_unsigned()
+        | AT_EMPTY_PATH
+        | if change.recursive { AT_RECURSIVE } else { 0 };
+    // SAFETY: the empty path is a constant, and the struct outlives the call, which is told its size.
+    let fd = unsafe {
+        libc::syscall(
+            SYS_OPEN_TREE_ATTR,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    };
+    if fd >= 0 { Ok(owned(fd)) } else { Err(last_error("open_tree_attr", || number(file))) }
 }
 
 fn mount_attr(change: AttributeChange) -> MountAttr {

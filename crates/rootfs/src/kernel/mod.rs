@@ -4,12 +4,15 @@
 //! place with system calls and the only one with `unsafe`. [`recording::Recording`] serves unit tests.
 #![allow(unsafe_code)]
 
+pub mod host;
 pub mod linux;
 pub mod memfd;
+pub mod open;
 pub mod process;
 #[cfg(test)]
 pub mod recording;
 pub mod supervisor_process;
+pub mod trial;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 

@@ -85,7 +85,7 @@ pub fn fork(request: CloneRequest<'_>) -> SysResult<Fork> {
     // SAFETY: no stack and no CLONE_VM: the child has its own copy of this one's memory, like after fork(2). There is
     // only one thread, checked above, so no lock of the C library is held by another. The struct outlives the call.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
-    match check(pid, "clone3", || format!("flags={:#x}", args.flags))? {
+    match check(pid, "clone3", || format!("{{flags={}}}", clone_flag_names(args.flags)))? {
         0 => {
             if BATCH.swap(false, Ordering::Relaxed) {
                 schedule(libc::SCHED_OTHER);
@@ -116,6 +116,33 @@ fn schedule(policy: libc::c_int) -> bool {
     unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const parameters) == 0 }
 }
 
+/// Flags as strace prints them.
+fn clone_flag_names(flags: u64) -> String {
+    const NAMES: [(libc::c_int, &str); 8] = [
+        (libc::CLONE_PIDFD, "CLONE_PIDFD"),
+        (libc::CLONE_NEWUSER, "CLONE_NEWUSER"),
+        (libc::CLONE_NEWNS, "CLONE_NEWNS"),
+        (libc::CLONE_NEWPID, "CLONE_NEWPID"),
+        (libc::CLONE_NEWIPC, "CLONE_NEWIPC"),
+        (libc::CLONE_NEWUTS, "CLONE_NEWUTS"),
+        (libc::CLONE_NEWCGROUP, "CLONE_NEWCGROUP"),
+        (libc::CLONE_NEWNET, "CLONE_NEWNET"),
+    ];
+    let mut left = flags;
+    let mut names = Vec::new();
+    let known = NAMES.iter().map(|(flag, name)| (u64::from(flag.cast_unsigned()), *name));
+    for (flag, name) in known.chain([(CLONE_INTO_CGROUP, "CLONE_INTO_CGROUP")]) {
+        if left & flag != 0 {
+            left &= !flag;
+            names.push(name.to_owned());
+        }
+    }
+    if left != 0 || names.is_empty() {
+        names.push(format!("{left:#x}"));
+    }
+    names.join("|")
+}
+
 /// A pidfd of this process; `pidfd_open(2)`.
 pub fn pidfd_of_self() -> SysResult<OwnedFd> {
     // SAFETY: takes no memory.
@@ -142,14 +169,17 @@ pub fn yield_processor() {
 /// `unshare(2)`.
 pub fn unshare(flags: libc::c_int) -> SysResult<()> {
     // SAFETY: takes no memory.
-    check(unsafe { libc::unshare(flags) }.into(), "unshare", || format!("{flags:#x}")).map(drop)
+    check(unsafe { libc::unshare(flags) }.into(), "unshare", || {
+        clone_flag_names(u64::from(flags.cast_unsigned()))
+    })
+    .map(drop)
 }
 
 /// Joins the namespace of a descriptor, or those of a pidfd's process; `setns(2)`.
 pub fn set_namespace(fd: BorrowedFd<'_>, kind: libc::c_int) -> SysResult<()> {
     // SAFETY: takes no memory.
     check(unsafe { libc::setns(fd.as_raw_fd(), kind) }.into(), "setns", || {
-        format!("{}, {kind:#x}", fd.as_raw_fd())
+        format!("{}, {}", fd.as_raw_fd(), clone_flag_names(u64::from(kind.cast_unsigned())))
     })
     .map(drop)
 }
@@ -527,7 +557,7 @@ pub fn join_namespace(path: &crate::path::PathBytes, kind: libc::c_int) -> SysRe
     use rustix::fs::{Mode, OFlags};
     let fd =
         rustix::fs::openat(rustix::fs::CWD, path.as_path(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(super::linux::failed("openat", || format!("{path:?}")))?;
+            .map_err(super::linux::failed("openat", || format!("{path:?}, O_RDONLY|O_CLOEXEC")))?;
     set_namespace(std::os::fd::AsFd::as_fd(&fd), kind)
 }
 
