@@ -70,6 +70,7 @@ export interface Native {
   Rootfs: {
     new (directory: PathLike): NativeRootfs
     empty(options?: object): NativeRootfs
+    overlay(options: object): NativeRootfs
   }
   initialize(makeError: (data: ErrorData) => Error, tell: (news: News) => void, supervisor: string): void
   /** With `aborted` the arguments are checked, and nothing is begun. */

@@ -1,5 +1,12 @@
 // The builder, with what begins containers from it.
-import type { PathLike, PrepareOptions, RunOptions, RunResult, SpawnOptions } from '../index.js'
+import type {
+  OverlayRootOptions,
+  PathLike,
+  PrepareOptions,
+  RunOptions,
+  RunResult,
+  SpawnOptions,
+} from '../index.js'
 import { callSite } from './errors.ts'
 import { native } from './native.ts'
 import { isAborted, launchOptions, prepareOptions, runOptions } from './options.ts'
@@ -18,6 +25,10 @@ export class Rootfs extends native.Rootfs {
 
   static override empty(options?: object): Rootfs {
     return Object.setPrototypeOf(native.Rootfs.empty(options), Rootfs.prototype) as Rootfs
+  }
+
+  static override overlay(options: OverlayRootOptions): Rootfs {
+    return Object.setPrototypeOf(native.Rootfs.overlay(options), Rootfs.prototype) as Rootfs
   }
 
   plan(): Plan {

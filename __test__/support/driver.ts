@@ -2,14 +2,20 @@
 // the same code, in a process whose ids, namespaces and environment are that cell's.
 import { once } from 'node:events'
 import { text } from 'node:stream/consumers'
-import { Rootfs, RootfsError } from 'rootfs'
+import { type OverlayRootOptions, Rootfs, RootfsError } from 'rootfs'
 import type { Command, CommandResult, ErrorData, Job, Outcome } from './job.ts'
 import { containers, eventually } from './processes.ts'
 
 type Build = (...args: unknown[]) => Rootfs
 
+function begin(root: Job['root']): Rootfs {
+  if (typeof root === 'string') return new Rootfs(root)
+  if ('empty' in root) return Rootfs.empty(root.empty)
+  return Rootfs.overlay(root.overlay as unknown as OverlayRootOptions)
+}
+
 function build({ root, calls }: Job): Rootfs {
-  let rootfs = typeof root === 'string' ? new Rootfs(root) : Rootfs.empty(root.empty)
+  let rootfs = begin(root)
   for (const [method, ...args] of calls) {
     const call = Reflect.get(rootfs, method) as Build
     rootfs = call.apply(rootfs, args)

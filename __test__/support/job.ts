@@ -7,8 +7,8 @@ export interface Command {
 }
 
 export interface Job {
-  /** The directory given to the constructor, or options for `Rootfs.empty`. */
-  root: string | { empty: Record<string, unknown> }
+  /** The directory given to the constructor, or options for `Rootfs.empty` or `Rootfs.overlay`. */
+  root: string | { empty: Record<string, unknown> } | { overlay: Record<string, unknown> }
   /** Builder calls in order: the method's name, then its arguments. */
   calls: Array<[method: string, ...args: unknown[]]>
   /** Through which call the commands are run; `prepare` runs them all, one after another, in one container. */

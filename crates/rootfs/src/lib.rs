@@ -16,6 +16,7 @@ pub mod journal;
 pub mod kernel;
 pub mod mountinfo;
 pub mod options;
+pub mod overlay;
 pub mod path;
 pub mod plan;
 pub mod process;

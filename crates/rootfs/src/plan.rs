@@ -198,6 +198,7 @@ impl Action {
         match self {
             Self::Root { root: Root::Directory(path), .. } => Some(path.clone()),
             Self::Root { root: Root::Empty { .. }, .. } => Some("tmpfs".into()),
+            Self::Root { root: Root::Overlay { .. }, .. } => Some("overlay".into()),
             Self::Mount { mount, .. } => Some(match &mount.kind {
                 MountKind::Bind { source, .. } => match source {
                     BindSource::Host(path) | BindSource::Fd { path, .. } | BindSource::InRoot(path) => {
@@ -207,6 +208,7 @@ impl Action {
                 MountKind::Filesystem { fstype, source, .. } => {
                     source.clone().unwrap_or_else(|| fstype.as_str().into())
                 }
+                MountKind::Overlay(_) => "overlay".into(),
                 MountKind::Cgroup => "cgroup".into(),
             }),
             Self::Symlink { target, .. } => Some(target.clone()),
@@ -225,6 +227,11 @@ impl Action {
                     Root::Directory(_) => vec!["rbind".to_owned()],
                     Root::Empty { size, mode } => {
                         let mut words = vec![format!("mode={mode:o}")];
+                        words.extend(size.map(|size| format!("size={size}")));
+                        words
+                    }
+                    Root::Overlay { overlay, size } => {
+                        let mut words = overlay.words();
                         words.extend(size.map(|size| format!("size={size}")));
                         words
                     }
@@ -264,8 +271,17 @@ fn mount_words(mount: &Mount) -> Vec<String> {
                 words.push("optional".to_owned());
             }
         }
-        MountKind::Filesystem { fstype, .. } => words.push(fstype.clone()),
+        MountKind::Filesystem { fstype, copy_up, .. } => {
+            words.push(fstype.clone());
+            if *copy_up {
+                words.push("tmpcopyup".to_owned());
+            }
+        }
+        MountKind::Overlay(overlay) => words.extend(overlay.words()),
         MountKind::Cgroup => {}
+    }
+    if let Some(id_map) = &mount.id_map {
+        words.push(if id_map.recursive { "ridmap" } else { "idmap" }.to_owned());
     }
     words.extend(mount.attributes.words().into_iter().map(str::to_owned));
     words.extend(mount.propagation.iter().map(|propagation| propagation.name().to_owned()));
@@ -330,6 +346,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What the caller should know.
     pub warnings: Vec<Warning>,
+    /// The SELinux context of the files of new filesystems, where the host has SELinux.
+    pub mount_label: Option<String>,
 }
 
 impl Plan {
@@ -338,7 +356,8 @@ impl Plan {
         spec.validate()?;
         let mut builder = Builder { steps: Vec::new(), warnings: Vec::new() };
         builder.plan(spec);
-        Ok(Self { steps: builder.steps, warnings: builder.warnings })
+        let Builder { steps, warnings } = builder;
+        Ok(Self { steps, warnings, mount_label: spec.mount_label.clone() })
     }
 
     /// Whether a step needs the tree attached while the host's tree is still there.
@@ -487,6 +506,7 @@ impl Builder {
                 (fstype == "tmpfs" || (below && has_own_superblock(fstype)), has_own_superblock(fstype))
             }
             MountKind::Bind { .. } => (below, false),
+            MountKind::Overlay(_) => (below, true),
             MountKind::Cgroup => (false, false),
         };
         let readonly_later = mount.attributes.readonly() && deferrable;

@@ -4,10 +4,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorCode, Result};
 use crate::options::{self, Attributes, Propagation};
+use crate::overlay::Overlay;
 use crate::path::PathBytes;
 
 /// The largest id there is: `u32::MAX` means "none" to the kernel.
 pub const MAX_ID: u32 = u32::MAX - 1;
+
+/// The longest SELinux context of a mount: more doesn't go through `fsconfig(2)`.
+pub const MAX_LABEL: usize = 255;
 
 /// The root filesystem itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +24,13 @@ pub enum Root {
         size: Option<u64>,
         /// The mode of its root directory.
         mode: u32,
+    },
+    /// An overlay. Without an upper directory, changes go to a tmpfs of its own.
+    Overlay {
+        /// What it is made of.
+        overlay: Overlay,
+        /// The size of the tmpfs in bytes; the kernel's default is half of memory.
+        size: Option<u64>,
     },
 }
 
@@ -63,9 +74,31 @@ pub enum MountKind {
         superblock: Vec<String>,
         /// Its own options.
         data: Vec<(String, Option<String>)>,
+        /// Whether it begins with a copy of what the root has at its place; of a tmpfs only.
+        copy_up: bool,
     },
+    /// An overlay; without an upper directory it is only read.
+    Overlay(Overlay),
     /// The cgroup filesystems the host has: version 2, or version 1 with a directory for each hierarchy.
     Cgroup,
+}
+
+/// Whose files those of a bind seem to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountIds {
+    /// What the container's user namespace maps.
+    UserNamespace,
+    /// A file of `container_id` in the source looks, through the mount, as if it belonged to the host's `host_id`.
+    Map(IdMap),
+}
+
+/// How a bind is idmapped; `mount_setattr(2)`, `MOUNT_ATTR_IDMAP`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountIdMap {
+    /// The mapping.
+    pub ids: MountIds,
+    /// Whether mounts below the source are mapped too.
+    pub recursive: bool,
 }
 
 /// One mount.
@@ -79,6 +112,8 @@ pub struct Mount {
     pub attributes: Attributes,
     /// Applied one after the other.
     pub propagation: Vec<Propagation>,
+    /// Of a bind: whose files those of the source seem to be.
+    pub id_map: Option<MountIdMap>,
     /// Option words that have no effect on a bind; they become plan warnings.
     pub ineffective: Vec<String>,
 }
@@ -327,6 +362,8 @@ pub struct RootfsSpec {
     pub namespaces: Namespaces,
     /// The host name inside.
     pub hostname: Option<String>,
+    /// The SELinux context of the files of new filesystems.
+    pub mount_label: Option<String>,
     /// Programs to run on the way.
     pub hooks: Vec<Hook>,
 }
@@ -354,6 +391,7 @@ impl RootfsSpec {
             readonly_paths: Vec::new(),
             namespaces: Namespaces::default(),
             hostname: None,
+            mount_label: None,
             hooks: Vec::new(),
         }
     }
@@ -427,9 +465,15 @@ impl RootfsSpec {
                 return Err(spec_error(format!("root: {path} is not an absolute path")));
             }
         }
+        if let Root::Overlay { overlay, size } = &self.root {
+            overlay.validate(true)?;
+            if size.is_some() && overlay.upper.is_some() {
+                return Err(spec_error("size: only the tmpfs of an overlay without upper has a size"));
+            }
+        }
         for (index, item) in self.content.iter().enumerate().skip(content) {
             match item {
-                Content::Mount(mount) => Self::validate_mount(mount).map_err(|mut error| {
+                Content::Mount(mount) => self.validate_mount(mount).map_err(|mut error| {
                     error.message = format!("mounts[{index}]: {}", error.message);
                     error.destination = Some(mount.destination.clone());
                     error
@@ -465,6 +509,13 @@ impl RootfsSpec {
                 ));
             }
         }
+        if let Some(label) = &self.mount_label
+            && (label.is_empty() || label.len() > MAX_LABEL || label.contains('\0'))
+        {
+            return Err(spec_error(format!(
+                "mountLabel: 1 to {MAX_LABEL} bytes and no NUL byte are possible"
+            )));
+        }
         for (index, hook) in self.hooks.iter().enumerate().skip(hooks) {
             let what = format!("hooks.{}[{index}]", hook.point.name());
             check_path(&what, &hook.path)?;
@@ -478,8 +529,11 @@ impl RootfsSpec {
         Ok(())
     }
 
-    fn validate_mount(mount: &Mount) -> Result<()> {
+    fn validate_mount(&self, mount: &Mount) -> Result<()> {
         check_path("destination", &mount.destination)?;
+        if let Some(id_map) = &mount.id_map {
+            self.validate_id_map(id_map, &mount.kind)?;
+        }
         match &mount.kind {
             MountKind::Bind { source, within, .. } => {
                 let path = match source {
@@ -498,7 +552,12 @@ impl RootfsSpec {
                     }
                 }
             }
-            MountKind::Filesystem { fstype, source, .. } => {
+            MountKind::Filesystem { fstype, source, copy_up, .. } => {
+                if *copy_up && fstype != "tmpfs" {
+                    return Err(spec_error(format!(
+                        "the option \"tmpcopyup\" is for a tmpfs, and this is a {fstype}"
+                    )));
+                }
                 if fstype.is_empty() || fstype.contains('\0') {
                     return Err(spec_error("type: a filesystem's name is needed"));
                 }
@@ -506,9 +565,30 @@ impl RootfsSpec {
                     check_path("source", source)?;
                 }
             }
+            MountKind::Overlay(overlay) => overlay.validate(false)?,
             MountKind::Cgroup => {}
         }
         Ok(())
+    }
+
+    fn validate_id_map(&self, id_map: &MountIdMap, kind: &MountKind) -> Result<()> {
+        let MountKind::Bind { source, .. } = kind else {
+            return Err(spec_error("idMap: only a bind can be idmapped"));
+        };
+        match &id_map.ids {
+            MountIds::Map(map) => {
+                validate_mappings("idMap.uids", &map.uids)?;
+                validate_mappings("idMap.gids", &map.gids)
+            }
+            MountIds::UserNamespace if matches!(source, BindSource::InRoot(_)) => Err(spec_error(
+                "idMap: what is in the root has the container's own ids already; a mapping must be given",
+            )),
+            MountIds::UserNamespace if self.namespaces.user == UserNamespace::None => Err(spec_error(
+                "idMap: without mappings of its own a mount takes those of the container's user namespace, and there \
+                 is none",
+            )),
+            MountIds::UserNamespace => Ok(()),
+        }
     }
 }
 
@@ -531,8 +611,8 @@ impl Namespaces {
             }
         }
         if let UserNamespace::Mapped(map) = &self.user {
-            validate_mappings("uids", &map.uids)?;
-            validate_mappings("gids", &map.gids)?;
+            validate_mappings("namespaces.user.uids", &map.uids)?;
+            validate_mappings("namespaces.user.gids", &map.gids)?;
         }
         Ok(())
     }
@@ -541,8 +621,7 @@ impl Namespaces {
 /// The kernel takes 340 lines; `user_namespaces(7)`.
 const MAX_MAPPINGS: usize = 340;
 
-fn validate_mappings(list: &str, mappings: &[IdMapping]) -> Result<()> {
-    let name = format!("namespaces.user.{list}");
+fn validate_mappings(name: &str, mappings: &[IdMapping]) -> Result<()> {
     if mappings.is_empty() {
         return Err(spec_error(format!("{name}: at least one mapping is needed")));
     }
@@ -573,12 +652,14 @@ fn validate_mappings(list: &str, mappings: &[IdMapping]) -> Result<()> {
     Ok(())
 }
 
-/// Makes a mount from its OCI form: option words keep their OCI meaning exactly.
+/// Makes a mount from its OCI form: option words keep their OCI meaning exactly. `mappings` are `uidMappings` and
+/// `gidMappings`.
 pub fn mount_from_oci(
     destination: PathBytes,
     source: Option<PathBytes>,
     fstype: Option<&str>,
     words: &[String],
+    mappings: Option<IdMap>,
 ) -> Result<Mount> {
     let parsed = options::parse(words)?;
     let kind = if let Some(recursive) = parsed.bind {
@@ -593,13 +674,28 @@ pub fn mount_from_oci(
                 return Err(spec_error("a mount of type \"bind\" needs the option \"bind\" or \"rbind\""));
             }
             Some("cgroup" | "cgroup2") => MountKind::Cgroup,
+            Some("overlay") => MountKind::Overlay(Overlay::from_options(
+                parsed.superblock.iter().map(|key| (*key).to_owned()).collect(),
+                parsed.data.clone(),
+            )?),
             Some(fstype) => MountKind::Filesystem {
                 fstype: fstype.to_owned(),
                 source,
                 superblock: parsed.superblock.iter().map(|key| (*key).to_owned()).collect(),
                 data: parsed.data.clone(),
+                copy_up: parsed.copy_up,
             },
         }
+    };
+    if parsed.copy_up && !matches!(kind, MountKind::Filesystem { .. }) {
+        return Err(spec_error("the option \"tmpcopyup\" is for a mount of type tmpfs"));
+    }
+    let id_map = match (parsed.id_map, mappings) {
+        (None, None) => None,
+        (recursive, mappings) => Some(MountIdMap {
+            ids: mappings.map_or(MountIds::UserNamespace, MountIds::Map),
+            recursive: recursive.unwrap_or(false),
+        }),
     };
     let mut ineffective = Vec::new();
     if matches!(kind, MountKind::Bind { .. } | MountKind::Cgroup) {
@@ -614,6 +710,7 @@ pub fn mount_from_oci(
         kind,
         attributes: parsed.attributes,
         propagation: parsed.propagation,
+        id_map,
         ineffective,
     })
 }
@@ -646,7 +743,7 @@ mod tests {
 
     fn oci(fstype: Option<&str>, words: &[&str]) -> Result<Mount> {
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-        mount_from_oci("/x".into(), Some("/src".into()), fstype, &words)
+        mount_from_oci("/x".into(), Some("/src".into()), fstype, &words, None)
     }
 
     #[test]

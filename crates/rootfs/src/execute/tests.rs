@@ -73,6 +73,7 @@ fn bind(source: &str, destination: &str) -> Mount {
         },
         attributes: Attributes { set: attr::RDONLY, exact: true, ..Attributes::default() },
         propagation: vec![],
+        id_map: None,
         ineffective: vec![],
     }
 }
