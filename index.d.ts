@@ -304,9 +304,9 @@ export declare class Rootfs {
    * An overlay as root; `mount(8)`, overlay. Without `upper`, changes go to a tmpfs that is gone afterwards, and nothing is
    * written on the host. With `upper` they stay there, but for mountpoints, which are removed again; directories that
    * the kernel copied there to make one stay. All are directories of the host, opened before anything is mounted
-   * (`ERR_ROOTFS_SOURCE`); mounts below a lower directory are not seen. The root looks like the first lower directory:
-   * its owner and mode. In a user namespace of an unprivileged caller it needs Linux 5.11, and what is hidden and
-   * replaced is written in `user.overlay.` attributes; root's containers are given one made with root's rights.
+   * (`ERR_ROOTFS_SOURCE`); mounts below a lower directory are not seen. Owner and mode of the root are those of `upper`,
+   * else of the first lower directory. Without privileges it needs Linux 5.11, and what is hidden and replaced is
+   * written in `user.overlay.` attributes; root's overlays are made with root's rights, for user namespaces too.
    */
   static overlay(options: OverlayRootOptions): Rootfs
   /**

@@ -169,19 +169,26 @@ fn make(
         .map_err(|error| explain(error, user_namespace))
 }
 
+/// What the kernel says about an overlay is mostly in its own log, which only the host's root can read.
 fn explain(error: Box<Error>, user_namespace: bool) -> Box<Error> {
-    match error.errno.map(Errno::from_raw) {
-        Some(Errno::EPERM) if user_namespace => {
-            error.with_hint("an overlay in a user namespace needs Linux 5.11")
+    let hint = match error.errno.map(Errno::from_raw) {
+        _ if !error.kernel_log.is_empty() => return error,
+        Some(Errno::EPERM) if user_namespace => "an overlay in a user namespace needs Linux 5.11",
+        Some(Errno::EINVAL) if user_namespace => {
+            "upper and work must be neither inside the other, on a filesystem that can be written to; and what the host \
+             has mounted below a layer is locked in place in a user namespace, so that it can't be one"
         }
-        Some(Errno::EINVAL) if user_namespace => error.with_hint(
-            "in a user namespace, a directory below which the host has mounts can't be a layer: they are locked in place",
-        ),
+        Some(Errno::EINVAL) => {
+            "upper and work must be neither inside the other, on a filesystem that can be written to and that is no \
+             network filesystem; dmesg says more"
+        }
+        Some(Errno::ELOOP) => "a directory of the overlay is inside another one of it; dmesg says more",
         Some(Errno::ESTALE | Errno::EBUSY) => {
-            error.with_hint("the upper or work directory is in use by another overlay, or was used with other layers")
+            "upper or work is in use by another overlay, or was used with other lower directories"
         }
-        _ => error,
-    }
+        _ => return error,
+    };
+    error.with_hint(hint)
 }
 
 /// Makes an overlay that is written to a tmpfs that nobody else sees. It lives as long as the overlay.

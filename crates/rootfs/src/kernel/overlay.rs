@@ -108,11 +108,17 @@ pub(super) fn in_own_descriptors<T>(kernel: &Linux, work: impl FnOnce() -> SysRe
     in_directory(descriptors.as_fd(), work)
 }
 
+/// Tests run in threads, and there is one working directory.
+#[cfg(test)]
+static WORKING_DIRECTORY: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 /// Runs something in another working directory, and comes back.
 pub(super) fn in_directory<T>(
     directory: BorrowedFd<'_>,
     work: impl FnOnce() -> SysResult<T>,
 ) -> SysResult<T> {
+    #[cfg(test)]
+    let _alone = WORKING_DIRECTORY.lock();
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let before = rustix::fs::openat(rustix::fs::CWD, c".", flags, Mode::empty())
         .map_err(failed("openat", || "\".\"".into()))?;
@@ -174,4 +180,50 @@ pub(super) fn in_private_mounts(
 /// The number of a descriptor as a C string, a name in [`own_descriptors`].
 pub(super) fn name_of(fd: BorrowedFd<'_>) -> std::ffi::CString {
     std::ffi::CString::new(fd.as_raw_fd().to_string()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Needs the rights to mount; nothing is attached anywhere.
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test makes its own directories")]
+    fn each_way_of_giving_layers_makes_the_same_overlay() {
+        if !process::has_capability(process::CAP_SYS_ADMIN) {
+            assert!(std::env::var_os("CI").is_none(), "cannot run: it has to run as root");
+            eprintln!("skipped: it has to run as root");
+            return;
+        }
+        let directory = std::env::temp_dir().join(format!("rootfs-layers-{}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        let open = |name: &str| {
+            let path = directory.join(name);
+            std::fs::create_dir(&path).unwrap();
+            std::fs::write(path.join("which"), name).unwrap();
+            Linux::default().open_host(&path.into(), true, false).unwrap()
+        };
+        let [one, two, upper] = ["o:n,e", "two", "upper"].map(open);
+        std::fs::remove_file(directory.join("upper/which")).unwrap();
+        let found: Vec<String> = [Way::Descriptors, Way::Names, Way::List]
+            .into_iter()
+            .enumerate()
+            .map(|(number, way)| {
+                let kernel = Linux::default();
+                kernel.layers.set(way);
+                let work = open(&format!("work-{number}"));
+                let context = kernel.open_filesystem("overlay").unwrap();
+                let lower = [one.as_fd(), two.as_fd()];
+                kernel
+                    .set_overlay_layers(context.as_fd(), &lower, Some((upper.as_fd(), work.as_fd())))
+                    .unwrap();
+                let mount = kernel.mount_filesystem(context.as_fd(), 0).unwrap();
+                let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+                let file = rustix::fs::openat(&mount, c"which", flags, Mode::empty()).unwrap();
+                String::from_utf8(super::super::linux::read_to_end(file.as_fd()).unwrap()).unwrap()
+            })
+            .collect();
+        std::fs::remove_dir_all(&directory).unwrap();
+        assert_eq!(found, ["o:n,e", "o:n,e", "o:n,e"]);
+    }
 }
