@@ -1,5 +1,13 @@
 // Overlays, as root and as mounts: what is written goes where it should, and the lower directories stay as they are.
-import { chownSync, lstatSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  chownSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import { Rootfs } from 'rootfs'
@@ -37,7 +45,12 @@ async function makeTree(cell: Cell): Promise<Tree> {
   chownSync(join(top, 'from-top'), cell.writesAs, cell.writesAs)
   mkdirSync(join(top, 'etc'))
   chownSync(join(top, 'etc'), cell.writesAs, cell.writesAs)
-  return { image, top, upper: owned(cell, join(directory, 'upper')), work: owned(cell, join(directory, 'work')) }
+  return {
+    image,
+    top,
+    upper: owned(cell, join(directory, 'upper')),
+    work: owned(cell, join(directory, 'work')),
+  }
 }
 
 const succeeded = ({ results, error }: Outcome) => ({
@@ -101,7 +114,9 @@ for (const cell of cells) {
       t.is(lstatSync(join(upper, 'from-top')).uid, cell.writesAs)
       t.true(lstatSync(join(upper, 'etc', 'frozen', 'file')).isCharacterDevice(), 'a whiteout')
 
-      const again = await runInCell(cell, { ...job, commands: [sh('cat /from-top; ls /etc')] }, host, { level })
+      const again = await runInCell(cell, { ...job, commands: [sh('cat /from-top; ls /etc')] }, host, {
+        level,
+      })
       t.deepEqual(succeeded(again), allFine(1))
       t.true(again.results[0]?.stdout.startsWith('changed\n'))
       // It was there only while the container lived.
@@ -118,7 +133,10 @@ for (const cell of cells) {
           ['overlay', '/written', { lower: [top, other], upper, work }],
           ['overlay', '/read', { lower: [top, other] }],
           ['tmpfs', '/written/below'],
-          ['mount', { destination: '/oci', type: 'overlay', options: [`lowerdir=${top}:${other}`, 'nosuid'] }],
+          [
+            'mount',
+            { destination: '/oci', type: 'overlay', options: [`lowerdir=${top}:${other}`, 'nosuid'] },
+          ],
         ],
         mode: 'prepare',
         commands: [
@@ -135,7 +153,10 @@ for (const cell of cells) {
       t.deepEqual(readdirSync(upper), ['new'])
       const flags = (destination: string) =>
         outcome.mounts?.find((mount) => mount.destination === destination)?.options as string[]
-      t.true(['nosuid', 'nodev', 'ro'].every((flag) => flags('/read').includes(flag)), `${flags('/read')}`)
+      t.true(
+        ['nosuid', 'nodev', 'ro'].every((flag) => flags('/read').includes(flag)),
+        `${flags('/read')}`,
+      )
       t.true(['nosuid', 'nodev', 'rw'].every((flag) => flags('/written').includes(flag)))
       t.deepEqual([flags('/oci').includes('nosuid'), flags('/oci').includes('nodev')], [true, false])
     })
@@ -175,7 +196,10 @@ for (const level of levels) {
       root: image,
       calls: [
         ['overlay', '/odd', { lower, upper, work }],
-        ['mount', { destination: '/oci', type: 'overlay', options: [`lowerdir=${directory}/a\\:b:${directory}/a,b`] }],
+        [
+          'mount',
+          { destination: '/oci', type: 'overlay', options: [`lowerdir=${directory}/a\\:b:${directory}/a,b`] },
+        ],
       ],
       mode: 'run',
       commands: [sh('ls /odd | wc -l; cat /oci/file-0; cat /oci/file-1')],
@@ -212,7 +236,9 @@ asRoot('a name that is not UTF-8', async (t) => {
   const name = Buffer.concat([Buffer.from(`${host.scratch('bytes')}/`), Buffer.from([0xff, 0xfe])])
   mkdirSync(name)
   writeFileSync(Buffer.concat([name, Buffer.from('/inner')]), 'bytes')
-  const { stdout } = await Rootfs.overlay({ lower: [new Uint8Array(name), top, image] }).run('/bin/cat', ['/inner'])
+  const { stdout } = await Rootfs.overlay({ lower: [new Uint8Array(name), top, image] }).run('/bin/cat', [
+    '/inner',
+  ])
   t.is(stdout, 'bytes')
 })
 
@@ -235,12 +261,17 @@ asRoot('a volatile overlay says so in the mount table', async (t) => {
   await using box = await rootfs.prepare()
   const mounted = (await box.mounts()).find((mount) => mount.destination === '/')
   // Later kernels call it `fsync=volatile`.
-  t.true(mounted?.superOptions.some((option) => /^(fsync=)?volatile$/.test(option)), mounted?.superOptions.join())
+  t.true(
+    mounted?.superOptions.some((option) => /^(fsync=)?volatile$/.test(option)),
+    mounted?.superOptions.join(),
+  )
 })
 
 asRoot('a read-only root and masks on an overlay', async (t) => {
   const { image, top } = await makeTree(root)
-  const rootfs = Rootfs.overlay({ lower: [top, image] }).mask('/etc/secret-file').readonly()
+  const rootfs = Rootfs.overlay({ lower: [top, image] })
+    .mask('/etc/secret-file')
+    .readonly()
   const { stdout, stderr } = await rootfs.run('/bin/sh', ['-c', 'cat /etc/secret-file; echo x > /new'])
   t.is(stdout, '')
   t.regex(stderr, /Read-only file system/)
@@ -303,9 +334,7 @@ const failing: Failing[] = [
   },
   {
     title: 'work inside upper',
-    calls: ({ image, upper }) => [
-      ['overlay', '/x', { lower: [image], upper, work: join(upper, 'work') }],
-    ],
+    calls: ({ image, upper }) => [['overlay', '/x', { lower: [image], upper, work: join(upper, 'work') }]],
     setup: ({ upper }) => `mkdir '${upper}/work'`,
     code: 'ERR_ROOTFS_MOUNT',
     message: /overlay/,
@@ -314,9 +343,7 @@ const failing: Failing[] = [
   },
   {
     title: 'a lower directory inside another',
-    calls: ({ image, top }) => [
-      ['overlay', '/x', { lower: [image, top, join(image, 'etc')] }],
-    ],
+    calls: ({ image, top }) => [['overlay', '/x', { lower: [image, top, join(image, 'etc')] }]],
     code: 'ERR_ROOTFS_MOUNT',
     message: /overlay/,
     errnoName: 'ELOOP',
@@ -348,7 +375,10 @@ for (const { title, calls, code, message, errnoName, hint, log, setup } of faili
     if (hint) t.regex(outcome.error!.hint ?? '', hint)
     if (log) {
       const lines = outcome.error?.kernelLog as string[] | undefined
-      t.true(lines?.some((line) => log.test(line)), `kernelLog: ${lines}`)
+      t.true(
+        lines?.some((line) => log.test(line)),
+        `kernelLog: ${lines}`,
+      )
     }
     t.deepEqual([snapshotTree(tree.image), snapshotTree(tree.top)], before)
     t.deepEqual(outcome.left, [])

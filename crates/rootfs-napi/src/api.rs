@@ -143,8 +143,10 @@ pub(crate) struct TmpfsOptions {
     pub noexec: Option<bool>,
     /// Start with a copy of what the root has at that place: owners, modes, times, extended attributes, links, sparse files,
     /// fifos, sockets, devices. It is copied before the tmpfs is seen, and follows no link. What is mounted below is not
-    /// copied: its mountpoint is there, and empty. In a user namespace files whose owner isn't mapped become root's without
-    /// their set-id bits, and devices are left out; the warning `copy-up` says so. @default false
+    /// copied: its mountpoint is there, and empty. In a user namespace the container's rights are what counts: what it may
+    /// not read is `ERR_ROOTFS_MOUNT`; devices are left out; files whose owner isn't mapped lose their set-id bits and
+    /// belong to 65534, whom they seemed to belong to, or to root where there is no such id. The warning `copy-up` says
+    /// what differs. @default false
     pub copy_up: Option<bool>,
 }
 

@@ -152,7 +152,7 @@ impl Rootfs {
         ts_return_type = "Rootfs"
     )]
     pub fn overlay_root(env: Env, options: JsArg) -> Result<Self> {
-        let root = options::overlay_root(options).map_err(|failure| failure.throw(env))?;
+        let root = options::overlay_root(options).map_err(|failure| failure.of_argument().throw(env))?;
         Ok(Self::describe(root))
     }
 

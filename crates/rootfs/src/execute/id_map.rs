@@ -33,14 +33,12 @@ impl IdMaps {
             }
         };
         let mut known = self.0.borrow_mut();
-        let position = known.iter().position(|(other, _)| other == map);
-        let position = match position {
-            Some(position) => position,
-            None => {
-                let made = kernel.user_namespace(map).map_err(|call| no_namespace(&call))?;
-                known.push((map.clone(), made));
-                known.len() - 1
-            }
+        let position = if let Some(position) = known.iter().position(|(other, _)| other == map) {
+            position
+        } else {
+            let made = kernel.user_namespace(map).map_err(|call| no_namespace(&call))?;
+            known.push((map.clone(), made));
+            known.len() - 1
         };
         let (_, namespace) = &known[position];
         kernel

@@ -26,13 +26,22 @@ struct Layers {
     upper: Option<(Layer, Layer)>,
 }
 
+/// What an overlay without an upper directory is written to.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum WithoutUpper {
+    /// Nothing.
+    Readonly,
+    /// A tmpfs that nobody else sees, of this size.
+    Private(Option<u64>),
+}
+
 /// An overlay to be made.
 pub(super) struct Wanted<'a> {
     pub(super) overlay: &'a Overlay,
     /// `MOUNT_ATTR_*` bits.
     pub(super) flags: u64,
-    /// Without an upper directory it is written to a tmpfs that nobody else sees, which has this size.
-    pub(super) private_upper: Option<Option<u64>>,
+    /// What happens without an upper directory.
+    pub(super) without_upper: WithoutUpper,
     /// The SELinux context of its files.
     pub(super) context: Option<&'a str>,
     /// The step it belongs to.
@@ -46,8 +55,8 @@ pub(super) fn open(
     request: &Request<'_>,
 ) -> Result<(Opened, Option<Opened>)> {
     let layers = Layers::open(kernel, wanted.overlay)?;
-    let mount = match (&layers.upper, wanted.private_upper) {
-        (None, Some(size)) => with_private_upper(kernel, wanted, &layers, size, request)?,
+    let mount = match (&layers.upper, wanted.without_upper) {
+        (None, WithoutUpper::Private(size)) => with_private_upper(kernel, wanted, &layers, size, request)?,
         _ => make(kernel, wanted, &layers, None)?,
     };
     let status =

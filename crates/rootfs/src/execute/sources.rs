@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::filesystem::Filesystem;
 use super::id_map::IdMaps;
-use super::overlay;
+use super::overlay::{self, WithoutUpper};
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
 use crate::journal::Identity;
 use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow, Kernel, NodeKind};
@@ -68,6 +68,14 @@ impl Sources {
             self.root = Some(opened.description.step);
         }
         self.opened.insert(opened.description.step, opened);
+    }
+
+    /// Adds an overlay and, if that is the host's, its upper directory.
+    fn add_overlay(&mut self, (overlay, upper): (Opened, Option<Opened>), is_root: bool) {
+        self.add(overlay, is_root);
+        if let Some(upper) = upper {
+            self.add(upper, false);
+        }
     }
 
     /// The source of a step; `None` if it was missing and optional.
@@ -139,13 +147,11 @@ pub fn open(kernel: &dyn Kernel, plan: &Plan, request: &Request<'_>) -> Result<S
                         let wanted = overlay::Wanted {
                             overlay,
                             flags: 0,
-                            private_upper: Some(*size),
+                            without_upper: WithoutUpper::Private(*size),
                             context,
                             step: step.index,
                         };
-                        let (opened, upper) = overlay::open(kernel, &wanted, request).map_err(at)?;
-                        sources.add(opened, true);
-                        upper.into_iter().for_each(|upper| sources.add(upper, false));
+                        sources.add_overlay(overlay::open(kernel, &wanted, request).map_err(at)?, true);
                     }
                     Root::Empty { .. } => {}
                 }
@@ -157,14 +163,13 @@ pub fn open(kernel: &dyn Kernel, plan: &Plan, request: &Request<'_>) -> Result<S
                 let wanted = overlay::Wanted {
                     overlay,
                     flags: attributes.of_new_mount(*readonly_later),
-                    private_upper: None,
+                    without_upper: WithoutUpper::Readonly,
                     context,
                     step: step.index,
                 };
-                let (opened, upper) = overlay::open(kernel, &wanted, request).map_err(at)?;
-                apply_propagation(kernel, opened.mount.as_fd(), propagation).map_err(at)?;
-                sources.add(opened, false);
-                upper.into_iter().for_each(|upper| sources.add(upper, false));
+                let made = overlay::open(kernel, &wanted, request).map_err(at)?;
+                apply_propagation(kernel, made.0.mount.as_fd(), propagation).map_err(at)?;
+                sources.add_overlay(made, false);
             }
             Action::Mount { mount, readonly_later } => {
                 let bind =

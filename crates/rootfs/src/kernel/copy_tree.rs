@@ -14,6 +14,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::Kernel;
 use super::linux::{Linux, failed};
 use super::overlay::{in_directory, name_of, own_descriptors};
 use crate::error::{SysError, SysResult};
@@ -47,6 +48,8 @@ pub struct Copied {
 const OPEN: usize = 32;
 /// No directory with more names is read: one to which others add all the time would never end.
 const MAX_NAMES: usize = 1 << 22;
+/// What an id looks like that isn't mapped; `DEFAULT_OVERFLOWUID`.
+const OVERFLOW: u32 = 65534;
 /// `XATTR_LIST_MAX` and `XATTR_SIZE_MAX`.
 const MAX_ATTRIBUTE: usize = 64 << 10;
 const CHUNK: usize = 256 << 10;
@@ -104,6 +107,8 @@ struct Copy<'a> {
     descriptors: BorrowedFd<'a>,
     to: BorrowedFd<'a>,
     mount: u64,
+    /// Whether ids can be without one here: they all look like [`OVERFLOW`].
+    mapped: bool,
     /// Directories that were made: the place of the parent, and the name in it. The first is the top.
     places: Vec<(usize, CString)>,
     /// Where the first name of a file with several is.
@@ -115,6 +120,7 @@ struct Copy<'a> {
 /// Copies what is in `from` into `to`, which must be empty and nobody else's.
 pub(super) fn copy(kernel: &Linux, from: BorrowedFd<'_>, to: BorrowedFd<'_>, top: Top) -> SysResult<Copied> {
     let descriptors = own_descriptors(kernel)?;
+    let mapped = !kernel.in_initial_user_namespace()?;
     // Calls about extended attributes take a path, and no directory that it would be relative to.
     in_directory(descriptors.as_fd(), || {
         let begin = |errno| failed("openat", || "the directory that is copied".to_owned())(errno);
@@ -125,6 +131,7 @@ pub(super) fn copy(kernel: &Linux, from: BorrowedFd<'_>, to: BorrowedFd<'_>, top
             descriptors: descriptors.as_fd(),
             to,
             mount,
+            mapped,
             places: vec![(0, CString::default())],
             links: HashMap::new(),
             buffer: vec![0; CHUNK],
@@ -137,7 +144,7 @@ pub(super) fn copy(kernel: &Linux, from: BorrowedFd<'_>, to: BorrowedFd<'_>, top
 impl Copy<'_> {
     fn run(mut self, from: OwnedFd, to: OwnedFd, top: Top) -> SysResult<Copied> {
         let mut levels =
-            vec![self.level(from, to, 0).map_err(|(call, errno)| self.error(call, errno, 0, c""))?];
+            vec![Self::level(from, to, 0).map_err(|(call, errno)| self.error(call, errno, 0, c""))?];
         while let Some(level) = levels.last_mut() {
             let place = level.place;
             let Some(name) = level.names.pop() else {
@@ -173,7 +180,7 @@ impl Copy<'_> {
     }
 
     /// Begins with a directory: reads its names.
-    fn level(&mut self, from: OwnedFd, to: OwnedFd, place: usize) -> Step<Level> {
+    fn level(from: OwnedFd, to: OwnedFd, place: usize) -> Step<Level> {
         let (at, copy) = (status(from.as_fd()).at("statx")?, status(to.as_fd()).at("statx")?.identity);
         let mut names = Vec::new();
         let mut buffer = Vec::with_capacity(32 << 10);
@@ -246,7 +253,7 @@ impl Copy<'_> {
                     rustix::fs::openat(self.descriptors, &*name_of(file.as_fd()), SOURCE, Mode::empty());
                 let source = source.at("openat")?;
                 self.places.push((place, name.to_owned()));
-                return self.level(source, copy, self.places.len() - 1).map(Some);
+                return Self::level(source, copy, self.places.len() - 1).map(Some);
             }
         }
         Ok(None)
@@ -273,12 +280,13 @@ impl Copy<'_> {
             }
             .map(|()| Made::Complete);
         }
-        if at.links > 1 && at.kind != FileType::Directory {
-            if let Some((place, first)) = self.links.get(&at.identity) {
-                let parent = self.open_place(*place)?;
-                rustix::fs::linkat(&parent, &**first, to, name, AtFlags::empty()).at("linkat")?;
-                return Ok(Made::Complete);
-            }
+        if at.links > 1
+            && at.kind != FileType::Directory
+            && let Some((place, first)) = self.links.get(&at.identity)
+        {
+            let parent = self.open_place(*place)?;
+            rustix::fs::linkat(&parent, &**first, to, name, AtFlags::empty()).at("linkat")?;
+            return Ok(Made::Complete);
         }
         let made = match at.kind {
             FileType::Directory => {
@@ -373,8 +381,12 @@ impl Copy<'_> {
     /// Owner, mode, extended attributes and times, in the order in which none undoes another.
     fn attributes(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, at: &Status, what: Top) -> Step<()> {
         let mut mode = at.mode;
-        if !self.owner(to, at, what)? {
+        if !Self::owner(to, at, what)? {
             self.copied.owners += 1;
+            mode &= 0o1777;
+        }
+        // Where the container has that id itself, it can't be told from one that isn't mapped.
+        if self.mapped && [at.owner.0, at.owner.1].contains(&OVERFLOW) {
             mode &= 0o1777;
         }
         if what.mode {
@@ -392,7 +404,7 @@ impl Copy<'_> {
     }
 
     /// Sets the owner. `false` where a part of it has no id in this user namespace.
-    fn owner(&self, to: BorrowedFd<'_>, at: &Status, what: Top) -> Step<bool> {
+    fn owner(to: BorrowedFd<'_>, at: &Status, what: Top) -> Step<bool> {
         let change = |user: Option<u32>, group: Option<u32>| {
             rustix::fs::chownat(
                 to,
@@ -438,7 +450,7 @@ impl Copy<'_> {
                 // Without its access list a file could be open to more than before.
                 Err(errno) if bytes.starts_with(b"system.posix_acl_") => return Err(("setxattr", errno)),
                 Err(Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS | Errno::INVAL) => {
-                    self.copied.attributes += 1
+                    self.copied.attributes += 1;
                 }
                 other => other.at("setxattr")?,
             }
@@ -502,7 +514,7 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     use super::*;
-    use crate::kernel::{Kernel, process};
+    use crate::kernel::process;
 
     const EVERYTHING: Top = Top { user: true, group: true, mode: true };
 
@@ -680,7 +692,7 @@ mod tests {
                     exchange("file", "file-link");
                 }
             });
-            for round in 0..500 {
+            for round in 0..200 {
                 let to = pair.path("to").join(round.to_string());
                 fs::create_dir(&to).unwrap();
                 let to_fd = Linux::default().open_host(&to.clone().into(), true, false).unwrap();
@@ -717,18 +729,19 @@ mod tests {
             descriptors: descriptors.as_fd(),
             to: to.as_fd(),
             mount: status(from.as_fd()).unwrap().identity.3,
+            mapped: false,
             places: vec![(0, CString::default())],
             links: HashMap::new(),
             buffer: vec![0; CHUNK],
             copied: Copied::default(),
         };
-        let mut above = copy.level(open(&from), open(&to), 0).unwrap();
+        let mut above = Copy::level(open(&from), open(&to), 0).unwrap();
         above.open = None;
         let elsewhere = pair.path("elsewhere");
         fs::create_dir(&elsewhere).unwrap();
         fs::create_dir(pair.path("to/d")).unwrap();
         let (source, target) = (pair.open("from/d"), pair.open("to/d"));
-        let below = copy.level(open(&source), open(&target), 0).unwrap();
+        let below = Copy::level(open(&source), open(&target), 0).unwrap();
         fs::rename(pair.path("from/d"), elsewhere.join("d")).unwrap();
         let mut levels = vec![above, below];
         let result = in_directory(descriptors.as_fd(), || copy.leave(&mut levels, EVERYTHING));

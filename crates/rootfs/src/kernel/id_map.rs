@@ -54,7 +54,7 @@ pub(super) fn user_namespace(kernel: &Linux, map: &IdMap) -> SysResult<OwnedFd> 
     let fork = process::fork(process::CloneRequest { namespaces, cgroup: None })?;
     let process::Fork::Parent { pidfd, .. } = fork else {
         drop(ours);
-        wait_as_namespace(kernel, theirs);
+        wait_as_namespace(kernel, &theirs);
     };
     drop(theirs);
     let result = hold(kernel, &ours, map);
@@ -64,7 +64,7 @@ pub(super) fn user_namespace(kernel: &Linux, map: &IdMap) -> SysResult<OwnedFd> 
 }
 
 /// The child: says which number it has, and ends with the other end of the connection.
-fn wait_as_namespace(kernel: &Linux, connection: OwnedFd) -> ! {
+fn wait_as_namespace(kernel: &Linux, connection: &OwnedFd) -> ! {
     use std::os::fd::AsRawFd;
     let _ = process::die_with_parent();
     // Its files in proc would belong to the host's root otherwise, and their maps could not be written from within a user
@@ -78,12 +78,12 @@ fn wait_as_namespace(kernel: &Linux, connection: OwnedFd) -> ! {
         // What was copied from the parent must not be kept open by a process that waits.
         process::close_all_but(3, &[connection.as_raw_fd()]);
         let _ = rustix::net::send(
-            &connection,
+            connection,
             PathBytes::from(&*own).as_bytes(),
             rustix::net::SendFlags::NOSIGNAL,
         );
         let mut nothing = [0; 1];
-        let _ = rustix::net::recv(&connection, &mut nothing, rustix::net::RecvFlags::empty());
+        let _ = rustix::net::recv(connection, &mut nothing, rustix::net::RecvFlags::empty());
     }
     process::exit(0)
 }
