@@ -402,6 +402,15 @@ export declare class Rootfs {
   /** A new, empty tmpfs as root: put `bind`, `tmpfs` … into it. Nothing is written on the host. */
   static empty(options?: EmptyOptions): Rootfs
   /**
+   * An overlay as root; `mount(8)`, overlay. Without `upper`, changes go to a tmpfs that is gone afterwards, and nothing is
+   * written on the host. With `upper` they stay there, but for mountpoints, which are removed again; directories that
+   * the kernel copied there to make one stay. All are directories of the host, opened before anything is mounted
+   * (`ERR_ROOTFS_SOURCE`); mounts below a lower directory are not seen. Owner and mode of the root are those of `upper`,
+   * else of the first lower directory. Without privileges it needs Linux 5.11, and what is hidden and replaced is
+   * written in `user.overlay.` attributes; root's overlays are made with root's rights, for user namespaces too.
+   */
+  static overlay(options: OverlayRootOptions): Rootfs
+  /**
    * What an OCI runtime gives every container, as the configuration that `runc spec` writes has it: /proc, /dev
    * (`dev()`), /sys and /sys/fs/cgroup read-only, the usual masked and read-only paths.
    */
@@ -436,6 +445,12 @@ export declare class Rootfs {
    * and devpts, shm and mqueue in it.
    */
   dev(options?: DevOptions): this
+  /**
+   * An overlay, always nosuid and nodev; `mount(8)`, overlay. Without `upper` it is read-only, and needs two lower
+   * directories or more: for one, use `bind`. All are directories of the host, opened before anything is mounted;
+   * mounts below them are not seen. For other options of the filesystem use `mount({ type: 'overlay' })`.
+   */
+  overlay(destination: PathLike, options: OverlayOptions): this
   /** Any mount in OCI form: option words keep their OCI meaning exactly. */
   mount(mount: OciMount): this
   /** Hides paths: files read as empty, directories are empty and read-only. */
@@ -453,6 +468,12 @@ export declare class Rootfs {
   namespaces(options: NamespaceOptions): this
   /** The host name inside; needs a uts namespace of the container's own. At most 64 bytes; sethostname(2). */
   hostname(name: string): this
+  /**
+   * The SELinux context of the files of new filesystems: tmpfs, devpts, overlays, what masks directories, message queues.
+   * Files of binds, proc, sysfs and cgroup keep their own. Without SELinux on the host it has no effect. 1 to 255 bytes;
+   * `mount(8)`, `context`.
+   */
+  mountLabel(label: string): this
   /** An OCI hook: a program that runs at a point of the container's life. */
   hook(when: 'prestart' | 'createRuntime' | 'createContainer' | 'startContainer', hook: OciHook): this
 }
@@ -479,6 +500,15 @@ export interface BindOptions {
   optional?: boolean
   /** Resolve the source inside this directory: no symlink in it can lead out. */
   within?: PathLike
+  /**
+   * Show files under mapped owners: what belongs to `containerId` in the source looks, through the mount, as if it
+   * belonged to the host's `hostId`, and the reverse for what is written. `{ containerId: 0, hostId: 100000, size: 65536 }`
+   * shows root's files as 100000's, which a container that maps its 0 to 100000 sees as its own root's. `'userns'` takes
+   * the container's own mapping, which gives just that. Ids that are not mapped show as 65534, and can't be written.
+   * Also for submounts. Needs root, Linux 5.12, and a filesystem that can (`ERR_ROOTFS_DENIED`,
+   * `ERR_ROOTFS_UNSUPPORTED`); `mount_setattr(2)`, ID-mapped mounts. @default none
+   */
+  idMap?: IdMap | 'userns'
 }
 
 /** Options of `defaults`. */
@@ -624,6 +654,16 @@ export interface OciHook {
   timeout?: number
 }
 
+/** A line of `uidMappings` or `gidMappings`; runtime-spec config.md, Mounts. */
+export interface OciIdMapping {
+  /** First id in the source. */
+  containerID: number
+  /** First id that is shown, of the host. */
+  hostID: number
+  /** How many ids. */
+  size: number
+}
+
 /** A mount in OCI form; runtime-spec config.md, Mounts. */
 export interface OciMount {
   /** Where, in the root. A relative one is taken from `/`, with a plan warning. */
@@ -634,6 +674,49 @@ export interface OciMount {
   type?: string
   /** Words from left to right, the last one wins. One that is unknown goes to the filesystem. */
   options?: readonly string[]
+  /**
+   * Of a bind, with `gidMappings`: a file of `containerID` in the source looks, through the mount, as if it belonged to the
+   * host's `hostID`. `idmap` among the options covers the source alone, `ridmap` what is mounted below it too; with one
+   * of them and no mappings it is the container's user namespace that maps.
+   */
+  uidMappings?: readonly OciIdMapping[]
+  /** The same for groups. */
+  gidMappings?: readonly OciIdMapping[]
+}
+
+/** Options of `overlay`. */
+export interface OverlayOptions {
+  /**
+   * Directories that are only read; the first one is on top. 1 to 500, none twice; 2 or more without `upper`. A relative
+   * one is taken from the cwd at the call.
+   */
+  lower: readonly PathLike[]
+  /** Where changes go, with `work`. @default none: read-only */
+  upper?: PathLike
+  /** An empty directory on the same mount as `upper`, for the kernel's own use. */
+  work?: PathLike
+  /** See `OverlayRootOptions`. @default false */
+  volatile?: boolean
+}
+
+/** Options of `Rootfs.overlay`. */
+export interface OverlayRootOptions {
+  /**
+   * Directories that are only read; the first one is on top. 1 to 500, none twice. A relative one is taken from the cwd
+   * at the call.
+   */
+  lower: readonly PathLike[]
+  /** Where changes go, with `work`. @default a tmpfs that is gone afterwards */
+  upper?: PathLike
+  /** An empty directory on the same mount as `upper`, for the kernel's own use. */
+  work?: PathLike
+  /** How much the tmpfs can hold; not with `upper`. @default half of the machine's memory */
+  size?: Size
+  /**
+   * Don't wait for the disk; Linux 5.10. The kernel refuses to mount such an `upper` again until the directory
+   * `work/incompat` in `work` is removed, because after a crash it may be incomplete. @default false
+   */
+  volatile?: boolean
 }
 
 /** Options of `proc`; proc(5), Mount options. */
@@ -691,6 +774,15 @@ export interface TmpfsOptions {
   readonly?: boolean
   /** Programs can't be executed. @default false */
   noexec?: boolean
+  /**
+   * Start with a copy of what the root has at that place: owners, modes, times, extended attributes, links, sparse files,
+   * fifos, sockets, devices. It is copied before the tmpfs is seen, and follows no link. What is mounted below is not
+   * copied: its mountpoint is there, and empty. In a user namespace the container's rights are what counts: what it may
+   * not read is `ERR_ROOTFS_MOUNT`; devices are left out; files whose owner isn't mapped lose their set-id bits and
+   * belong to 65534, whom they seemed to belong to, or to root where there is no such id. The warning `copy-up` says
+   * what differs. @default false
+   */
+  copyUp?: boolean
 }
 
 /** Something that works, and that one should know. */

@@ -32,6 +32,8 @@ const construct =
     Reflect.construct(Rootfs, args)
 const empty = (options: unknown) => () => (Rootfs.empty as (options: unknown) => unknown)(options)
 
+const overlay = (options: unknown) => () => (Rootfs.overlay as (options: unknown) => unknown)(options)
+
 const mistakes: Mistake[] = [
   // The form of the message.
   {
@@ -255,6 +257,186 @@ const mistakes: Mistake[] = [
     code: 'ERR_INVALID_ARG_VALUE',
     message: /rbind/,
   },
+  {
+    title: 'a bind that is filled with a copy',
+    call: untyped('mount', { destination: '/x', source: '/srv', options: ['bind', 'tmpcopyup'] }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /"tmpcopyup" is for a mount of type tmpfs/,
+  },
+  {
+    title: 'a ramfs that is filled with a copy',
+    call: untyped('mount', { destination: '/x', type: 'ramfs', options: ['tmpcopyup'] }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /"tmpcopyup" is for a tmpfs, and this is a ramfs/,
+  },
+  {
+    title: 'an idmapped tmpfs',
+    call: untyped('mount', { destination: '/x', type: 'tmpfs', options: ['idmap'] }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /idMap: only a bind can be idmapped/,
+  },
+  {
+    title: 'uidMappings without gidMappings',
+    call: untyped('mount', {
+      destination: '/x',
+      source: '/srv',
+      options: ['bind'],
+      uidMappings: [{ containerID: 0, hostID: 0, size: 1 }],
+    }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /^Expected array of mappings for mount\.gidMappings together with mount\.uidMappings$/,
+  },
+  {
+    title: 'an OCI mapping beyond the last id',
+    call: untyped('mount', {
+      destination: '/x',
+      source: '/srv',
+      options: ['bind'],
+      uidMappings: [{ containerID: 2 ** 32, hostID: 0, size: 1 }],
+    }),
+    code: 'ERR_OUT_OF_RANGE',
+    message: /for mount\.uidMappings\[0\]\.containerID but received 4294967296 of type number$/,
+  },
+  {
+    title: 'an overlay in OCI form without lower directories',
+    call: untyped('mount', { destination: '/x', type: 'overlay', options: ['upperdir=/u', 'workdir=/w'] }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /at least one lower directory/,
+  },
+
+  // Idmapped binds.
+  {
+    title: 'an idMap that is a number',
+    call: untyped('bind', '/srv', '/srv', { idMap: 1 }),
+    code: 'ERR_INVALID_ARG_TYPE',
+    message: /^Expected object or 'userns' for idMap but received 1 of type number$/,
+  },
+  {
+    title: 'an idMap of an unknown word',
+    call: untyped('bind', '/srv', '/srv', { idMap: 'user' }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /^Expected object or 'userns' for idMap but received user of type string$/,
+  },
+  {
+    title: 'an idMap without gids',
+    call: untyped('bind', '/srv', '/srv', { idMap: { uids: [] } }),
+    code: 'ERR_INVALID_ARG_TYPE',
+    message: /^Expected array for idMap\.gids but received undefined$/,
+  },
+  {
+    title: 'an idMap of nothing',
+    call: untyped('bind', '/srv', '/srv', { idMap: { uids: [], gids: [] } }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /idMap\.uids: at least one mapping is needed/,
+  },
+  {
+    title: 'an idMap of a user namespace that there is not',
+    call: () => make().namespaces({ user: false }).bind('/srv', '/srv', { idMap: 'userns' }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /there is none/,
+  },
+  {
+    title: "the container's own ids for what is in the root",
+    call: untyped('bind', { inRoot: '/srv' }, '/srv', { idMap: 'userns' }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /a mapping must be given/,
+  },
+
+  // Copies.
+  {
+    title: 'copyUp that is a path',
+    call: untyped('tmpfs', '/etc', { copyUp: '/etc' }),
+    code: 'ERR_INVALID_ARG_TYPE',
+    message: /^Expected boolean for copyUp but received \/etc of type string$/,
+  },
+
+  // Overlays.
+  {
+    title: 'an overlay without options',
+    call: untyped('overlay', '/x'),
+    code: 'ERR_INVALID_ARG_TYPE',
+    message: /^Expected object for options but received undefined$/,
+  },
+  {
+    title: 'an overlay root without lower',
+    call: overlay({}),
+    code: 'ERR_INVALID_ARG_TYPE',
+    message: /^Expected array for options\.lower but received undefined$/,
+  },
+  {
+    title: 'an overlay root of a single path',
+    call: overlay({ lower: '/a' }),
+    code: 'ERR_INVALID_ARG_TYPE',
+    message: /^Expected array for options\.lower but received \/a of type string$/,
+  },
+  {
+    title: 'an overlay root of nothing',
+    call: overlay({ lower: [] }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /^Expected array of 1 to 500 directories for options\.lower but received an array$/,
+  },
+  {
+    title: 'an overlay of more layers than the kernel takes',
+    call: overlay({ lower: Array.from({ length: 501 }, (_, number) => `/${number}`) }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /1 to 500 directories/,
+  },
+  {
+    title: 'a NUL byte in a layer',
+    call: overlay({ lower: ['/a', '/b\0'] }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /for options\.lower\[1\] but received/,
+  },
+  {
+    title: 'a layer that is given twice',
+    call: overlay({ lower: ['/a', '/b/../a'] }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /lower: \/b\/\.\.\/a is given twice/,
+  },
+  {
+    title: 'upper without work',
+    call: overlay({ lower: ['/a'], upper: '/u' }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /^work: an overlay with upper needs work/,
+  },
+  {
+    title: 'work without upper',
+    call: untyped('overlay', '/x', { lower: ['/a', '/b'], work: '/w' }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /^upper: an overlay with work needs upper/,
+  },
+  {
+    title: 'a size of an overlay that has upper',
+    call: overlay({ lower: ['/a'], upper: '/u', work: '/w', size: '1m' }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /size is of the tmpfs/,
+  },
+  {
+    title: 'an overlay of one directory that is only read',
+    call: untyped('overlay', '/x', { lower: ['/a'] }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /two lower directories or more; for one, use a bind/,
+  },
+
+  // Labels.
+  {
+    title: 'a label that is no string',
+    call: untyped('mountLabel', 1),
+    code: 'ERR_INVALID_ARG_TYPE',
+    message: /^Expected string for label but received 1 of type number$/,
+  },
+  {
+    title: 'an empty label',
+    call: untyped('mountLabel', ''),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /^Expected string of 1 to 255 bytes for label but received/,
+  },
+  {
+    title: 'a label that is too long',
+    call: untyped('mountLabel', 'x'.repeat(256)),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /^Expected string of 1 to 255 bytes for label but received/,
+  },
 ]
 
 for (const { title, call, code, message } of mistakes) {
@@ -294,6 +476,13 @@ for (const [method, args, key] of unknownOptions) {
 test('mount() refuses a field it does not have', (t) => {
   const mount = { destination: '/x', type: 'tmpfs', option: ['ro'] }
   t.throws(untyped('mount', mount), { code: 'ERR_INVALID_ARG_VALUE', message: /\boption\b/ })
+})
+
+test('overlays refuse an option they do not have', (t) => {
+  const options = { lower: ['/a', '/b'], lowr: [] }
+  const expected = { code: 'ERR_INVALID_ARG_VALUE', message: /\blowr\b/ }
+  t.throws(overlay(options), expected)
+  t.throws(untyped('overlay', '/x', options), expected)
 })
 
 test('Rootfs.empty() refuses an option it does not have', (t) => {
@@ -341,6 +530,8 @@ const chained: Record<string, (rootfs: Rootfs) => unknown> = {
   readonly: (rootfs) => rootfs.readonly(),
   namespaces: (rootfs) => rootfs.namespaces({ network: true }),
   hostname: (rootfs) => rootfs.hostname('box'),
+  overlay: (rootfs) => rootfs.overlay('/x', { lower: ['/a', '/b'] }),
+  mountLabel: (rootfs) => rootfs.mountLabel('system_u:object_r:container_file_t:s0:c1,c2'),
   hook: (rootfs) => rootfs.hook('createRuntime', { path: '/bin/true' }),
 }
 
@@ -353,6 +544,12 @@ for (const [name, call] of Object.entries(chained)) {
 
 test('Rootfs.empty() gives a builder', (t) => {
   const rootfs = Rootfs.empty({ size: '16m', mode: 0o700 })
+  t.true(rootfs instanceof Rootfs)
+  t.is(rootfs.tmpfs('/tmp'), rootfs)
+})
+
+test('Rootfs.overlay() gives a builder', (t) => {
+  const rootfs = Rootfs.overlay({ lower: ['/a'], size: '16m' })
   t.true(rootfs instanceof Rootfs)
   t.is(rootfs.tmpfs('/tmp'), rootfs)
 })

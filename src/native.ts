@@ -90,6 +90,7 @@ export interface Native {
     fromBundle(directory: PathLike, options: object | undefined, config: Uint8Array): object
     /** `config` is JSON. */
     fromSpec(config: unknown, options?: object): NativeRootfs
+    overlay(options: object): NativeRootfs
   }
   initialize(makeError: (data: ErrorData) => Error, tell: (news: News) => void, supervisor: string): void
   /** With `aborted` the arguments are checked, and nothing is begun. */

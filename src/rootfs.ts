@@ -4,6 +4,7 @@ import type {
   HookPoint,
   OciHook,
   OciSpec,
+  OverlayRootOptions,
   PathLike,
   PrepareOptions,
   RunOptions,
@@ -77,6 +78,10 @@ export class Rootfs extends native.Rootfs {
       return this
     }
     return super.hook(when, hook)
+  }
+
+  static override overlay(options: OverlayRootOptions): Rootfs {
+    return Object.setPrototypeOf(native.Rootfs.overlay(options), Rootfs.prototype) as Rootfs
   }
 
   plan(): Plan {

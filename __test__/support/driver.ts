@@ -2,7 +2,7 @@
 // the same code, in a process whose ids, namespaces and environment are that cell's.
 import { once } from 'node:events'
 import { text } from 'node:stream/consumers'
-import { type PreparedRootfs, Rootfs, RootfsError } from 'rootfs'
+import { type OverlayRootOptions, type PreparedRootfs, Rootfs, RootfsError } from 'rootfs'
 import type { Command, CommandResult, ErrorData, Job, Outcome } from './job.ts'
 import { containers, eventually } from './processes.ts'
 
@@ -10,6 +10,7 @@ type Build = (...args: unknown[]) => Rootfs
 
 async function begin(root: Job['root']): Promise<Rootfs> {
   if (typeof root === 'string') return new Rootfs(root)
+  if ('overlay' in root) return Rootfs.overlay(root.overlay as unknown as OverlayRootOptions)
   return 'bundle' in root ? Rootfs.fromBundle(root.bundle, root.options) : Rootfs.empty(root.empty)
 }
 

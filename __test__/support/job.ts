@@ -8,8 +8,12 @@ export interface Command {
 }
 
 export interface Job {
-  /** The directory given to the constructor, options for `Rootfs.empty`, or an OCI bundle with its options. */
-  root: string | { empty: Record<string, unknown> } | { bundle: string; options?: Record<string, unknown> }
+  /** The directory given to the constructor, options for `Rootfs.empty` or `Rootfs.overlay`, or an OCI bundle with its options. */
+  root:
+    | string
+    | { empty: Record<string, unknown> }
+    | { overlay: Record<string, unknown> }
+    | { bundle: string; options?: Record<string, unknown> }
   /** Builder calls in order: the method's name, then its arguments. */
   calls: Array<[method: string, ...args: unknown[]]>
   /** Through which call the commands are run; `prepare` runs them all, one after another, in one container. */

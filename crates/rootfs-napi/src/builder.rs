@@ -153,6 +153,23 @@ impl Rootfs {
         Ok(Self::describe(root))
     }
 
+    /// An overlay as root; `mount(8)`, overlay. Without `upper`, changes go to a tmpfs that is gone afterwards, and nothing is
+    /// written on the host. With `upper` they stay there, but for mountpoints, which are removed again; directories that
+    /// the kernel copied there to make one stay. All are directories of the host, opened before anything is mounted
+    /// (`ERR_ROOTFS_SOURCE`); mounts below a lower directory are not seen. Owner and mode of the root are those of `upper`,
+    /// else of the first lower directory. Without privileges it needs Linux 5.11, and what is hidden and replaced is
+    /// written in `user.overlay.` attributes; root's overlays are made with root's rights, for user namespaces too.
+    #[napi(
+        factory,
+        js_name = "overlay",
+        ts_args_type = "options: OverlayRootOptions",
+        ts_return_type = "Rootfs"
+    )]
+    pub fn overlay_root(env: Env, options: JsArg) -> Result<Self> {
+        let root = options::overlay_root(options).map_err(|failure| failure.of_argument().throw(env))?;
+        Ok(Self::describe(root))
+    }
+
     /// What an OCI runtime gives every container, as the configuration that `runc spec` writes has it: /proc, /dev
     /// (`dev()`), /sys and /sys/fs/cgroup read-only, the usual masked and read-only paths.
     #[napi(ts_args_type = "options?: DefaultsOptions", ts_return_type = "this")]
@@ -291,6 +308,25 @@ impl Rootfs {
             options.finish()?;
             spec.extend(defaults::dev(size, readonly));
             spec.dev = true;
+            Ok(())
+        })?;
+        Ok(this.object)
+    }
+
+    /// An overlay, always nosuid and nodev; `mount(8)`, overlay. Without `upper` it is read-only, and needs two lower
+    /// directories or more: for one, use `bind`. All are directories of the host, opened before anything is mounted;
+    /// mounts below them are not seen. For other options of the filesystem use `mount({ type: 'overlay' })`.
+    #[napi(ts_args_type = "destination: PathLike, options: OverlayOptions", ts_return_type = "this")]
+    pub fn overlay<'a>(
+        &mut self,
+        env: Env,
+        this: This<'a>,
+        destination: JsArg,
+        options: JsArg,
+    ) -> Result<Object<'a>> {
+        self.change(env, |spec| {
+            let destination = path("destination", &destination)?;
+            spec.add(options::overlay(destination, &options)?);
             Ok(())
         })?;
         Ok(this.object)
@@ -453,6 +489,18 @@ impl Rootfs {
         Ok(this.object)
     }
 
+    /// The SELinux context of the files of new filesystems: tmpfs, devpts, overlays, what masks directories, message queues.
+    /// Files of binds, proc, sysfs and cgroup keep their own. Without SELinux on the host it has no effect. 1 to 255 bytes;
+    /// `mount(8)`, `context`.
+    #[napi(ts_args_type = "label: string", ts_return_type = "this")]
+    pub fn mount_label<'a>(&mut self, env: Env, this: This<'a>, label: JsArg) -> Result<Object<'a>> {
+        self.change(env, |spec| {
+            spec.mount_label = Some(options::mount_label(&label)?);
+            Ok(())
+        })?;
+        Ok(this.object)
+    }
+
     /// The NIS domain name inside; needs a uts namespace of the container's own. At most 64 bytes; setdomainname(2).
     #[napi(ts_args_type = "name: string", ts_return_type = "this")]
     pub fn domainname<'a>(&mut self, env: Env, this: This<'a>, name: JsArg) -> Result<Object<'a>> {
@@ -513,7 +561,7 @@ impl Rootfs {
     pub fn hook_facts(&self) -> HookFacts {
         let root = match &self.spec.root {
             Root::Directory(path) => lossy(path),
-            Root::Empty { .. } => "/".to_owned(),
+            Root::Empty { .. } | Root::Overlay { .. } => "/".to_owned(),
         };
         let annotations = self.spec.annotations.iter();
         HookFacts {

@@ -2,9 +2,10 @@
 
 use rootfs::PathBytes;
 use rootfs::options::{Attributes, Propagation, attr};
+use rootfs::overlay::{MAX_LOWER, Overlay, pair};
 use rootfs::spec::{
-    BindSource, Hook, HookPoint, IdMap, IdMapping, MissingMask, Mount, MountKind, Namespace, Namespaces,
-    UserNamespace, mount_from_oci,
+    BindSource, Hook, HookPoint, IdMap, IdMapping, MAX_LABEL, MissingMask, Mount, MountIdMap, MountIds,
+    MountKind, Namespace, Namespaces, Root, UserNamespace, mount_from_oci,
 };
 
 use crate::argument::{
@@ -83,12 +84,14 @@ pub(crate) fn bind(source: BindSource, destination: PathBytes, options: JsArg) -
     })?;
     let propagation = options.take("propagation", propagation)?.unwrap_or(Propagation::RPRIVATE);
     let within = options.take("within", host_path)?;
+    let ids = options.take("idMap", mount_ids)?;
     options.finish()?;
     Ok(Mount {
         destination,
         kind: MountKind::Bind { source, recursive, optional, within },
         attributes: Attributes { set_recursive: set, atime_recursive: atime, ..Attributes::default() },
         propagation: vec![propagation],
+        id_map: ids.map(|ids| MountIdMap { ids, recursive }),
         ineffective: Vec::new(),
     })
 }
@@ -102,9 +105,11 @@ fn filesystem(destination: PathBytes, fstype: &str, set: u64, data: Vec<(String,
             superblock: Vec::new(),
             data,
             bind_fallback: false,
+            copy_up: false,
         },
         attributes: Attributes { set, ..Attributes::default() },
         propagation: Vec::new(),
+        id_map: None,
         ineffective: Vec::new(),
     }
 }
@@ -131,8 +136,63 @@ pub(crate) fn tmpfs(destination: PathBytes, options: JsArg) -> Parsed<Mount> {
             set |= bit;
         }
     }
+    let wanted = options.flag("copyUp", false)?;
     options.finish()?;
-    Ok(filesystem(destination, "tmpfs", set, data))
+    let mut mount = filesystem(destination, "tmpfs", set, data);
+    if let MountKind::Filesystem { copy_up, .. } = &mut mount.kind {
+        *copy_up = wanted;
+    }
+    Ok(mount)
+}
+
+/// The directories of an overlay, and whether it is volatile; the rest of the options is left.
+fn overlay_of(options: &mut Options, private_upper: bool) -> Parsed<Overlay> {
+    let lower = options.require("lower", |name, value| {
+        let lower = array(name, value, host_path)?;
+        if lower.is_empty() || lower.len() > MAX_LOWER {
+            let wanted = format!("array of 1 to {MAX_LOWER} directories");
+            return Err(unexpected(ArgumentKind::Value, wanted, name, value));
+        }
+        Ok(lower)
+    })?;
+    let upper = options.take("upper", host_path)?;
+    let work = options.take("work", host_path)?;
+    let volatile = options.flag("volatile", false)?;
+    let upper = pair(upper, work).map_err(|what| Failure::argument(ArgumentKind::Value, what.to_owned()))?;
+    let overlay = Overlay { lower, upper, volatile, ..Overlay::default() };
+    overlay.validate(private_upper)?;
+    Ok(overlay)
+}
+
+pub(crate) fn overlay_root(options: JsArg) -> Parsed<Root> {
+    let mut options = Options::nested("options", &options)?;
+    let overlay = overlay_of(&mut options, true)?;
+    let size = options.take("size", |name, value| {
+        if overlay.upper.is_some() {
+            let what = format!(
+                "{name} is of the tmpfs that an overlay without upper is written to, and there is upper"
+            );
+            return Err(Failure::argument(ArgumentKind::Value, what));
+        }
+        size(name, value)
+    })?;
+    options.finish()?;
+    Ok(Root::Overlay { overlay, size })
+}
+
+pub(crate) fn overlay(destination: PathBytes, options: &JsArg) -> Parsed<Mount> {
+    let mut options = Options::nested("options", options)?;
+    let overlay = overlay_of(&mut options, false)?;
+    options.finish()?;
+    let readonly = if overlay.upper.is_none() { attr::RDONLY } else { 0 };
+    Ok(Mount {
+        destination,
+        kind: MountKind::Overlay(overlay),
+        attributes: Attributes { set: attr::NOSUID | attr::NODEV | readonly, ..Attributes::default() },
+        propagation: Vec::new(),
+        id_map: None,
+        ineffective: Vec::new(),
+    })
 }
 
 pub(crate) fn proc(destination: PathBytes, options: JsArg) -> Parsed<Mount> {
@@ -182,8 +242,28 @@ pub(crate) fn oci_mount(value: JsArg) -> Parsed<Mount> {
     let source = object.take("source", path)?;
     let fstype = object.take("type", text)?;
     let words = object.take("options", |name, value| array(name, value, text))?.unwrap_or_default();
+    let lines = |name: &str, value: &JsArg| array(name, value, oci_mapping);
+    let uids = object.take("uidMappings", lines)?.unwrap_or_default();
+    let gids = object.take("gidMappings", lines)?.unwrap_or_default();
     object.finish()?;
-    let mut mount = mount_from_oci(destination, source, fstype.as_deref(), &words)?;
+    let mappings = match (uids.is_empty(), gids.is_empty()) {
+        (true, true) => None,
+        (false, false) => Some(IdMap { uids, gids }),
+        (_, missing) => {
+            let (given, missing) =
+                if missing { ("uidMappings", "gidMappings") } else { ("gidMappings", "uidMappings") };
+            return Err(Failure::argument(
+                ArgumentKind::Value,
+                format!("Expected array of mappings for mount.{missing} together with mount.{given}"),
+            ));
+        }
+    };
+    let mut mount = mount_from_oci(destination, source, fstype.as_deref(), &words, mappings)?;
+    if let MountKind::Overlay(overlay) = &mut mount.kind {
+        for (name, path) in overlay.directories_mut().filter(|(_, path)| !path.is_absolute()) {
+            *path = host_path(name, &JsArg::Bytes(path.as_bytes().to_vec()))?;
+        }
+    }
     if let MountKind::Bind { source: BindSource::Host(path), .. } = &mut mount.kind
         && !path.is_absolute()
     {
@@ -223,6 +303,45 @@ fn mapping(name: &str, value: &JsArg) -> Parsed<IdMapping> {
     Ok(mapping)
 }
 
+/// A line of `uidMappings` or `gidMappings`, whose keys the OCI writes in capitals.
+fn oci_mapping(name: &str, value: &JsArg) -> Parsed<IdMapping> {
+    let mut object = Options::nested(name, value)?;
+    let mapping = IdMapping {
+        container_id: object.require("containerID", id)?,
+        host_id: object.require("hostID", id)?,
+        size: object.require("size", |name, value| integer32(name, value, 1, u32::MAX))?,
+    };
+    object.finish()?;
+    Ok(mapping)
+}
+
+fn id_map(name: &str, value: &JsArg) -> Parsed<IdMap> {
+    let mut object = Options::nested(name, value)?;
+    let uids = object.require("uids", |name, value| array(name, value, mapping))?;
+    let gids = object.require("gids", |name, value| array(name, value, mapping))?;
+    object.finish()?;
+    Ok(IdMap { uids, gids })
+}
+
+fn mount_ids(name: &str, value: &JsArg) -> Parsed<MountIds> {
+    match value {
+        JsArg::String(text) if text == "userns" => Ok(MountIds::UserNamespace),
+        JsArg::String(_) => Err(unexpected(ArgumentKind::Value, "object or 'userns'", name, value)),
+        JsArg::Object(_) => id_map(name, value).map(MountIds::Map),
+        other => Err(unexpected(ArgumentKind::Type, "object or 'userns'", name, other)),
+    }
+}
+
+/// The SELinux context of new filesystems.
+pub(crate) fn mount_label(value: &JsArg) -> Parsed<String> {
+    let label = text("label", value)?;
+    if label.is_empty() || label.len() > MAX_LABEL {
+        let wanted = format!("string of 1 to {MAX_LABEL} bytes");
+        return Err(unexpected(ArgumentKind::Value, wanted, "label", value));
+    }
+    Ok(label)
+}
+
 fn user(name: &str, value: &JsArg) -> Parsed<UserNamespace> {
     match value {
         JsArg::Bool(true) => Ok(UserNamespace::Caller),
@@ -230,13 +349,7 @@ fn user(name: &str, value: &JsArg) -> Parsed<UserNamespace> {
         JsArg::Object(entries) if entries.iter().any(|(key, _)| key == "path") => Err(Failure::unsupported(
             "user: joining an existing user namespace is not supported by this version",
         )),
-        JsArg::Object(_) => {
-            let mut object = Options::nested(name, value)?;
-            let uids = object.require("uids", |name, value| array(name, value, mapping))?;
-            let gids = object.require("gids", |name, value| array(name, value, mapping))?;
-            object.finish()?;
-            Ok(UserNamespace::Mapped(IdMap { uids, gids }))
-        }
+        JsArg::Object(_) => id_map(name, value).map(UserNamespace::Mapped),
         other => Err(unexpected(ArgumentKind::Type, "boolean or object", name, other)),
     }
 }

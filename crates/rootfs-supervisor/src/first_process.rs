@@ -364,7 +364,13 @@ impl FirstProcess {
 
     fn sources(&self, kernel: &Linux, payload: &Payload, fds: &[OwnedFd]) -> Result<Sources> {
         if !(payload.rest.privileged && self.start.user.is_some()) {
-            let request = sources::Request { fds, devices_for: None };
+            let request = sources::Request {
+                fds,
+                devices_for: None,
+                user: self.start.user.as_ref(),
+                own_mount_namespace: self.start.mount,
+                attached_layers: payload.rest.level == Some(Level::Attached),
+            };
             return sources::open(kernel, &payload.plan, &request);
         }
         let opener = self

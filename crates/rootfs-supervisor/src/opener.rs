@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rootfs::error::{CallContext, Error, ErrorCode, Result};
 use rootfs::execute::content::change_directory;
-use rootfs::execute::{attach_at, sources};
+use rootfs::execute::{Level, attach_at, sources};
 use rootfs::kernel::linux::Linux;
 use rootfs::kernel::{Kernel, process};
 use rootfs::path::PathBytes;
@@ -75,7 +75,13 @@ impl Opener<'_> {
 
     fn hand_over_sources(&self, kernel: &Linux, payload: &Payload, map: &IdMap) -> Result<()> {
         let fds = self.descriptors.get(payload.further_descriptors()..).unwrap_or_default();
-        let request = sources::Request { fds, devices_for: Some(map) };
+        let request = sources::Request {
+            fds,
+            devices_for: Some(map),
+            user: Some(map),
+            own_mount_namespace: false,
+            attached_layers: payload.rest.level == Some(Level::Attached),
+        };
         let opened = match sources::open(kernel, &payload.plan, &request) {
             Ok(opened) => opened.into_list(),
             Err(error) => {

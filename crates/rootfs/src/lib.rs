@@ -21,6 +21,7 @@ pub mod mountinfo;
 pub mod oci;
 pub mod open;
 pub mod options;
+pub mod overlay;
 pub mod path;
 pub mod plan;
 pub mod process;

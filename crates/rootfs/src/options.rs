@@ -271,6 +271,12 @@ impl Attributes {
         words
     }
 
+    /// What a mount of a new filesystem gets at once; `fsmount(2)`. With `readonly_later` it can be written until then.
+    pub fn of_new_mount(&self, readonly_later: bool) -> u64 {
+        let now = if readonly_later { !attr::RDONLY } else { !0 };
+        (self.set | self.set_recursive) & now | self.atime_recursive.or(self.atime).unwrap_or(attr::RELATIME)
+    }
+
     /// Whether the top of the mount is to be read-only.
     pub fn readonly(&self) -> bool {
         (self.set | self.set_recursive) & attr::RDONLY != 0
@@ -288,6 +294,10 @@ pub struct ParsedOptions {
     pub propagation: Vec<Propagation>,
     /// `fsconfig` flags of the superblock.
     pub superblock: Vec<&'static str>,
+    /// A tmpfs begins with a copy of what it covers.
+    pub copy_up: bool,
+    /// An idmapped mount, and whether those below it are too.
+    pub id_map: Option<bool>,
     /// What is left for the filesystem: key and, after a `=`, value.
     pub data: Vec<(String, Option<String>)>,
 }
@@ -344,11 +354,9 @@ pub fn parse<S: AsRef<str>>(words: &[S]) -> Result<ParsedOptions> {
             Effect::Superblock(key) => parsed.superblock.push(key),
             Effect::Bind(recursive) => parsed.bind = Some(recursive),
             Effect::Propagation(kind, recursive) => parsed.propagation.push(Propagation { kind, recursive }),
-            Effect::Iversion(_)
-            | Effect::Remount
-            | Effect::CopyUp
-            | Effect::IdMap(_)
-            | Effect::Nofollow(_) => {
+            Effect::CopyUp => parsed.copy_up = true,
+            Effect::IdMap(recursive) => parsed.id_map = Some(recursive),
+            Effect::Iversion(_) | Effect::Remount | Effect::Nofollow(_) => {
                 return Err(Error::new(
                     ErrorCode::Unsupported,
                     format!("the mount option \"{text}\" is not supported by this version"),
@@ -399,7 +407,7 @@ mod tests {
 
     #[test]
     fn words_that_cannot_be_given_are_refused_and_never_ignored() {
-        for word in ["remount", "iversion", "tmpcopyup", "idmap", "ridmap", "src-nofollow"] {
+        for word in ["remount", "iversion", "src-nofollow"] {
             assert_eq!(parse(&[word]).unwrap_err().code, ErrorCode::Unsupported, "{word}");
         }
     }

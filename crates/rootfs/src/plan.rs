@@ -233,6 +233,7 @@ impl Action {
         match self {
             Self::Root { root: Root::Directory(path), .. } => Some(path.clone()),
             Self::Root { root: Root::Empty { .. }, .. } => Some("tmpfs".into()),
+            Self::Root { root: Root::Overlay { .. }, .. } => Some("overlay".into()),
             Self::Mount { mount, .. } => match &mount.kind {
                 MountKind::Bind { source, .. } => match source {
                     BindSource::Host(path) | BindSource::Fd { path, .. } | BindSource::InRoot(path) => {
@@ -242,6 +243,7 @@ impl Action {
                 MountKind::Filesystem { fstype, source, .. } => {
                     Some(source.clone().unwrap_or_else(|| fstype.as_str().into()))
                 }
+                MountKind::Overlay(_) => Some("overlay".into()),
                 MountKind::Cgroup => Some("cgroup".into()),
                 MountKind::File { .. } => None,
             },
@@ -263,6 +265,11 @@ impl Action {
                     Root::Directory(_) => vec!["rbind".to_owned()],
                     Root::Empty { size, mode } => {
                         let mut words = vec![format!("mode={mode:o}")];
+                        words.extend(size.map(|size| format!("size={size}")));
+                        words
+                    }
+                    Root::Overlay { overlay, size } => {
+                        let mut words = overlay.words();
                         words.extend(size.map(|size| format!("size={size}")));
                         words
                     }
@@ -318,13 +325,22 @@ fn mount_words(mount: &Mount) -> Vec<String> {
                 words.push("optional".to_owned());
             }
         }
-        MountKind::Filesystem { fstype, .. } => words.push(fstype.clone()),
+        MountKind::Filesystem { fstype, copy_up, .. } => {
+            words.push(fstype.clone());
+            if *copy_up {
+                words.push("tmpcopyup".to_owned());
+            }
+        }
+        MountKind::Overlay(overlay) => words.extend(overlay.words()),
         MountKind::File { content, mode, uid, gid } => {
             words.extend([format!("size={}", content.len()), format!("mode={mode:o}")]);
             words.extend((*uid != 0).then(|| format!("uid={uid}")));
             words.extend((*gid != 0).then(|| format!("gid={gid}")));
         }
         MountKind::Cgroup => {}
+    }
+    if let Some(id_map) = &mount.id_map {
+        words.push(if id_map.recursive { "ridmap" } else { "idmap" }.to_owned());
     }
     words.extend(mount.attributes.words().into_iter().map(str::to_owned));
     words.extend(mount.propagation.iter().map(|propagation| propagation.name().to_owned()));
@@ -393,6 +409,8 @@ pub struct Plan {
     pub annotations: Vec<(String, String)>,
     /// The directory of the OCI bundle, for hooks; the root's when there is none.
     pub bundle: Option<PathBytes>,
+    /// The SELinux context of the files of new filesystems, where the host has SELinux.
+    pub mount_label: Option<String>,
 }
 
 impl Plan {
@@ -408,6 +426,7 @@ impl Plan {
             steps: builder.steps,
             warnings: builder.warnings,
             annotations: spec.annotations.clone(),
+            mount_label: spec.mount_label.clone(),
             bundle: spec.bundle.clone(),
         })
     }
@@ -584,6 +603,7 @@ impl Builder {
                 (fstype == "tmpfs" || (below && has_own_superblock(fstype)), has_own_superblock(fstype))
             }
             MountKind::Bind { .. } => (below, false),
+            MountKind::Overlay(_) => (below, true),
             MountKind::Cgroup | MountKind::File { .. } => (false, false),
         };
         let readonly_later = mount.attributes.readonly() && deferrable;

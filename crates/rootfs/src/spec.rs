@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::content::{Directory, FileContent, Symlink};
 use crate::error::{Error, ErrorCode, Result};
 use crate::options::{self, Attributes, Propagation};
+use crate::overlay::Overlay;
 use crate::path::PathBytes;
 use crate::plan::Warning;
 use crate::protocol::MAX_PAYLOAD;
@@ -17,6 +18,9 @@ pub const MAX_MAJOR: u32 = (1 << 12) - 1;
 /// The largest minor number of a device.
 pub const MAX_MINOR: u32 = (1 << 20) - 1;
 
+/// The longest SELinux context of a mount: more doesn't go through `fsconfig(2)`.
+pub const MAX_LABEL: usize = 255;
+
 /// The root filesystem itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Root {
@@ -28,6 +32,13 @@ pub enum Root {
         size: Option<u64>,
         /// The mode of its root directory.
         mode: u32,
+    },
+    /// An overlay. Without an upper directory, changes go to a tmpfs of its own.
+    Overlay {
+        /// What it is made of.
+        overlay: Overlay,
+        /// The size of the tmpfs in bytes; the kernel's default is half of memory.
+        size: Option<u64>,
     },
 }
 
@@ -71,6 +82,8 @@ pub enum MountKind {
         superblock: Vec<String>,
         /// Its own options.
         data: Vec<(String, Option<String>)>,
+        /// Whether it begins with a copy of what the root has at its place; of a tmpfs only.
+        copy_up: bool,
         /// Whether a proc that a user namespace may not mount is the caller's, bound.
         bind_fallback: bool,
     },
@@ -85,8 +98,28 @@ pub enum MountKind {
         /// Group, as the container sees it.
         gid: u32,
     },
+    /// An overlay; without an upper directory it is only read.
+    Overlay(Overlay),
     /// The cgroup filesystems the host has: version 2, or version 1 with a directory for each hierarchy.
     Cgroup,
+}
+
+/// Whose files those of a bind seem to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountIds {
+    /// What the container's user namespace maps.
+    UserNamespace,
+    /// A file of `container_id` in the source looks, through the mount, as if it belonged to the host's `host_id`.
+    Map(IdMap),
+}
+
+/// How a bind is idmapped; `mount_setattr(2)`, `MOUNT_ATTR_IDMAP`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountIdMap {
+    /// The mapping.
+    pub ids: MountIds,
+    /// Whether mounts below the source are mapped too.
+    pub recursive: bool,
 }
 
 /// One mount.
@@ -100,6 +133,8 @@ pub struct Mount {
     pub attributes: Attributes,
     /// Applied one after the other.
     pub propagation: Vec<Propagation>,
+    /// Of a bind: whose files those of the source seem to be.
+    pub id_map: Option<MountIdMap>,
     /// Option words that have no effect on a bind; they become plan warnings.
     pub ineffective: Vec<String>,
 }
@@ -125,9 +160,9 @@ impl Content {
         }
     }
 
-    fn validate(&self) -> Result<()> {
+    fn validate(&self, spec: &RootfsSpec) -> Result<()> {
         match self {
-            Self::Mount(mount) => RootfsSpec::validate_mount(mount),
+            Self::Mount(mount) => spec.validate_mount(mount),
             Self::Directory(directory) => {
                 check_path("destination", &directory.path)?;
                 for id in [directory.uid, directory.gid].into_iter().flatten() {
@@ -444,7 +479,7 @@ pub struct RootfsSpec {
     pub domainname: Option<String>,
     /// Kernel parameters inside, by their names, and what they are set to.
     pub sysctl: Vec<(String, String)>,
-    /// The `SELinux` label of what the mounts contain.
+    /// The SELinux context of the files of new filesystems.
     pub mount_label: Option<String>,
     /// Programs to run on the way.
     pub hooks: Vec<Hook>,
@@ -558,8 +593,14 @@ impl RootfsSpec {
                 return Err(spec_error(format!("root: {path} is not an absolute path")));
             }
         }
+        if let Root::Overlay { overlay, size } = &self.root {
+            overlay.validate(true)?;
+            if size.is_some() && overlay.upper.is_some() {
+                return Err(spec_error("size: only the tmpfs of an overlay without upper has a size"));
+            }
+        }
         for (index, item) in self.content.iter().enumerate().skip(content) {
-            item.validate().map_err(|mut error| {
+            item.validate(self).map_err(|mut error| {
                 error.message = format!("mounts[{index}]: {}", error.message);
                 error.destination = Some(item.destination().clone());
                 error
@@ -595,6 +636,13 @@ impl RootfsSpec {
                 return Err(fail("the value contains a NUL byte"));
             }
         }
+        if let Some(label) = &self.mount_label
+            && (label.is_empty() || label.len() > MAX_LABEL || label.contains('\0'))
+        {
+            return Err(spec_error(format!(
+                "mountLabel: 1 to {MAX_LABEL} bytes and no NUL byte are possible"
+            )));
+        }
         for (index, hook) in self.hooks.iter().enumerate().skip(hooks) {
             let what = format!("hooks.{}[{index}]", hook.point.name());
             if hook.function.is_some() {
@@ -614,8 +662,11 @@ impl RootfsSpec {
         Ok(())
     }
 
-    fn validate_mount(mount: &Mount) -> Result<()> {
+    fn validate_mount(&self, mount: &Mount) -> Result<()> {
         check_path("destination", &mount.destination)?;
+        if let Some(id_map) = &mount.id_map {
+            self.validate_id_map(id_map, &mount.kind)?;
+        }
         match &mount.kind {
             MountKind::Bind { source, within, .. } => {
                 let path = match source {
@@ -634,7 +685,12 @@ impl RootfsSpec {
                     }
                 }
             }
-            MountKind::Filesystem { fstype, source, .. } => {
+            MountKind::Filesystem { fstype, source, copy_up, .. } => {
+                if *copy_up && fstype != "tmpfs" {
+                    return Err(spec_error(format!(
+                        "the option \"tmpcopyup\" is for a tmpfs, and this is a {fstype}"
+                    )));
+                }
                 if fstype.is_empty() || fstype.contains('\0') {
                     return Err(spec_error("type: a filesystem's name is needed"));
                 }
@@ -653,9 +709,30 @@ impl RootfsSpec {
                 check_id("file", *gid)?;
                 check_mode("file", *mode)?;
             }
+            MountKind::Overlay(overlay) => overlay.validate(false)?,
             MountKind::Cgroup => {}
         }
         Ok(())
+    }
+
+    fn validate_id_map(&self, id_map: &MountIdMap, kind: &MountKind) -> Result<()> {
+        let MountKind::Bind { source, .. } = kind else {
+            return Err(spec_error("idMap: only a bind can be idmapped"));
+        };
+        match &id_map.ids {
+            MountIds::Map(map) => {
+                validate_mappings("idMap.uids", &map.uids)?;
+                validate_mappings("idMap.gids", &map.gids)
+            }
+            MountIds::UserNamespace if matches!(source, BindSource::InRoot(_)) => Err(spec_error(
+                "idMap: what is in the root has the container's own ids already; a mapping must be given",
+            )),
+            MountIds::UserNamespace if self.namespaces.user == UserNamespace::None => Err(spec_error(
+                "idMap: without mappings of its own a mount takes those of the container's user namespace, and there \
+                 is none",
+            )),
+            MountIds::UserNamespace => Ok(()),
+        }
     }
 }
 
@@ -702,8 +779,8 @@ impl Namespaces {
             }
         }
         if let UserNamespace::Mapped(map) = &self.user {
-            validate_mappings("uids", &map.uids)?;
-            validate_mappings("gids", &map.gids)?;
+            validate_mappings("namespaces.user.uids", &map.uids)?;
+            validate_mappings("namespaces.user.gids", &map.gids)?;
         }
         Ok(())
     }
@@ -712,8 +789,7 @@ impl Namespaces {
 /// The kernel takes 340 lines; `user_namespaces(7)`.
 const MAX_MAPPINGS: usize = 340;
 
-pub(crate) fn validate_mappings(list: &str, mappings: &[IdMapping]) -> Result<()> {
-    let name = format!("namespaces.user.{list}");
+pub(crate) fn validate_mappings(name: &str, mappings: &[IdMapping]) -> Result<()> {
     if mappings.is_empty() {
         return Err(spec_error(format!("{name}: at least one mapping is needed")));
     }
@@ -744,12 +820,14 @@ pub(crate) fn validate_mappings(list: &str, mappings: &[IdMapping]) -> Result<()
     Ok(())
 }
 
-/// Makes a mount from its OCI form: option words keep their OCI meaning exactly.
+/// Makes a mount from its OCI form: option words keep their OCI meaning exactly. `mappings` are `uidMappings` and
+/// `gidMappings`.
 pub fn mount_from_oci(
     destination: PathBytes,
     source: Option<PathBytes>,
     fstype: Option<&str>,
     words: &[String],
+    mappings: Option<IdMap>,
 ) -> Result<Mount> {
     let parsed = options::parse(words)?;
     let kind = if let Some(recursive) = parsed.bind {
@@ -764,14 +842,29 @@ pub fn mount_from_oci(
                 return Err(spec_error("a mount of type \"bind\" needs the option \"bind\" or \"rbind\""));
             }
             Some("cgroup" | "cgroup2") => MountKind::Cgroup,
+            Some("overlay") => MountKind::Overlay(Overlay::from_options(
+                parsed.superblock.iter().map(|key| (*key).to_owned()).collect(),
+                parsed.data.clone(),
+            )?),
             Some(fstype) => MountKind::Filesystem {
                 fstype: fstype.to_owned(),
                 source,
                 superblock: parsed.superblock.iter().map(|key| (*key).to_owned()).collect(),
                 data: parsed.data.clone(),
                 bind_fallback: false,
+                copy_up: parsed.copy_up,
             },
         }
+    };
+    if parsed.copy_up && !matches!(kind, MountKind::Filesystem { .. }) {
+        return Err(spec_error("the option \"tmpcopyup\" is for a mount of type tmpfs"));
+    }
+    let id_map = match (parsed.id_map, mappings) {
+        (None, None) => None,
+        (recursive, mappings) => Some(MountIdMap {
+            ids: mappings.map_or(MountIds::UserNamespace, MountIds::Map),
+            recursive: recursive.unwrap_or(false),
+        }),
     };
     let mut ineffective = Vec::new();
     if matches!(kind, MountKind::Bind { .. } | MountKind::Cgroup) {
@@ -786,6 +879,7 @@ pub fn mount_from_oci(
         kind,
         attributes: parsed.attributes,
         propagation: parsed.propagation,
+        id_map,
         ineffective,
     })
 }
@@ -834,7 +928,7 @@ mod tests {
 
     fn oci(fstype: Option<&str>, words: &[&str]) -> Result<Mount> {
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-        mount_from_oci("/x".into(), Some("/src".into()), fstype, &words)
+        mount_from_oci("/x".into(), Some("/src".into()), fstype, &words, None)
     }
 
     #[test]

@@ -149,6 +149,7 @@ pub fn bind(source: &Path, destination: &str) -> Mount {
             ..Attributes::default()
         },
         propagation: vec![Propagation::RPRIVATE],
+        id_map: None,
         ineffective: vec![],
     }
 }

@@ -9,7 +9,9 @@ pub mod content;
 mod deny;
 mod devices;
 pub mod filesystem;
+mod id_map;
 mod mounts;
+mod overlay;
 mod parameters;
 mod protect;
 pub mod sources;
@@ -35,6 +37,7 @@ use crate::protocol::{ExecutedStep, Report};
 use crate::resolve::{self, Maker, Missing, Place, Resolved};
 use crate::spec::{Directory, Hook, IdMap, Root};
 use filesystem::{Filesystem, Stock};
+use id_map::IdMaps;
 use sources::Sources;
 use verify::Expectation;
 
@@ -117,6 +120,20 @@ struct Tree {
 struct HostPlace {
     path: PathBytes,
     identity: Identity,
+    /// The tree is an overlay, and this is the directory it is written to.
+    upper: Option<Rc<OwnedFd>>,
+}
+
+impl HostPlace {
+    fn new(path: PathBytes, identity: Identity) -> Self {
+        Self { path, identity, upper: None }
+    }
+
+    /// The upper directory of an overlay: what is made in the overlay is in there on the host.
+    fn of_upper(upper: sources::Opened) -> Self {
+        let identity = upper.identity;
+        Self { path: upper.description.path, identity, upper: Some(Rc::new(upper.mount)) }
+    }
 }
 
 /// What making mountpoints needs.
@@ -159,6 +176,9 @@ pub struct Execution<'a> {
     null: Option<OwnedFd>,
     null_is_attached: bool,
     empty: Option<OwnedFd>,
+    id_maps: IdMaps,
+    /// The SELinux context of new filesystems.
+    context: Option<&'a str>,
     parent: Option<Parent>,
     /// Empty files that were made to be hidden.
     stubs: BTreeSet<PathBytes>,
@@ -234,6 +254,8 @@ impl<'a> Execution<'a> {
             null: None,
             null_is_attached: false,
             empty: None,
+            id_maps: IdMaps::default(),
+            context: sources::selinux_context(kernel, plan),
             parent: None,
             stubs: BTreeSet::new(),
             expectations: Vec::new(),
@@ -358,7 +380,14 @@ impl<'a> Execution<'a> {
                     .take_root()
                     .ok_or_else(|| Error::new(ErrorCode::Root, format!("{path} was not opened")))?;
                 self.root_path = path.clone();
-                (opened.mount, Some(HostPlace { path: path.clone(), identity: opened.identity }))
+                (opened.mount, Some(HostPlace::new(path.clone(), opened.identity)))
+            }
+            Root::Overlay { .. } => {
+                let opened = self
+                    .sources
+                    .take_root()
+                    .ok_or_else(|| Error::new(ErrorCode::Root, "the overlay was not made"))?;
+                (opened.mount, self.sources.take_upper(step).map(HostPlace::of_upper))
             }
             Root::Empty { size, mode } => (self.empty_root(*size, *mode)?, None),
         };
@@ -411,7 +440,8 @@ impl<'a> Execution<'a> {
     /// Attaches the root at its own path, where hooks look for it.
     fn attach_root_for_hooks(&mut self, root: &OwnedFd) -> Result<()> {
         let host = self.ground.trees.first().and_then(|tree| tree.host.clone());
-        let Some(host) = host else {
+        // An overlay has no path of its own on the host.
+        let Some(host) = host.filter(|host| host.upper.is_none()) else {
             for candidate in ATTACH_POINTS {
                 if let Ok(directory) = self.kernel.open_host(&candidate.into(), true, false)
                     && self.kernel.attach(root.as_fd(), directory.as_fd()).is_ok()
@@ -423,7 +453,7 @@ impl<'a> Execution<'a> {
             return Err(Error::new(
                 ErrorCode::Mount,
                 format!(
-                    "a tmpfs root can't be attached for hooks: none of {} can be used",
+                    "a root that is no directory of the host can't be attached for hooks: none of {} can be used",
                     ATTACH_POINTS.join(", ")
                 ),
             ));
@@ -631,7 +661,10 @@ impl Ground<'_> {
             return Ok(false);
         };
         self.trees[position].locked = true;
-        let fd = Rc::clone(&self.trees[position].fd);
+        let tree = &self.trees[position];
+        // Who removes mountpoints looks at the host's directory, and an overlay has locks of its own.
+        let upper = tree.host.as_ref().and_then(|host| host.upper.as_ref());
+        let fd = Rc::clone(upper.unwrap_or(&tree.fd));
         let directory = match self.kernel.open_directory(fd.as_fd()) {
             Ok(directory) => directory,
             // A file has nothing below it.
@@ -726,7 +759,16 @@ impl Maker for Ground<'_> {
     }
 
     fn made(&mut self, place: &Place, name: &PathBytes, what: Missing, status: &FileStatus) -> Result<()> {
-        self.record(place, name, what, State::Made(identity_of(status)))
+        let upper = self.tree(place.mount).and_then(|tree| tree.host.as_ref()?.upper.clone());
+        let Some(upper) = upper else {
+            return self.record(place, name, what, State::Made(identity_of(status)));
+        };
+        // In the overlay it has another identity than in the directory where it will be looked for.
+        let path = place.relative.join(name);
+        let status = resolve::resolve(self.kernel, upper.as_fd(), &path, Follow::None)
+            .and_then(|file| self.kernel.status(file.as_fd()))
+            .context(ErrorCode::Mount, || format!("the mountpoint {path} is not in the upper directory"))?;
+        self.record(place, name, what, State::Made(identity_of(&status)))
     }
 }
 

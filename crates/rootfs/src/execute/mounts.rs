@@ -6,10 +6,11 @@ use std::rc::Rc;
 use nix::errno::Errno;
 
 use super::filesystem::Filesystem;
-use super::sources::apply_attributes;
+use super::sources::{apply_attributes, apply_propagation};
 use super::{Done, Execution, Expectation, HostPlace, existing};
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
 use crate::hint::Hint;
+use crate::kernel::copy_tree::{self, Top};
 use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow};
 use crate::options::{Propagation, attr};
 use crate::path::PathBytes;
@@ -34,11 +35,18 @@ impl Execution<'_> {
         data: &[(String, Option<String>)],
         flags: u64,
     ) -> Result<OwnedFd> {
+        let mut data = data.to_vec();
+        if let Some(label) = self.context
+            && takes_context(fstype)
+            && !data.iter().any(|(key, _)| key == "context")
+        {
+            data.push(("context".to_owned(), Some(label.to_owned())));
+        }
         let wanted = Filesystem {
             fstype: fstype.to_owned(),
             source: source.cloned(),
             superblock: superblock.to_vec(),
-            data: data.to_vec(),
+            data,
             flags,
         };
         self.stock.take_or_make(self.kernel, wanted)
@@ -56,6 +64,7 @@ impl Execution<'_> {
             MountKind::File { content, mode, uid, gid } => {
                 self.file(mount, content, *mode, (*uid, *gid), step)
             }
+            MountKind::Overlay(_) => self.overlay(mount, step),
             MountKind::Cgroup => self.cgroup(mount, step),
         }
     }
@@ -86,7 +95,7 @@ impl Execution<'_> {
         } else {
             match self.sources.take(step) {
                 Some(opened) => {
-                    let host = HostPlace { path: opened.description.path, identity: opened.identity };
+                    let host = HostPlace::new(opened.description.path, opened.identity);
                     (opened.mount, opened.description.directory, opened.description.proc_root, Some(host))
                 }
                 None if optional => return Ok(Done::skipped()),
@@ -113,8 +122,22 @@ impl Execution<'_> {
             .kernel
             .clone_mount(file.as_fd(), recursive)
             .context(ErrorCode::Mount, || format!("{path}: the source can't be bound"))?;
+        if let Some(wanted) = &mount.id_map {
+            self.id_maps.apply(self.kernel, copy.as_fd(), wanted, None)?;
+        }
         apply_attributes(self.kernel, copy.as_fd(), mount, readonly_later, Some(Propagation::RSLAVE))?;
         Ok(Some((copy, status)))
+    }
+
+    /// Attaches an overlay, which was made when its directories were opened.
+    fn overlay(&mut self, mount: &Mount, step: u32) -> Result<Done> {
+        let opened = self
+            .sources
+            .take(step)
+            .ok_or_else(|| Error::new(ErrorCode::Source, "the overlay was not made"))?;
+        let host = self.sources.take_upper(step).map(HostPlace::of_upper);
+        let destination = self.destination(&mount.destination, Missing::Directory)?;
+        self.place(mount, opened.mount, &destination, true, Mounted::Other, host, step)
     }
 
     #[expect(
@@ -138,10 +161,7 @@ impl Execution<'_> {
         };
         let mut data = data.to_vec();
         self.adapt_options(fstype, &mut data, &destination, step);
-        let now = if readonly_later { !attr::RDONLY } else { !0 };
-        let attributes = &mount.attributes;
-        let flags = (attributes.set | attributes.set_recursive) & now
-            | attributes.atime_recursive.or(attributes.atime).unwrap_or(attr::RELATIME);
+        let flags = mount.attributes.of_new_mount(readonly_later);
         let mut superblock = superblock.to_vec();
         if flags & attr::RDONLY != 0 && has_own_superblock(fstype) {
             superblock.push("ro".to_owned());
@@ -153,15 +173,49 @@ impl Execution<'_> {
             }
             other => (other?, None),
         };
-        if !mount.propagation.is_empty() {
-            let only_propagation =
-                Mount { attributes: crate::options::Attributes::default(), ..mount.clone() };
-            apply_attributes(self.kernel, fd.as_fd(), &only_propagation, false, None)?;
+        if let (MountKind::Filesystem { copy_up: true, .. }, None) = (&mount.kind, strategy) {
+            self.copy_up(mount, &fd, &destination, step)?;
         }
+        if let (Some(label), "mqueue", None) = (self.context, fstype, strategy) {
+            let what = || "the message queues can't be labelled";
+            self.kernel.set_label(fd.as_fd(), label).context(ErrorCode::Mount, what)?;
+        }
+        apply_propagation(self.kernel, fd.as_fd(), &mount.propagation)?;
         let mounted = if fstype == "proc" { Mounted::Proc } else { Mounted::Other };
         let mut done = self.place(mount, fd, &destination, true, mounted, None, step)?;
         done.strategy = strategy;
         Ok(done)
+    }
+
+    /// Fills a tmpfs with what is at its place, before anybody sees it.
+    fn copy_up(&mut self, mount: &Mount, fd: &OwnedFd, covered: &Resolved, step: u32) -> Result<()> {
+        check_types(&mount.destination, true, &covered.status)?;
+        if covered.created {
+            return Ok(());
+        }
+        let MountKind::Filesystem { data, .. } = &mount.kind else { return Ok(()) };
+        let given = |key: &str| data.iter().any(|(other, _)| other == key);
+        let top = Top { user: !given("uid"), group: !given("gid"), mode: !given("mode") };
+        let destination = &mount.destination;
+        let copied = self.kernel.copy_tree(covered.fd.as_fd(), fd.as_fd(), top).map_err(|call| {
+            let (code, what) = match Errno::from_raw(call.errno) {
+                Errno::ENOSPC | Errno::EDQUOT => {
+                    (ErrorCode::Mount, "the tmpfs is too small for a copy of it")
+                }
+                Errno::EAGAIN => (ErrorCode::Race, "it was changed while it was copied"),
+                Errno::EACCES => (ErrorCode::Mount, "a file in it can't be read to be copied"),
+                _ => (ErrorCode::Mount, "it can't be copied"),
+            };
+            let error = Error::from_call(code, format!("{destination}: {what}"), &call);
+            if code == ErrorCode::Mount && call.is(Errno::ENOSPC) {
+                return error.with_hint("give the tmpfs a larger size, or more inodes");
+            }
+            error
+        })?;
+        if let Some(message) = copy_tree::describe(&copied, destination) {
+            self.warn("copy-up", step, message);
+        }
+        Ok(())
     }
 
     /// proc and sysfs are only mounted on a directory whose path has no symbolic link: one could lead them to a place
@@ -399,6 +453,12 @@ impl Execution<'_> {
         }
         Ok(Done::default())
     }
+}
+
+/// Whether files of a filesystem can get their SELinux context by an option. Those of the kernel itself have theirs from
+/// the policy, and mqueue takes it as an attribute.
+fn takes_context(fstype: &str) -> bool {
+    !["proc", "sysfs", "mqueue", "cgroup", "cgroup2"].contains(&fstype)
 }
 
 /// A file is mounted on a file and a directory on a directory; `move_mount` itself would only say `EINVAL`.

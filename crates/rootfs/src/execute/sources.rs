@@ -10,6 +10,8 @@ use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::filesystem::Filesystem;
+use super::id_map::IdMaps;
+use super::overlay::{self, WithoutUpper};
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
 use crate::hint::Hint;
 use crate::journal::Identity;
@@ -33,6 +35,8 @@ pub struct Description {
     pub directory: bool,
     /// Whether it is the root of a procfs.
     pub proc_root: bool,
+    /// Whether it is the upper directory of the step's overlay, and no mount.
+    pub upper: bool,
 }
 
 /// A source, opened.
@@ -40,7 +44,7 @@ pub struct Description {
 pub struct Opened {
     /// What it is.
     pub description: Description,
-    /// A detached copy.
+    /// A detached copy, or a detached overlay; of an upper directory the directory itself.
     pub mount: OwnedFd,
     /// The same as `description.identity`.
     pub identity: Identity,
@@ -50,21 +54,39 @@ pub struct Opened {
 #[derive(Debug, Default)]
 pub struct Sources {
     opened: BTreeMap<u32, Opened>,
+    uppers: BTreeMap<u32, Opened>,
     root: Option<u32>,
 }
 
 impl Sources {
     /// Adds a source.
     pub fn add(&mut self, opened: Opened, is_root: bool) {
+        if opened.description.upper {
+            self.uppers.insert(opened.description.step, opened);
+            return;
+        }
         if is_root {
             self.root = Some(opened.description.step);
         }
         self.opened.insert(opened.description.step, opened);
     }
 
+    /// Adds an overlay and, if that is the host's, its upper directory.
+    fn add_overlay(&mut self, (overlay, upper): (Opened, Option<Opened>), is_root: bool) {
+        self.add(overlay, is_root);
+        if let Some(upper) = upper {
+            self.add(upper, false);
+        }
+    }
+
     /// The source of a step; `None` if it was missing and optional.
     pub fn take(&mut self, step: u32) -> Option<Opened> {
         self.opened.remove(&step)
+    }
+
+    /// The upper directory of a step's overlay, if it is the host's.
+    pub fn take_upper(&mut self, step: u32) -> Option<Opened> {
+        self.uppers.remove(&step)
     }
 
     /// The root directory.
@@ -74,7 +96,7 @@ impl Sources {
 
     /// All of them, in the order of their steps.
     pub fn into_list(self) -> Vec<Opened> {
-        self.opened.into_values().collect()
+        self.opened.into_values().chain(self.uppers.into_values()).collect()
     }
 }
 
@@ -85,6 +107,12 @@ pub struct Request<'a> {
     pub fds: &'a [OwnedFd],
     /// Device nodes are made here, for a user namespace with this mapping in which they can't be.
     pub devices_for: Option<&'a IdMap>,
+    /// The mapping of the container's user namespace.
+    pub user: Option<&'a IdMap>,
+    /// Whether this process is in a mount namespace of the container's own.
+    pub own_mount_namespace: bool,
+    /// Whether layers of overlays must be attached, as on kernels before 6.15; else that is tried.
+    pub attached_layers: bool,
 }
 
 /// Opens all host sources of a plan.
@@ -92,6 +120,8 @@ pub fn open(kernel: &dyn Kernel, plan: &Plan, request: &Request<'_>) -> Result<S
     let mut sources = Sources::default();
     let mut root_propagation = Propagation::RSLAVE;
     let mut devices = None;
+    let maps = IdMaps::default();
+    let context = selinux_context(kernel, plan);
     for step in &plan.steps {
         let at = |mut error: Box<Error>| {
             error.step = Some(step.index);
@@ -110,19 +140,49 @@ pub fn open(kernel: &dyn Kernel, plan: &Plan, request: &Request<'_>) -> Result<S
         match &step.action {
             Action::Root { root, propagation } => {
                 root_propagation = *propagation;
-                if let Root::Directory(path) = root {
-                    sources.add(open_root(kernel, path, *propagation, step.index).map_err(at)?, true);
+                match root {
+                    Root::Directory(path) => {
+                        sources.add(open_root(kernel, path, *propagation, step.index).map_err(at)?, true);
+                    }
+                    Root::Overlay { overlay, size } => {
+                        let wanted = overlay::Wanted {
+                            overlay,
+                            flags: 0,
+                            without_upper: WithoutUpper::Private(*size),
+                            context,
+                            step: step.index,
+                        };
+                        sources.add_overlay(overlay::open(kernel, &wanted, request).map_err(at)?, true);
+                    }
+                    Root::Empty { .. } => {}
                 }
             }
+            Action::Mount {
+                mount: Mount { kind: MountKind::Overlay(overlay), attributes, propagation, .. },
+                readonly_later,
+            } => {
+                let wanted = overlay::Wanted {
+                    overlay,
+                    flags: attributes.of_new_mount(*readonly_later),
+                    without_upper: WithoutUpper::Readonly,
+                    context,
+                    step: step.index,
+                };
+                let made = overlay::open(kernel, &wanted, request).map_err(at)?;
+                apply_propagation(kernel, made.0.mount.as_fd(), propagation).map_err(at)?;
+                sources.add_overlay(made, false);
+            }
             Action::Mount { mount, readonly_later } => {
-                let opened = open_bind(kernel, mount, *readonly_later, step.index, root_propagation, request);
+                let bind =
+                    Bind { mount, readonly_later: *readonly_later, step: step.index, root_propagation };
+                let opened = open_bind(kernel, &bind, request, &maps);
                 if let Some(opened) = opened.map_err(at)? {
                     sources.add(opened, false);
                 }
             }
             Action::Device(device) => {
                 if let Some(map) = request.devices_for {
-                    let opened = make_device(kernel, &mut devices, device, map, step.index);
+                    let opened = make_device(kernel, &mut devices, device, map, step.index, context);
                     sources.add(opened.map_err(at)?, false);
                 }
             }
@@ -170,18 +230,31 @@ fn open_root(kernel: &dyn Kernel, path: &PathBytes, propagation: Propagation, st
         .set_attributes(mount.as_fd(), change)
         .context(ErrorCode::Root, || format!("{path}: its propagation can't be changed"))?;
     let identity = Identity { device: status.device, inode: status.inode };
-    let description = Description { step, path: path.clone(), identity, directory: true, proc_root: false };
+    let description =
+        Description { step, path: path.clone(), identity, directory: true, proc_root: false, upper: false };
     Ok(Opened { description, mount, identity })
+}
+
+/// The label of new filesystems, where the host has SELinux.
+pub(super) fn selinux_context<'a>(kernel: &dyn Kernel, plan: &'a Plan) -> Option<&'a str> {
+    plan.mount_label.as_deref().filter(|_| kernel.selinux_enabled())
+}
+
+/// A bind of the plan.
+struct Bind<'a> {
+    mount: &'a Mount,
+    readonly_later: bool,
+    step: u32,
+    root_propagation: Propagation,
 }
 
 fn open_bind(
     kernel: &dyn Kernel,
-    mount: &Mount,
-    readonly_later: bool,
-    step: u32,
-    root_propagation: Propagation,
+    bind: &Bind<'_>,
     request: &Request<'_>,
+    maps: &IdMaps,
 ) -> Result<Option<Opened>> {
+    let Bind { mount, readonly_later, step, root_propagation } = *bind;
     let MountKind::Bind { source, recursive, optional, within } = &mount.kind else { return Ok(None) };
     let (path, copy, status) = match source {
         BindSource::InRoot(_) => return Ok(None),
@@ -204,6 +277,10 @@ fn open_bind(
             (path, copy_descriptor(kernel, file.as_fd(), &status, *recursive, path)?, status)
         }
     };
+    // A mount can only be idmapped as long as nobody has seen it.
+    if let Some(wanted) = &mount.id_map {
+        maps.apply(kernel, copy.as_fd(), wanted, request.user)?;
+    }
     apply_attributes(kernel, copy.as_fd(), mount, readonly_later, Some(root_propagation))?;
     let identity = Identity { device: status.device, inode: status.inode };
     let description = Description {
@@ -212,6 +289,7 @@ fn open_bind(
         identity,
         directory: status.kind == FileKind::Directory,
         proc_root: crate::procfs::is_proc_root(kernel, copy.as_fd(), &status)?,
+        upper: false,
     };
     Ok(Some(Opened { description, mount: copy, identity }))
 }
@@ -354,9 +432,18 @@ pub(super) fn apply_attributes(
     if below.set | below.clear != 0 || below.propagation.is_some() {
         kernel.set_attributes(mount, below).map_err(|call| fail(&call, below.clear != 0))?;
     }
+    apply_propagation(kernel, mount, &propagation)
+}
+
+/// Gives a mount its propagation types, one after the other.
+pub(super) fn apply_propagation(
+    kernel: &dyn Kernel,
+    mount: BorrowedFd<'_>,
+    propagation: &[Propagation],
+) -> Result<()> {
     for propagation in propagation {
         let change = AttributeChange {
-            propagation: Some(propagation),
+            propagation: Some(*propagation),
             recursive: propagation.recursive,
             ..AttributeChange::default()
         };
@@ -374,18 +461,15 @@ fn make_device(
     device: &Device,
     map: &IdMap,
     step: u32,
+    context: Option<&str>,
 ) -> Result<Opened> {
     let tmpfs = if let Some(tmpfs) = directory {
         tmpfs
     } else {
-        let mode = [("mode".to_owned(), Some("755".to_owned()))];
-        let tmpfs = Filesystem {
-            fstype: "tmpfs".to_owned(),
-            source: None,
-            superblock: Vec::new(),
-            data: mode.to_vec(),
-            flags: 0,
-        };
+        let mut data = vec![("mode".to_owned(), Some("755".to_owned()))];
+        data.extend(context.map(|label| ("context".to_owned(), Some(label.to_owned()))));
+        let tmpfs =
+            Filesystem { fstype: "tmpfs".to_owned(), source: None, superblock: Vec::new(), data, flags: 0 };
         let tmpfs = tmpfs.make(kernel)?;
         directory.insert(tmpfs)
     };
@@ -408,8 +492,14 @@ fn make_device(
     let change = AttributeChange { set: attr::NOSUID | attr::NOEXEC, ..AttributeChange::default() };
     kernel.set_attributes(mount.as_fd(), change).context(ErrorCode::Device, what)?;
     let identity = Identity { device: status.device, inode: status.inode };
-    let description =
-        Description { step, path: device.path.clone(), identity, directory: false, proc_root: false };
+    let description = Description {
+        step,
+        path: device.path.clone(),
+        identity,
+        directory: false,
+        proc_root: false,
+        upper: false,
+    };
     Ok(Opened { description, mount, identity })
 }
 

@@ -17,10 +17,11 @@ use rustix::mount::{
 };
 
 use super::{AttributeChange, FileKind, FileStatus, Follow, Kernel, MountState, NodeKind};
-use crate::error::{SysError, SysResult};
+use crate::error::{Result, SysError, SysResult};
 use crate::mountinfo;
 use crate::options::{Propagation, PropagationType, attr};
 use crate::path::PathBytes;
+use crate::spec::IdMap;
 
 /// The kernel this process runs on.
 #[derive(Default)]
@@ -32,6 +33,8 @@ pub struct Linux {
     /// Whether `open_tree_attr` is known to be missing.
     no_open_tree_attr: Cell<bool>,
     openat2: Cell<Option<bool>>,
+    /// How the layers of an overlay were given last time.
+    pub(super) layers: Cell<super::overlay::Way>,
 }
 
 const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
@@ -93,7 +96,7 @@ fn last_error(syscall: &'static str, arguments: impl FnOnce() -> String) -> SysE
     SysError { syscall, errno, arguments: arguments() }
 }
 
-fn number(fd: BorrowedFd<'_>) -> String {
+pub(super) fn number(fd: BorrowedFd<'_>) -> String {
     fd.as_raw_fd().to_string()
 }
 
@@ -331,6 +334,7 @@ impl Kernel for Linux {
         Ok(FileStatus {
             kind,
             mode: mode & 0o7777,
+            owner: (stat.stx_uid, stat.stx_gid),
             device: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
             inode: stat.stx_ino,
             mount: stat.stx_mnt_id,
@@ -456,6 +460,84 @@ impl Kernel for Linux {
             .map_err(failed("fsmount", || {
                 format!("{}, {}", number(context), attribute_names(attributes.bits().into()))
             }))
+    }
+
+    fn set_overlay_layers(
+        &self,
+        context: BorrowedFd<'_>,
+        lower: &[BorrowedFd<'_>],
+        upper: Option<(BorrowedFd<'_>, BorrowedFd<'_>)>,
+    ) -> SysResult<()> {
+        super::overlay::set_layers(self, context, lower, upper)
+    }
+
+    fn in_initial_user_namespace(&self) -> SysResult<bool> {
+        super::id_map::in_initial_user_namespace(self)
+    }
+
+    fn set_label(&self, directory: BorrowedFd<'_>, label: &str) -> SysResult<()> {
+        let directory = self.open_directory(directory)?;
+        rustix::fs::fsetxattr(
+            &directory,
+            c"security.selinux",
+            label.as_bytes(),
+            rustix::fs::XattrFlags::empty(),
+        )
+        .map_err(failed("fsetxattr", || {
+            format!("{}, \"security.selinux\", {label:?}", number(directory.as_fd()))
+        }))
+    }
+
+    fn user_namespace(&self, map: &IdMap) -> SysResult<OwnedFd> {
+        super::id_map::user_namespace(self, map)
+    }
+
+    fn map_mount_ids(
+        &self,
+        mount: BorrowedFd<'_>,
+        user_namespace: BorrowedFd<'_>,
+        recursive: bool,
+    ) -> SysResult<()> {
+        let attr = MountAttr {
+            attr_set: crate::options::attr::IDMAP,
+            userns_fd: u64::from(user_namespace.as_raw_fd().cast_unsigned()),
+            ..MountAttr::default()
+        };
+        let flags = AT_EMPTY_PATH | if recursive { AT_RECURSIVE } else { 0 };
+        // SAFETY: as in set_attributes.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_mount_setattr,
+                mount.as_raw_fd(),
+                c"".as_ptr(),
+                flags,
+                &raw const attr,
+                size_of::<MountAttr>(),
+            )
+        };
+        if result == 0 {
+            return Ok(());
+        }
+        Err(last_error("mount_setattr", || {
+            format!("{}, {{attr_set=MOUNT_ATTR_IDMAP, userns_fd={}}}", number(mount), number(user_namespace))
+        }))
+    }
+
+    fn copy_tree(
+        &self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        top: super::copy_tree::Top,
+    ) -> SysResult<super::copy_tree::Copied> {
+        super::copy_tree::copy(self, from, to, top)
+    }
+
+    fn detach(&self, mount: BorrowedFd<'_>) -> SysResult<()> {
+        super::overlay::detach(mount)
+    }
+
+    fn in_private_mounts(&self, work: &mut dyn FnMut() -> Result<OwnedFd>) -> Result<OwnedFd> {
+        super::overlay::in_private_mounts(self, work)
     }
 
     fn make_superblock_readonly(&self, mount: BorrowedFd<'_>) -> SysResult<()> {

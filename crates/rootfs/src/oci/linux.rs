@@ -148,10 +148,7 @@ fn read_mappings(linux: &Object<'_>, key: &str, new_user: bool) -> Result<Vec<Id
             Err(list.wrong("mappings need a new user namespace in linux.namespaces"))
         }
         Some(list) if new_user => {
-            validate_mappings(key, &mappings).map_err(|mut error| {
-                error.message = error.message.replace(&format!("namespaces.user.{key}"), &list.name);
-                error.with_pointer(&list.pointer)
-            })?;
+            validate_mappings(&list.name, &mappings).map_err(|error| error.with_pointer(&list.pointer))?;
             Ok(mappings)
         }
         None if new_user => Err(linux.missing(key)),
@@ -159,7 +156,7 @@ fn read_mappings(linux: &Object<'_>, key: &str, new_user: bool) -> Result<Vec<Id
     }
 }
 
-fn read_mapping(mapping: &Node<'_>) -> Result<IdMapping> {
+pub(super) fn read_mapping(mapping: &Node<'_>) -> Result<IdMapping> {
     let object = mapping.object()?;
     Ok(IdMapping {
         container_id: object.require("containerID", |id| id.integer32(0, MAX_ID))?,
@@ -264,7 +261,7 @@ fn absolute(path: &PathBytes) -> PathBytes {
     if path.is_absolute() { path.clone() } else { PathBytes::from("/").join(path.as_bytes()) }
 }
 
-fn write_mappings(mappings: &[IdMapping]) -> Value {
+pub(super) fn write_mappings(mappings: &[IdMapping]) -> Value {
     mappings
         .iter()
         .map(|line| json!({ "containerID": line.container_id, "hostID": line.host_id, "size": line.size }))

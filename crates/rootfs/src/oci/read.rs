@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::node::{Context, Node, Object};
-use super::{linux, mounts, process, unbuilt};
+use super::{linux, mounts, process};
 use crate::error::{Error, ErrorCode, Result};
 use crate::path::PathBytes;
 use crate::process::ProcessSpec;
@@ -68,7 +68,6 @@ pub(super) fn read_in(context: &Context<'_>, value: &Value, options: &ReadOption
     rootfs.annotations = top.read("annotations", |node| node.strings(|_, _| Ok(())))?.unwrap_or_default();
     let process = top.read("process", process::read)?;
     rootfs.warnings = context.take_warnings();
-    unbuilt::check(&rootfs)?;
     // What is left has no place of its own: it is about several fields.
     rootfs.validate()?;
     Ok(Config { rootfs, process })

@@ -170,7 +170,10 @@ fn each_enforced_field_is_read() {
     let config = json!({
         "ociVersion": "1.3.0",
         "root": { "path": "rootfs", "readonly": true },
-        "mounts": [{ "destination": "/x", "source": "tmpfs", "type": "tmpfs", "options": ["ro"] }],
+        "mounts": [
+            { "destination": "/x", "source": "tmpfs", "type": "tmpfs", "options": ["ro"] },
+            { "destination": "/y", "source": "/y", "options": ["rbind"], "uidMappings": mapping, "gidMappings": mapping },
+        ],
         "hostname": "box",
         "domainname": "example",
         "process": {
@@ -181,7 +184,7 @@ fn each_enforced_field_is_read() {
         },
         "hooks": {
             "prestart": hook, "createRuntime": hook, "createContainer": hook, "startContainer": hook,
-            "poststart": [], "poststop": [],
+            "poststart": hook, "poststop": hook,
         },
         "annotations": { "org.example.key": "value" },
         "linux": {
@@ -205,7 +208,7 @@ fn each_enforced_field_is_read() {
         .map(|field| field.path)
         .collect();
     assert_eq!(enforced.difference(&read).collect::<Vec<_>>(), Vec::<&&str>::new());
-    assert_eq!(rootfs.hooks.len(), 4);
+    assert_eq!(rootfs.hooks.len(), 6);
     assert_eq!(rootfs.hooks[0].timeout, Some(3));
     assert_eq!(rootfs.sysctl, [("net.ipv4.ip_forward".to_owned(), "1".to_owned())]);
     assert_eq!(rootfs.domainname.as_deref(), Some("example"));
@@ -652,4 +655,25 @@ proptest! {
         let read = read_value(&config, &options(&[])).unwrap();
         prop_assert_eq!(again(&read).unwrap(), read);
     }
+}
+
+#[test]
+fn an_idmapped_bind_and_an_overlay_come_back_as_they_were() {
+    let mapping = json!([{ "containerID": 0, "hostID": 1000, "size": 10 }]);
+    let mut config = with(
+        "/mounts",
+        json!([
+            { "destination": "/y", "source": "/y", "options": ["rbind", "ridmap"], "uidMappings": mapping, "gidMappings": mapping },
+            { "destination": "/o", "type": "overlay", "options": ["lowerdir=/a\\:b:c", "upperdir=/u\\,", "workdir=/w", "xino=off"] },
+            { "destination": "/t", "type": "tmpfs", "options": ["tmpcopyup", "size=4096"] },
+        ]),
+    );
+    let read = read_value(&config, &options(&[])).unwrap().rootfs;
+    let Content::Mount(mount) = &read.content[1] else { panic!("{:?}", read.content[1]) };
+    let MountKind::Overlay(overlay) = &mount.kind else { panic!("{:?}", mount.kind) };
+    assert_eq!(overlay.lower, ["/a:b".into(), "/b/c".into()], "a relative one is taken from the bundle");
+    let written = write(&read, None).unwrap();
+    assert_eq!(read_value(&written, &options(&[])).unwrap().rootfs, read);
+    config["mounts"][0]["gidMappings"].take();
+    assert_eq!(refusal(&config).pointer.as_deref(), Some("/mounts/0"));
 }
