@@ -675,5 +675,5 @@ fn an_idmapped_bind_and_an_overlay_come_back_as_they_were() {
     let written = write(&read, None).unwrap();
     assert_eq!(read_value(&written, &options(&[])).unwrap().rootfs, read);
     config["mounts"][0]["gidMappings"].take();
-    assert_eq!(refusal(&config).pointer.as_deref(), Some("/mounts/0"));
+    assert_eq!(refusal(&config).pointer.as_deref(), Some("/mounts/0/gidMappings"));
 }
