@@ -126,6 +126,50 @@ hints! {
     NoMountApi
         "ENOSYS or EPERM of the first mount call"
         "Linux 5.12 is needed, and a seccomp filter that knows its mount calls (fsopen, open_tree, mount_setattr, move_mount): those of old container runtimes answer ENOSYS or EPERM";
+    /// A score below the caller's own.
+    LowerOomScore
+        "EACCES of `write` to `oom_score_adj`"
+        "a score lower than the caller's own needs CAP_SYS_RESOURCE on the host";
+    /// A name is needed to mount on.
+    MissingMask
+        "a mask with `missing: 'deny-create'` below a directory of the host"
+        "choose missing: 'readonly-parent' to make that directory read-only, or 'stub' to have an empty name on the host while the container runs";
+    /// A link that could be replaced inside.
+    ReplaceableLink
+        "a mask of a missing path that passes through a symbolic link"
+        "name the path without symbolic links";
+    /// Nothing to bind in place of a node.
+    NoHostDevice
+        "EPERM of `mknodat`, and the host has no node of that name"
+        "the host has no such device in /dev that could be bound in its place";
+    /// Nothing can be mounted over a root.
+    RootItself
+        "`readonlyPaths` with a path that is the root"
+        "readonly() makes the root read-only";
+    /// An idmapped mount takes its mapping from there.
+    NoUserNamespaceToMap
+        "`idMap: 'userns'` without a user namespace"
+        "ask for one with namespaces({ user: … }), or give the mount a mapping of its own";
+    /// A copy is larger than its tmpfs.
+    CopyDoesNotFit
+        "ENOSPC while a tmpfs is filled (`copyUp`, `tmpcopyup`)"
+        "give the tmpfs a larger size, or more inodes";
+    /// A bind has no options.
+    ProcWithOptions
+        "a proc with options where a user namespace may mount none, and `fallback: 'bind'`"
+        "the caller's /proc could be bound in its place, but not with options such as hidepid and subset";
+    /// A config without one.
+    NoMountNamespace
+        "an OCI config without a mount namespace"
+        "add { \"type\": \"mount\" } to linux.namespaces";
+    /// A config with a terminal.
+    Terminal
+        "an OCI config with `process.terminal`"
+        "set it to false, or name it: { ignore: ['process.terminal'] }";
+    /// Somebody holds the lock of a directory.
+    HostTreeLocked
+        "EAGAIN of `flock`: another process holds an exclusive lock of the root directory, or of a bound one"
+        "a process that can open this directory holds an exclusive lock of it (flock; see /proc/locks), as a container may in which it is mounted: end that process, or let only its owner read the directory";
 }
 
 impl From<Hint> for String {

@@ -10,8 +10,9 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 
-use super::{Done, Execution, existing};
+use super::{Done, Execution};
 use crate::error::{CallContext, Error, ErrorCode, Result};
+use crate::hint::Hint;
 use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow, Kernel};
 use crate::options::{Propagation, attr};
 use crate::path::PathBytes;
@@ -39,8 +40,7 @@ pub(super) struct Held {
 impl Execution<'_> {
     /// Makes an empty file that is to be hidden, where nothing is.
     pub(super) fn stub(&mut self, path: &PathBytes) -> Result<Done> {
-        let root = self.root()?;
-        if existing(self.kernel, root.as_fd(), path)?.is_some() {
+        if self.existing(path)?.is_some() {
             return Ok(Done::by("existing"));
         }
         let made = self.destination(path, Missing::File)?;
@@ -79,10 +79,7 @@ impl Execution<'_> {
                      created in is not on a tmpfs of the container's own"
                 ),
             )
-            .with_hint(
-                "choose missing: 'readonly-parent' to make that directory read-only, or 'stub' to have an empty name on the \
-                 host while the container runs",
-            ));
+            .with_hint(Hint::MissingMask));
         }
         // A directory: nothing can be written to it, while what is written to a null device would seem to succeed.
         self.kernel.make_directory(parent.fd.as_fd(), &name, 0).context(ErrorCode::Mount, what)?;
@@ -187,7 +184,8 @@ impl Execution<'_> {
             Rc::new(bind_on_itself(self.kernel, &parent.fd)?)
         };
         self.kernel.set_attributes(fd.as_fd(), change).context(ErrorCode::Mount, what)?;
-        self.expect_readonly(&fd, step)?;
+        let id = self.expect_readonly(&fd, step)?;
+        self.placed.replace(parent.mount, &fd, id);
         Ok(())
     }
 
@@ -233,5 +231,5 @@ fn replaceable_link(path: &PathBytes, name: &PathBytes) -> Box<Error> {
         ErrorCode::Unsupported,
         format!("{path} passes through the symbolic link {name}, which could be replaced inside"),
     )
-    .with_hint("name the path without symbolic links")
+    .with_hint(Hint::ReplaceableLink)
 }

@@ -13,6 +13,7 @@ mod id_map;
 mod mounts;
 mod overlay;
 mod parameters;
+mod placed;
 mod protect;
 pub mod sources;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
+use crate::hint::Hint;
 use crate::journal::{Identity, Record, State, Writer};
 use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow, Kernel};
 use crate::options::{Propagation, PropagationType};
@@ -38,6 +40,7 @@ use crate::resolve::{self, Maker, Missing, Place, Resolved};
 use crate::spec::{Directory, Hook, IdMap, Root};
 use filesystem::{Filesystem, Stock};
 use id_map::IdMaps;
+use placed::{Holder, Placed};
 use sources::Sources;
 use verify::Expectation;
 
@@ -173,6 +176,9 @@ pub struct Execution<'a> {
     entered: bool,
     proc_is_mounted: bool,
     kept: BTreeMap<u32, Rc<OwnedFd>>,
+    placed: Placed,
+    /// The inode of the root directory.
+    root_inode: u64,
     null: Option<OwnedFd>,
     null_is_attached: bool,
     empty: Option<OwnedFd>,
@@ -251,6 +257,8 @@ impl<'a> Execution<'a> {
             entered: false,
             proc_is_mounted: false,
             kept: BTreeMap::new(),
+            placed: Placed::default(),
+            root_inode: 0,
             null: None,
             null_is_attached: false,
             empty: None,
@@ -380,6 +388,7 @@ impl<'a> Execution<'a> {
                     .take_root()
                     .ok_or_else(|| Error::new(ErrorCode::Root, format!("{path} was not opened")))?;
                 self.root_path = path.clone();
+                self.root_inode = opened.identity.inode;
                 (opened.mount, Some(HostPlace::new(path.clone(), opened.identity)))
             }
             Root::Overlay { .. } => {
@@ -392,6 +401,13 @@ impl<'a> Execution<'a> {
             Root::Empty { size, mode } => (self.empty_root(*size, *mode)?, None),
         };
         let mount = Rc::new(mount);
+        if !matches!(root, Root::Directory(_)) {
+            let status = self
+                .kernel
+                .status(mount.as_fd())
+                .context(ErrorCode::Root, || "the root can't be looked at")?;
+            self.root_inode = status.inode;
+        }
         self.root = Some(Rc::clone(&mount));
         let id = self.ground.add_tree(&mount, host)?;
         self.ground.lock(id)?;
@@ -531,6 +547,7 @@ impl<'a> Execution<'a> {
 
     fn resolve_or_make(&mut self, path: &PathBytes, missing: Missing, lasting: bool) -> Result<Resolved> {
         let root = self.root()?;
+        let holder = self.placed.holder(path);
         loop {
             let ground = &mut self.ground;
             let mut keeper;
@@ -540,12 +557,61 @@ impl<'a> Execution<'a> {
             } else {
                 ground
             };
-            let resolved = resolve::resolve_or_make(self.kernel, root.as_fd(), path, missing, maker)?;
+            let below = match &holder {
+                Some(Holder { fd, id, rest, destination }) => {
+                    resolve::make_below(self.kernel, (fd.as_fd(), *id), rest, missing, maker)?.map(
+                        |resolved| {
+                            let path =
+                                resolved.path.as_ref().map(|path| destination.join(&path.as_bytes()[1..]));
+                            Resolved { path, ..resolved }
+                        },
+                    )
+                }
+                None => None,
+            };
+            let resolved = match below {
+                Some(resolved) => resolved,
+                None => resolve::resolve_or_make(self.kernel, root.as_fd(), path, missing, maker)?,
+            };
             // Before the lock was held another container could have removed it: look again.
             if !self.ground.has_unlocked_trees() || !self.ground.lock(resolved.status.mount)? {
                 return Ok(resolved);
             }
         }
+    }
+
+    /// Resolves a path that exists, following links inside the root. `None` if it is missing.
+    fn existing(&self, path: &PathBytes) -> Result<Option<(OwnedFd, FileStatus)>> {
+        let root = self.root()?;
+        let below = self
+            .placed
+            .holder(path)
+            .map(|holder| resolve::resolve(self.kernel, holder.fd.as_fd(), &holder.rest, Follow::None));
+        let found = match below {
+            // A link may lead out of the mount: it is followed from the root.
+            None => resolve::resolve(self.kernel, root.as_fd(), path, Follow::All),
+            Some(Err(call)) if call.is(Errno::ELOOP) => {
+                resolve::resolve(self.kernel, root.as_fd(), path, Follow::All)
+            }
+            Some(other) => other,
+        };
+        match found {
+            Ok(fd) => {
+                let status = self
+                    .kernel
+                    .status(fd.as_fd())
+                    .context(ErrorCode::Mount, || format!("{path} can't be looked at"))?;
+                Ok(Some((fd, status)))
+            }
+            Err(call) if call.is(Errno::ENOENT) => Ok(None),
+            Err(call) => Err(resolve::resolution_error(path, &call)),
+        }
+    }
+
+    /// Whether it is the root directory itself, to which a link of the image can lead.
+    fn is_root(&self, status: &FileStatus) -> bool {
+        status.inode == self.root_inode
+            && self.ground.trees.first().is_some_and(|root| root.mount == status.mount)
     }
 
     /// The directory that a name is to be made in, which is remembered for the next name.
@@ -567,8 +633,7 @@ impl<'a> Execution<'a> {
     fn parent_is_ours(&mut self, path: &PathBytes, code: ErrorCode) -> Result<bool> {
         let (directory, _) = split(path, code)?;
         if self.parent.as_ref().is_none_or(|parent| parent.path != directory) {
-            let root = self.root()?;
-            let Some((fd, status)) = existing(self.kernel, root.as_fd(), &directory)? else {
+            let Some((fd, status)) = self.existing(&directory)? else {
                 return Ok(false);
             };
             if status.kind != FileKind::Directory {
@@ -693,7 +758,12 @@ impl Ground<'_> {
                 }
                 Err(call) => {
                     let code = if call.is(Errno::EWOULDBLOCK) { ErrorCode::Race } else { ErrorCode::Mount };
-                    return Err(Error::from_call(code, "a host tree can't be locked", &call));
+                    let error = Error::from_call(code, "a host tree can't be locked", &call);
+                    return Err(if code == ErrorCode::Race {
+                        error.with_hint(Hint::HostTreeLocked)
+                    } else {
+                        error
+                    });
                 }
             }
         }
@@ -809,23 +879,5 @@ fn or_own(error: Box<Error>, call: &SysError, what: impl FnOnce() -> String) -> 
         Error::from_call(ErrorCode::Mount, what(), call)
     } else {
         error
-    }
-}
-
-/// Resolves a path that exists, following links inside the root. `None` if it is missing.
-fn existing(
-    kernel: &dyn Kernel,
-    root: BorrowedFd<'_>,
-    path: &PathBytes,
-) -> Result<Option<(OwnedFd, FileStatus)>> {
-    match resolve::resolve(kernel, root, path, Follow::All) {
-        Ok(fd) => {
-            let status = kernel
-                .status(fd.as_fd())
-                .context(ErrorCode::Mount, || format!("{path} can't be looked at"))?;
-            Ok(Some((fd, status)))
-        }
-        Err(call) if call.is(Errno::ENOENT) => Ok(None),
-        Err(call) => Err(resolve::resolution_error(path, &call)),
     }
 }

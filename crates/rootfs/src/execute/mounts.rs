@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use super::filesystem::Filesystem;
 use super::sources::{apply_attributes, apply_propagation};
-use super::{Done, Execution, Expectation, HostPlace, existing};
+use super::{Done, Execution, Expectation, HostPlace};
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
 use crate::hint::Hint;
 use crate::kernel::copy_tree::{self, Top};
@@ -116,8 +116,7 @@ impl Execution<'_> {
         recursive: bool,
         readonly_later: bool,
     ) -> Result<Option<(OwnedFd, FileStatus)>> {
-        let root = self.root()?;
-        let Some((file, status)) = existing(self.kernel, root.as_fd(), path)? else { return Ok(None) };
+        let Some((file, status)) = self.existing(path)? else { return Ok(None) };
         let copy = self
             .kernel
             .clone_mount(file.as_fd(), recursive)
@@ -208,7 +207,7 @@ impl Execution<'_> {
             };
             let error = Error::from_call(code, format!("{destination}: {what}"), &call);
             if code == ErrorCode::Mount && call.is(Errno::ENOSPC) {
-                return error.with_hint("give the tmpfs a larger size, or more inodes");
+                return error.with_hint(Hint::CopyDoesNotFit);
             }
             error
         })?;
@@ -350,13 +349,11 @@ impl Execution<'_> {
     fn callers_proc(&self, mount: &Mount, refused: &Error) -> Result<OwnedFd> {
         let what = || "the caller's /proc can't be bound in its place";
         if let MountKind::Filesystem { data, .. } = &mount.kind
-            && let Some((option, _)) = data.first()
+            && !data.is_empty()
         {
             let mut error = refused.clone();
             error.code = ErrorCode::Denied;
-            return Err(Box::new(error).with_hint(format!(
-                "the caller's /proc could be bound in its place, but not with the option {option}"
-            )));
+            return Err(Box::new(error).with_hint(Hint::ProcWithOptions));
         }
         let source = self.kernel.open_host(&"/proc".into(), true, false).context(ErrorCode::Denied, what)?;
         let status = self.kernel.status(source.as_fd()).context(ErrorCode::Denied, what)?;
@@ -389,6 +386,16 @@ impl Execution<'_> {
         step: u32,
     ) -> Result<Done> {
         let root = self.root()?;
+        let place = mount.destination.normalized();
+        if self.is_root(&destination.status) && place.as_bytes() != b"/" {
+            return Err(Error::new(
+                ErrorCode::Mount,
+                format!(
+                    "{} leads to the root itself, which would stay uncovered below it",
+                    mount.destination
+                ),
+            ));
+        }
         check_types(&mount.destination, directory, &destination.status)?;
         procfs::check_destination(
             self.kernel,
@@ -416,7 +423,8 @@ impl Execution<'_> {
             set: set | mode,
             clear: (attributes.clear | attributes.clear_recursive | implied | mask & !mode) & !set,
         });
-        match mount.destination.normalized().as_bytes() {
+        self.placed.add(&place, &fd, id);
+        match place.as_bytes() {
             b"/" => {
                 self.root = Some(Rc::clone(&fd));
                 self.proc_is_mounted = false;
@@ -425,7 +433,7 @@ impl Execution<'_> {
             _ => {}
         }
         self.kept.insert(step, fd);
-        let resolved = destination.path.clone().filter(|path| *path != mount.destination.normalized());
+        let resolved = destination.path.clone().filter(|path| *path != place);
         Ok(Done { resolved, ..Done::default() })
     }
 
