@@ -518,7 +518,8 @@ impl Rootfs {
     /// A kernel parameter, set in the container's namespaces when the root has been entered. Its name is written with dots
     /// (`net.ipv4.ip_forward`) or slashes, as sysctl(8) has it; the last value of a name wins. Only what belongs to a
     /// namespace that the container has to itself can be set: `net.*` (network), `kernel.msg*`, `kernel.sem`,
-    /// `kernel.shm*` and `fs.mqueue.*` (ipc), `kernel.domainname` (uts). What the kernel refuses names the parameter:
+    /// `kernel.shm*` and `fs.mqueue.*` (ipc), `kernel.domainname` (uts). Without a network namespace, which may be asked for
+    /// after this call, `net.*` is `ERR_ROOTFS_SPEC` when the builder is used. What the kernel refuses names the parameter:
     /// `ERR_ROOTFS_UNSUPPORTED` where there is none of that name, `ERR_ROOTFS_SPEC` for a value, else `ERR_ROOTFS_DENIED`.
     /// proc_sys(5); runtime-spec config-linux.md, Sysctl.
     #[napi(ts_args_type = "name: string, value: string", ts_return_type = "this")]

@@ -1254,7 +1254,9 @@ fn serve_container(state: &mut State, id: u64, container: &mut Container, mut fr
             let pid = pid_of(&pidfd);
             if let Some(known) = container.children.get_mut(&child) {
                 *known = Some(Arc::new(pidfd));
-                deliver(state, id, child, container, News::Spawned { pid, report: None });
+                // There is none where there is nothing to say.
+                let report = (!frame.body.is_empty()).then(|| frame.decode().unwrap_or_default());
+                deliver(state, id, child, container, News::Spawned { pid, report });
             }
         }
         Kind::SpawnFailed if container.children.remove(&child).is_some() => {

@@ -262,7 +262,10 @@ impl FirstProcess {
         } else {
             None
         };
-        let Outcome { report, locks, root: _, filesystems } = outcome;
+        let Outcome { mut report, locks, root: _, filesystems } = outcome;
+        if let Some(process) = &payload.rest.process {
+            report.warnings.extend(payload.plan.mask_warning(&process.effective_capabilities()));
+        }
         self.tell_supervisor(level, filesystems, &locks)?;
         if stays {
             // The supervisor is not woken by what it is told, but by the end of it. For a command that is its execution.
@@ -284,6 +287,7 @@ impl FirstProcess {
                 control: &self.control,
                 mountinfo,
                 report: &report,
+                plan: &payload.plan,
                 groups: self.groups(),
                 pid_namespace: self.start.pid,
             }));

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
 use rootfs::kernel::{memfd, process};
+use rootfs::plan::{Plan, Warning};
 use rootfs::process::ProcessSpec;
 use rootfs::protocol::{self, Exit, Frame, FrameError, Kind, MAX_PAYLOAD, Report};
 use rustix::event::{PollFd, PollFlags};
@@ -24,6 +25,8 @@ pub(crate) struct FirstOfMany<'a> {
     pub(crate) mountinfo: Option<OwnedFd>,
     /// What was done.
     pub(crate) report: &'a Report,
+    /// What was planned.
+    pub(crate) plan: &'a Plan,
     /// Whether groups can be set.
     pub(crate) groups: Groups,
     /// Whether this is the first process of a pid namespace, so that all others end with it.
@@ -36,6 +39,8 @@ struct Child {
     pidfd: OwnedFd,
     /// Closed by the execution; what is written into it before means that there was none.
     execution: Option<OwnedFd>,
+    /// What the caller should know about it.
+    warning: Option<Warning>,
 }
 
 /// Stays until Node or the supervisor closes its end. Returns only an error.
@@ -126,7 +131,10 @@ fn tell_execution(first: &FirstOfMany<'_>, child: &mut Child) {
     let Some(execution) = child.execution.take() else { return };
     let mut failed = [0_u8];
     if rustix::io::read(&execution, &mut failed) == Ok(0) {
-        let _ = protocol::send(first.node, Kind::Spawned, child.id, &[], &[child.pidfd.as_fd()]);
+        let body = child.warning.take().map_or(Vec::new(), |warning| {
+            protocol::encode(&Report { warnings: vec![warning], ..Report::default() })
+        });
+        let _ = protocol::send(first.node, Kind::Spawned, child.id, &body, &[child.pidfd.as_fd()]);
     } else {
         child.id = FAILED;
     }
@@ -214,7 +222,10 @@ fn spawn(first: &FirstOfMany<'_>, frame: Frame) -> Result<(i32, Child)> {
     let fork = process::fork(process::CloneRequest::default())
         .map_err(|call| Error::from_call(ErrorCode::Exec, "a process can't be made", &call))?;
     match fork {
-        process::Fork::Parent { pid, pidfd } => Ok((pid, Child { id, pidfd, execution: Some(execution) })),
+        process::Fork::Parent { pid, pidfd } => {
+            let warning = first.plan.mask_warning(&spec.effective_capabilities());
+            Ok((pid, Child { id, pidfd, execution: Some(execution), warning }))
+        }
         process::Fork::Child => {
             let _ = process::new_session();
             let streams = ManuallyDrop::new(streams);

@@ -73,7 +73,7 @@ hints! {
     /// proc is only mounted where everything of one can be seen.
     MaskedProc
         "EPERM when proc is mounted in a user namespace"
-        "a user namespace may mount proc only where an unmasked one is visible, with a pid namespace of its own: this looks like a container whose /proc is partly hidden; run the outer one with an unmasked /proc (docker: --security-opt systempaths=unconfined)";
+        "a user namespace may mount proc only where an unmasked one is visible, with a pid namespace of its own: this looks like a container whose /proc is partly hidden; run the outer one with an unmasked /proc (docker: --security-opt systempaths=unconfined), or bind the caller's with proc('/proc', { fallback: 'bind' })";
     /// mqueue belongs to the ipc namespace.
     ForeignMqueue
         "EPERM when mqueue is mounted in a user namespace"

@@ -12,6 +12,7 @@ use crate::defaults;
 use crate::error::Result;
 use crate::options::{Propagation, PropagationType, attr};
 use crate::path::PathBytes;
+use crate::process::Capabilities;
 use crate::spec::{
     BindSource, Content, Device, DeviceType, Directory, Hook, HookPoint, Mask, MissingMask, Mount, MountKind,
     Namespace, Namespaces, Root, RootfsSpec, Symlink, UserNamespace,
@@ -436,6 +437,16 @@ impl Plan {
         self.hooks().any(|hook| hook.point.needs_attached_tree())
     }
 
+    /// What has to be said about a process in a root with masks: one that may mount may also unmount them.
+    pub fn mask_warning(&self, capabilities: &Capabilities) -> Option<Warning> {
+        let mask = self.steps.iter().find(|step| matches!(step.action, Action::Mask(_)))?;
+        capabilities.keeps("SYS_ADMIN").then(|| Warning {
+            code: "mask-removable".to_owned(),
+            message: "the process keeps CAP_SYS_ADMIN, so it can unmount what hides masked paths".to_owned(),
+            step: Some(mask.index),
+        })
+    }
+
     /// The hooks, in order.
     pub fn hooks(&self) -> impl Iterator<Item = &Hook> {
         self.steps.iter().filter_map(|step| match &step.action {
@@ -696,8 +707,18 @@ impl Builder {
     fn plan_devices(&mut self, spec: &RootfsSpec) {
         for device in planned_devices(spec) {
             let path = device.path.clone();
+            let usual = spec.dev && !spec.devices.contains(&device);
+            let is_fifo = device.kind == DeviceType::Fifo;
             let index = self.push(Action::Device(device));
+            if usual {
+                continue;
+            }
             self.warn_if_relative(&path, index);
+            if !is_fifo && is_below_nodev(spec, &path.normalized()) {
+                let message =
+                    format!("{path} is on a mount with nodev: where it is made as a node it can't be opened");
+                self.warn("nodev-device", Some(index), message);
+            }
         }
         if !spec.dev {
             return;
@@ -767,6 +788,17 @@ impl Places {
     }
 }
 
+/// Whether the mount that a path is on, as far as the specification says, has nodev.
+fn is_below_nodev(spec: &RootfsSpec, path: &PathBytes) -> bool {
+    let mounts = spec.content.iter().filter_map(|item| match item {
+        Content::Mount(mount) if path.starts_with(&mount.destination.normalized()) => Some(mount),
+        _ => None,
+    });
+    // Of several on one place, the last one is on top.
+    let nearest = mounts.max_by_key(|mount| mount.destination.normalized().components().count());
+    nearest.is_some_and(|mount| (mount.attributes.set | mount.attributes.set_recursive) & attr::NODEV != 0)
+}
+
 /// The usual nodes, then the others. `/dev/ptmx` is always the link to the container's own terminals.
 fn planned_devices(spec: &RootfsSpec) -> Vec<Device> {
     let mut devices = if spec.dev { defaults::devices() } else { Vec::new() };
@@ -804,7 +836,7 @@ fn unique<T>(items: &[T], path: impl Fn(&T) -> &PathBytes) -> Vec<&T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::MissingMask;
+    use crate::options::Attributes;
     use proptest::prelude::*;
 
     fn default_spec() -> RootfsSpec {
@@ -858,6 +890,98 @@ mod tests {
         let codes: Vec<_> =
             Plan::new(&spec).unwrap().warnings.into_iter().map(|warning| warning.code).collect();
         assert!(codes.contains(&"hidden-mount".to_owned()) && codes.contains(&"same-destination".to_owned()));
+    }
+
+    #[test]
+    fn a_device_on_a_mount_with_nodev_is_a_warning() {
+        let mut spec = default_spec();
+        spec.add(defaults::filesystem("/run", "tmpfs", attr::NODEV, &[]));
+        for (path, expected) in [("/dev/x", false), ("/x", false), ("/run/x", true), ("/dev/shm/x", true)] {
+            spec.devices = vec![Device {
+                path: path.into(),
+                kind: DeviceType::Character,
+                major: 1,
+                minor: 3,
+                mode: 0o666,
+                uid: 0,
+                gid: 0,
+            }];
+            let warnings = Plan::new(&spec).unwrap().warnings;
+            assert_eq!(warnings.iter().any(|warning| warning.code == "nodev-device"), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn content_keeps_its_order_and_is_no_mount_of_its_place() {
+        let mut spec = default_spec();
+        spec.content.clear();
+        spec.dev = false;
+        spec.add(Directory { path: "/a".into(), mode: None, uid: None, gid: None });
+        spec.add(Symlink { target: "x".into(), path: "/a/hidden".into() });
+        spec.add(defaults::filesystem("/a", "tmpfs", 0, &[]));
+        spec.add(Symlink { target: "x".into(), path: "/a/seen".into() });
+        let plan = Plan::new(&spec).unwrap();
+        let names: Vec<_> = plan.steps.iter().map(|step| step.action.name()).collect();
+        assert_eq!(names[2..6], ["directory", "symlink", "mount", "symlink"]);
+        let warnings: Vec<_> = plan.warnings.iter().map(|warning| warning.message.as_str()).collect();
+        assert_eq!(warnings, ["/a hides the earlier link /a/hidden"]);
+    }
+
+    #[test]
+    fn a_read_only_bind_with_something_below_writes_to_its_source() {
+        let bind = |attributes| Mount {
+            destination: "/data".into(),
+            kind: MountKind::Bind {
+                source: BindSource::Host("/srv/data".into()),
+                recursive: true,
+                optional: false,
+                within: None,
+            },
+            attributes,
+            propagation: vec![],
+            id_map: None,
+            ineffective: vec![],
+        };
+        let readonly = Attributes { set_recursive: attr::RDONLY, ..Attributes::default() };
+        for (attributes, below, expected) in [
+            (readonly.clone(), "/data/x", true),
+            (readonly, "/database", false),
+            (Attributes::default(), "/data/x", false),
+        ] {
+            let mut spec = RootfsSpec::new(Root::Empty { size: None, mode: 0o755 });
+            spec.add(bind(attributes));
+            spec.add(defaults::filesystem(below, "tmpfs", 0, &[]));
+            let warnings = Plan::new(&spec).unwrap().warnings;
+            assert_eq!(
+                warnings.iter().any(|warning| warning.code == "writes-to-source"),
+                expected,
+                "{below}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_last_word_about_a_missing_mask_and_the_last_value_of_a_sysctl_count() {
+        let mut spec = RootfsSpec::new(Root::Directory("/srv/root".into()));
+        for (path, missing) in [
+            ("/a", MissingMask::Skip),
+            ("/b", MissingMask::Stub),
+            ("//a", MissingMask::Error),
+            ("/b", MissingMask::Skip),
+        ] {
+            spec.masks.push(Mask { path: path.into(), missing });
+        }
+        for (name, value) in [("kernel.sem", "1"), ("kernel.msgmax", "2"), ("kernel/sem", "3")] {
+            spec.sysctl.push((name.into(), value.into()));
+        }
+        let plan = Plan::new(&spec).unwrap();
+        let words = |name: &str| -> Vec<String> {
+            let steps = plan.steps.iter().filter(|step| step.action.name() == name);
+            steps.map(|step| step.action.flags().join(",")).collect()
+        };
+        assert_eq!(words("mask"), ["missing=error", "missing=stub"]);
+        assert_eq!(words("sysctl"), ["2", "3"]);
+        assert_eq!(words("stub").len(), 1);
     }
 
     #[test]

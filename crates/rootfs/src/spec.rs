@@ -578,12 +578,14 @@ impl RootfsSpec {
 
     /// Checks everything that can be checked without a kernel, except what the types rule out already.
     pub fn validate(&self) -> Result<()> {
-        self.validate_from([0; 5])
+        self.validate_from([0; 5])?;
+        self.validate_sysctl(true)
     }
 
     /// The same where everything was checked before but what was added since: a long list isn't walked for each addition.
     pub fn validate_since(&self, checkpoint: &Checkpoint) -> Result<()> {
-        self.validate_from(checkpoint.lengths)
+        self.validate_from(checkpoint.lengths)?;
+        self.validate_sysctl(false)
     }
 
     fn validate_from(&self, [content, devices, masks, readonly_paths, hooks]: [usize; 5]) -> Result<()> {
@@ -628,14 +630,6 @@ impl RootfsSpec {
                 )));
             }
         }
-        for (name, value) in &self.sysctl {
-            let fail = |what: &str| spec_error(format!("sysctl {name}: {what}"));
-            let path = sysctl::path_of(name).map_err(fail)?;
-            sysctl::check(&path, &self.namespaces).map_err(|what| fail(&what))?;
-            if value.contains('\0') {
-                return Err(fail("the value contains a NUL byte"));
-            }
-        }
         if let Some(label) = &self.mount_label
             && (label.is_empty() || label.len() > MAX_LABEL || label.contains('\0'))
         {
@@ -657,6 +651,22 @@ impl RootfsSpec {
             }
             if hook.timeout == Some(0) {
                 return Err(spec_error(format!("{what}: timeout must be greater than zero seconds")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Without a network namespace nothing is said about parameters of the network while the specification is not `whole`:
+    /// by default there is none, and it may still be asked for.
+    fn validate_sysctl(&self, whole: bool) -> Result<()> {
+        for (name, value) in &self.sysctl {
+            let fail = |what: &str| spec_error(format!("sysctl {name}: {what}"));
+            let path = sysctl::path_of(name).map_err(fail)?;
+            if whole || !path.starts_with("net/") {
+                sysctl::check(&path, &self.namespaces).map_err(|what| fail(&what))?;
+            }
+            if value.contains('\0') {
+                return Err(fail("the value contains a NUL byte"));
             }
         }
         Ok(())
@@ -991,6 +1001,13 @@ mod tests {
         spec.domainname = None;
         spec.namespaces.ipc = Namespace::Inherit;
         assert!(spec.validate().unwrap_err().message.contains("sysctl kernel.msgmax"));
+        spec.sysctl.clear();
+        let before = spec.checkpoint();
+        spec.sysctl.push(("net.core.somaxconn".into(), "1".into()));
+        spec.validate_since(&before).unwrap();
+        assert!(spec.validate().unwrap_err().message.contains("sysctl net.core.somaxconn"));
+        spec.namespaces.network = Namespace::New;
+        spec.validate().unwrap();
     }
 
     #[test]

@@ -102,10 +102,30 @@ impl Execution<'_> {
                 None => return Err(Error::new(ErrorCode::Source, "source was not opened")),
             }
         };
+        if host.is_some() && !directory {
+            self.warn_about_file(source, &copy, step)?;
+        }
         let missing = if directory { Missing::Directory } else { Missing::File };
         let destination = self.destination(&mount.destination, missing)?;
         let mounted = if proc_root { Mounted::ProcRoot } else { Mounted::Other };
         self.place(mount, copy, &destination, directory, mounted, host, step)
+    }
+
+    /// Editors and package managers replace files by renaming others over them; the bind stays with the old one.
+    fn warn_about_file(&mut self, source: &BindSource, copy: &OwnedFd, step: u32) -> Result<()> {
+        let (BindSource::Host(path) | BindSource::Fd { path, .. } | BindSource::InRoot(path)) = source;
+        let status = self
+            .kernel
+            .status(copy.as_fd())
+            .context(ErrorCode::Source, || format!("{path} can't be looked at"))?;
+        if status.kind == FileKind::Regular {
+            self.warn(
+                "single-file",
+                step,
+                format!("{path} is bound as a file: when it is replaced on the host by a rename, that isn't seen inside"),
+            );
+        }
+        Ok(())
     }
 
     /// A copy of a part of the tree that is being built.
