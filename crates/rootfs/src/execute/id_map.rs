@@ -32,18 +32,23 @@ impl IdMaps {
                 .with_hint("ask for one with namespaces({ user: … }), or give the mount a mapping of its own"));
             }
         };
-        let mut known = self.0.borrow_mut();
-        let position = if let Some(position) = known.iter().position(|(other, _)| other == map) {
-            position
-        } else {
-            let made = kernel.user_namespace(map).map_err(|call| no_namespace(&call))?;
-            known.push((map.clone(), made));
-            known.len() - 1
-        };
+        let position = self.prepare(kernel, map)?;
+        let known = self.0.borrow();
         let (_, namespace) = &known[position];
         kernel
             .map_mount_ids(mount, namespace.as_fd(), wanted.recursive)
             .map_err(|call| refused(kernel, mount, &call))
+    }
+
+    /// Gets the namespace of a mapping, and its place in the list.
+    pub(super) fn prepare(&self, kernel: &dyn Kernel, map: &IdMap) -> Result<usize> {
+        let mut known = self.0.borrow_mut();
+        if let Some(position) = known.iter().position(|(other, _)| other == map) {
+            return Ok(position);
+        }
+        let made = kernel.user_namespace(map).map_err(|call| no_namespace(&call))?;
+        known.push((map.clone(), made));
+        Ok(known.len() - 1)
     }
 }
 
@@ -57,7 +62,7 @@ fn no_namespace(call: &SysError) -> Box<Error> {
 }
 
 const NEEDS_ROOT: &str = "an idmapped mount needs CAP_SYS_ADMIN in the user namespace that the filesystem was mounted in, \
-                          and ids that the caller may map: run as root";
+                          and ids that the caller may map: run as root. What is idmapped already can't be again";
 
 fn refused(kernel: &dyn Kernel, mount: BorrowedFd<'_>, call: &SysError) -> Box<Error> {
     match Errno::from_raw(call.errno) {
