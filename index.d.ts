@@ -294,12 +294,21 @@ type AsyncDisposable = { [Symbol.asyncDispose](): Promise<void> }
 export declare class Rootfs {
   /**
    * An existing directory as root. Absolute; the last component may not be a symlink (`ERR_ROOTFS_ROOT` when it is
-   * used). Missing mountpoints are made in that directory, and removed again; what `directory`, `symlink` and `device`
-   * make outside a tmpfs is made in it too, and stays. Use `Rootfs.empty` when nothing may be written to it.
+   * used). Missing mountpoints are made in that directory, and removed again; use `Rootfs.empty` when nothing may be
+   * written to it.
    */
   constructor(directory: PathLike)
   /** A new, empty tmpfs as root: put `bind`, `tmpfs` … into it. Nothing is written on the host. */
   static empty(options?: EmptyOptions): Rootfs
+  /**
+   * An overlay as root; `mount(8)`, overlay. Without `upper`, changes go to a tmpfs that is gone afterwards, and nothing is
+   * written on the host. With `upper` they stay there, but for mountpoints, which are removed again; directories that
+   * the kernel copied there to make one stay. All are directories of the host, opened before anything is mounted
+   * (`ERR_ROOTFS_SOURCE`); mounts below a lower directory are not seen. Owner and mode of the root are those of `upper`,
+   * else of the first lower directory. Without privileges it needs Linux 5.11, and what is hidden and replaced is
+   * written in `user.overlay.` attributes; root's overlays are made with root's rights, for user namespaces too.
+   */
+  static overlay(options: OverlayRootOptions): Rootfs
   /**
    * What an OCI runtime gives every container, as the configuration that `runc spec` writes has it: /proc, /dev
    * (`dev()`), /sys and /sys/fs/cgroup read-only, the usual masked and read-only paths.
@@ -335,41 +344,15 @@ export declare class Rootfs {
    * and devpts, shm and mqueue in it.
    */
   dev(options?: DevOptions): this
+  /**
+   * An overlay, always nosuid and nodev; `mount(8)`, overlay. Without `upper` it is read-only, and needs two lower
+   * directories or more: for one, use `bind`. All are directories of the host, opened before anything is mounted;
+   * mounts below them are not seen. For other options of the filesystem use `mount({ type: 'overlay' })`.
+   */
+  overlay(destination: PathLike, options: OverlayOptions): this
   /** Any mount in OCI form: option words keep their OCI meaning exactly. */
   mount(mount: OciMount): this
-  /**
-   * A file with the given content, on a private mount of its own: always nosuid and nodev, and noexec unless `mode` has an
-   * execute bit. It and its filesystem are read-only unless `writable`; then it can grow to 16 MiB beyond the content.
-   * On a directory root its mountpoint is made like any other: links are followed inside the root, and an existing file
-   * is covered. A directory there is `ERR_ROOTFS_MOUNT` (`EISDIR`). Text is written as UTF-8. All that is handed over for
-   * a container, the content of files included, is at most 64 MiB. Needs Linux 5.12.
-   */
-  file(destination: PathLike, content: string | Uint8Array, options?: FileOptions): this
-  /**
-   * A directory, made where its turn comes among the mounts; missing ones above it are made too, with mode 0o755. On a host
-   * directory (not on a tmpfs) it stays. An existing directory is kept, and gets the mode and owner that are given;
-   * anything else there is `ERR_ROOTFS_MOUNT` (`EEXIST`). Links are followed inside the root; mkdir(2).
-   */
-  directory(destination: PathLike, options?: DirectoryOptions): this
-  /**
-   * A symbolic link at `path` that says `target`, made where its turn comes among the mounts; missing directories above it
-   * are made too. On a host directory (not on a tmpfs) it stays. The same link is kept; anything else there is
-   * `ERR_ROOTFS_MOUNT` (`EEXIST`). What it says is not looked at; symlink(2).
-   */
-  symlink(target: PathLike, path: PathLike): this
-  /**
-   * A device node or fifo, anywhere in the root; missing directories above it are made. On a host directory (not on a
-   * tmpfs) it stays. An existing node is kept if it is the same device; anything else there is `ERR_ROOTFS_DEVICE`
-   * (`EEXIST`). For root in a user namespace it is made elsewhere and bound on a mountpoint. Without privileges the
-   * host's node is bound, with the host's own mode and owner. With `dev()`, `/dev/ptmx` is always the link to the
-   * container's own terminals. `/dev/console` is `ERR_ROOTFS_UNSUPPORTED`: it is the container's terminal, and there is
-   * none. mknod(2); runtime-spec config-linux.md, Devices.
-   */
-  device(node: DeviceNode): this
-  /**
-   * Hides paths: files read as empty, directories are empty and read-only. `missing` says what is done about a path that
-   * isn't there.
-   */
+  /** Hides paths: files read as empty, directories are empty and read-only. */
   mask(paths: PathLike | readonly PathLike[], options?: MaskOptions): this
   /** Makes paths read-only, with all mounts below them. A missing one is skipped. */
   readonlyPaths(paths: PathLike | readonly PathLike[]): this
@@ -384,18 +367,12 @@ export declare class Rootfs {
   namespaces(options: NamespaceOptions): this
   /** The host name inside; needs a uts namespace of the container's own. At most 64 bytes; sethostname(2). */
   hostname(name: string): this
-  /** The NIS domain name inside; needs a uts namespace of the container's own. At most 64 bytes; setdomainname(2). */
-  domainname(name: string): this
   /**
-   * A kernel parameter, set in the container's namespaces when the root has been entered. Its name is written with dots
-   * (`net.ipv4.ip_forward`) or slashes, as sysctl(8) has it; the last value of a name wins. Only what belongs to a
-   * namespace that the container has to itself can be set: `net.*` (network), `kernel.msg*`, `kernel.sem`,
-   * `kernel.shm*` and `fs.mqueue.*` (ipc), `kernel.domainname` (uts). Without a network namespace, which may be asked for
-   * after this call, `net.*` is `ERR_ROOTFS_SPEC` when the builder is used. What the kernel refuses names the parameter:
-   * `ERR_ROOTFS_UNSUPPORTED` where there is none of that name, `ERR_ROOTFS_SPEC` for a value, else `ERR_ROOTFS_DENIED`.
-   * proc_sys(5); runtime-spec config-linux.md, Sysctl.
+   * The SELinux context of the files of new filesystems: tmpfs, devpts, overlays, what masks directories, message queues.
+   * Files of binds, proc, sysfs and cgroup keep their own. Without SELinux on the host it has no effect. 1 to 255 bytes;
+   * `mount(8)`, `context`.
    */
-  sysctl(name: string, value: string): this
+  mountLabel(label: string): this
   /** An OCI hook: a program that runs at a point of the container's life. */
   hook(when: 'prestart' | 'createRuntime' | 'createContainer' | 'startContainer', hook: OciHook): this
 }
@@ -422,6 +399,15 @@ export interface BindOptions {
   optional?: boolean
   /** Resolve the source inside this directory: no symlink in it can lead out. */
   within?: PathLike
+  /**
+   * Show files under mapped owners: what belongs to `containerId` in the source looks, through the mount, as if it
+   * belonged to the host's `hostId`, and the reverse for what is written. `{ containerId: 0, hostId: 100000, size: 65536 }`
+   * shows root's files as 100000's, which a container that maps its 0 to 100000 sees as its own root's. `'userns'` takes
+   * the container's own mapping, which gives just that. Ids that are not mapped show as 65534, and can't be written.
+   * Also for submounts. With `{ inRoot }` in a user namespace, `hostId` is the container's. Needs root, Linux 5.12, and a filesystem that can (`ERR_ROOTFS_DENIED`,
+   * `ERR_ROOTFS_UNSUPPORTED`); `mount_setattr(2)`, ID-mapped mounts. @default none
+   */
+  idMap?: IdMap | 'userns'
 }
 
 /** Options of `defaults`. */
@@ -430,40 +416,12 @@ export interface DefaultsOptions {
   cgroup?: boolean
 }
 
-/** A device node or fifo; runtime-spec config-linux.md, Devices. */
-export interface DeviceNode {
-  /** Where, in the root. */
-  path: PathLike
-  /** A character device (`u` is the same), a block device, or a fifo. */
-  type: 'c' | 'b' | 'p' | 'u'
-  /** From 0 to 4095. Devices need it, a fifo has none. */
-  major?: number
-  /** From 0 to 1048575. Devices need it, a fifo has none. */
-  minor?: number
-  /** Permission bits, exact whatever the umask. @default 0o666 */
-  mode?: number
-  /** Owner, as the container sees it. @default 0 */
-  uid?: number
-  /** Group, as the container sees it. @default 0 */
-  gid?: number
-}
-
 /** Options of `dev`. */
 export interface DevOptions {
   /** How much /dev can hold. @default '64m' */
   size?: Size
   /** Becomes read-only when all is in it. @default false */
   readonly?: boolean
-}
-
-/** Options of `directory`. An existing directory keeps what is not given. */
-export interface DirectoryOptions {
-  /** Permission bits, exact whatever the umask. @default 0o755 for a new one */
-  mode?: number
-  /** Owner, as the container sees it. @default the container's root for a new one */
-  uid?: number
-  /** Group, as the container sees it. @default the container's root for a new one */
-  gid?: number
 }
 
 /** Options of `Rootfs.empty`. */
@@ -503,18 +461,6 @@ export interface FdSource {
   fd: number
 }
 
-/** Options of `file`. */
-export interface FileOptions {
-  /** Permission bits, exact whatever the umask. @default 0o644 */
-  mode?: number
-  /** Owner, as the container sees it. @default 0 */
-  uid?: number
-  /** Group, as the container sees it. @default 0 */
-  gid?: number
-  /** The container may change it; nobody else sees that. @default false */
-  writable?: boolean
-}
-
 /**
  * The mappings of a user namespace. More than the caller's own id needs root, or subordinate ids in `/etc/subuid` and
  * `/etc/subgid` with the programs `newuidmap` and `newgidmap`.
@@ -544,18 +490,8 @@ export interface InRootSource {
 
 /** Options of `mask`. */
 export interface MaskOptions {
-  /**
-   * What is done about a path that isn't there. `'skip'`: nothing. `'error'`: `ERR_ROOTFS_MOUNT` (`ENOENT`).
-   *
-   * The others keep it from being created inside, by a process without `CAP_SYS_ADMIN`. Where the directory that it would
-   * be created in is read-only already, nothing more is done. `'deny-create'`: where that directory is on a tmpfs of the
-   * container's own, a placeholder is put there, which shows as an empty read-only directory; else it is
-   * `ERR_ROOTFS_UNSUPPORTED`. `'readonly-parent'`: that directory, which must exist, becomes read-only.
-   * `'stub'`: an empty file is made there, on the host where that is a host directory, and hidden; it is removed again.
-   * Directories on the way can't be renamed either. A symbolic link on the way that could be replaced is
-   * `ERR_ROOTFS_UNSUPPORTED`. @default 'skip'
-   */
-  missing?: 'skip' | 'error' | 'deny-create' | 'readonly-parent' | 'stub'
+  /** What a path that doesn't exist gets: nothing, or an error. @default 'skip' */
+  missing?: 'skip' | 'error'
 }
 
 /** A line of the container's mount table; `proc_pid_mountinfo(5)`. */
@@ -617,6 +553,16 @@ export interface OciHook {
   timeout?: number
 }
 
+/** A line of `uidMappings` or `gidMappings`; runtime-spec config.md, Mounts. */
+export interface OciIdMapping {
+  /** First id in the source. */
+  containerID: number
+  /** First id that is shown, of the host. */
+  hostID: number
+  /** How many ids. */
+  size: number
+}
+
 /** A mount in OCI form; runtime-spec config.md, Mounts. */
 export interface OciMount {
   /** Where, in the root. A relative one is taken from `/`, with a plan warning. */
@@ -627,6 +573,52 @@ export interface OciMount {
   type?: string
   /** Words from left to right, the last one wins. One that is unknown goes to the filesystem. */
   options?: readonly string[]
+  /**
+   * Of a bind, with `gidMappings`: a file of `containerID` in the source looks, through the mount, as if it belonged to the
+   * host's `hostID`. `idmap` among the options covers the source alone, `ridmap` what is mounted below it too; with one
+   * of them and no mappings it is the container's user namespace that maps.
+   */
+  uidMappings?: readonly OciIdMapping[]
+  /** The same for groups. */
+  gidMappings?: readonly OciIdMapping[]
+}
+
+/** Options of `overlay`. */
+export interface OverlayOptions {
+  /**
+   * Directories that are only read; the first one is on top. 1 to 500, none twice; 2 or more without `upper`. A relative
+   * one is taken from the cwd at the call.
+   */
+  lower: readonly PathLike[]
+  /** Where changes go, with `work`; of one container at a time (`ERR_ROOTFS_SOURCE`). @default none: read-only */
+  upper?: PathLike
+  /** An empty directory on the same mount as `upper`, for the kernel's own use. */
+  work?: PathLike
+  /** See `OverlayRootOptions`. @default false */
+  volatile?: boolean
+}
+
+/** Options of `Rootfs.overlay`. */
+export interface OverlayRootOptions {
+  /**
+   * Directories that are only read; the first one is on top. 1 to 500, none twice. A relative one is taken from the cwd
+   * at the call.
+   */
+  lower: readonly PathLike[]
+  /**
+   * Where changes go, with `work`; of one container at a time (`ERR_ROOTFS_SOURCE`).
+   * @default a tmpfs that is gone afterwards
+   */
+  upper?: PathLike
+  /** An empty directory on the same mount as `upper`, for the kernel's own use. */
+  work?: PathLike
+  /** How much the tmpfs can hold; not with `upper`. @default half of the machine's memory */
+  size?: Size
+  /**
+   * Don't wait for the disk; Linux 5.10. The kernel refuses to mount such an `upper` again until the directory
+   * `work/incompat` in `work` is removed, because after a crash it may be incomplete. @default false
+   */
+  volatile?: boolean
 }
 
 /** Options of `proc`; proc(5), Mount options. */
@@ -637,13 +629,6 @@ export interface ProcOptions {
   hidepid?: 'off' | 'noaccess' | 'invisible' | 'ptraceable'
   /** Show processes only and nothing of the system; Linux 5.8. */
   subset?: 'pid'
-  /**
-   * What is done where a user namespace may not mount a new one, because the caller's own is partly hidden (as in a
-   * container) or there is no new pid namespace: `ERR_ROOTFS_DENIED`, or the caller's is bound with all that hides
-   * parts of it (`strategy: 'bind-fallback'`). A bound one shows the processes of the caller's pid namespace, and
-   * can't have `hidepid` or `subset`. @default 'error'
-   */
-  fallback?: 'error' | 'bind'
 }
 
 /** Options of `sysfs` and `cgroup`. */
@@ -661,8 +646,8 @@ export interface ReadonlyRootOptions {
 /** A step of a plan. */
 export interface Step {
   /**
-   * What it does: `'namespaces'`, `'root'`, `'mount'`, `'file'`, `'directory'`, `'device'`, `'symlink'`, `'stub'`,
-   * `'hook'`, `'pivot'`, `'propagation'`, `'readonly'`, `'hostname'`, `'domainname'`, `'sysctl'`, `'mask'`, `'verify'`.
+   * What it does: `'namespaces'`, `'root'`, `'mount'`, `'device'`, `'symlink'`, `'hook'`, `'pivot'`,
+   * `'propagation'`, `'readonly'`, `'hostname'`, `'mask'`, `'verify'`.
    */
   readonly type: string
   /** Its place in the plan. */
@@ -691,6 +676,15 @@ export interface TmpfsOptions {
   readonly?: boolean
   /** Programs can't be executed. @default false */
   noexec?: boolean
+  /**
+   * Start with a copy of what the root has at that place: owners, modes, times, extended attributes, links, sparse files,
+   * fifos, sockets, devices. It is copied before the tmpfs is seen, and follows no link. What is mounted below is not
+   * copied: its mountpoint is there, and empty. In a user namespace the container's rights are what counts: what it may
+   * not read is `ERR_ROOTFS_MOUNT`; devices are left out; files whose owner isn't mapped lose their set-id bits and
+   * belong to 65534, whom they seemed to belong to, or to root where there is no such id. The warning `copy-up` says
+   * what differs. @default false
+   */
+  copyUp?: boolean
 }
 
 /** Something that works, and that one should know. */

@@ -33,7 +33,8 @@ pub(crate) struct OverlayRootOptions {
     /// at the call.
     #[napi(ts_type = "readonly PathLike[]")]
     pub lower: Vec<String>,
-    /// Where changes go, with `work`. @default a tmpfs that is gone afterwards
+    /// Where changes go, with `work`; of one container at a time (`ERR_ROOTFS_SOURCE`).
+    /// @default a tmpfs that is gone afterwards
     #[napi(ts_type = "PathLike")]
     pub upper: Option<String>,
     /// An empty directory on the same mount as `upper`, for the kernel's own use.
@@ -54,7 +55,7 @@ pub(crate) struct OverlayOptions {
     /// one is taken from the cwd at the call.
     #[napi(ts_type = "readonly PathLike[]")]
     pub lower: Vec<String>,
-    /// Where changes go, with `work`. @default none: read-only
+    /// Where changes go, with `work`; of one container at a time (`ERR_ROOTFS_SOURCE`). @default none: read-only
     #[napi(ts_type = "PathLike")]
     pub upper: Option<String>,
     /// An empty directory on the same mount as `upper`, for the kernel's own use.
@@ -101,7 +102,7 @@ pub(crate) struct BindOptions {
     /// belonged to the host's `hostId`, and the reverse for what is written. `{ containerId: 0, hostId: 100000, size: 65536 }`
     /// shows root's files as 100000's, which a container that maps its 0 to 100000 sees as its own root's. `'userns'` takes
     /// the container's own mapping, which gives just that. Ids that are not mapped show as 65534, and can't be written.
-    /// Also for submounts. Needs root, Linux 5.12, and a filesystem that can (`ERR_ROOTFS_DENIED`,
+    /// Also for submounts. With `{ inRoot }` in a user namespace, `hostId` is the container's. Needs root, Linux 5.12, and a filesystem that can (`ERR_ROOTFS_DENIED`,
     /// `ERR_ROOTFS_UNSUPPORTED`); `mount_setattr(2)`, ID-mapped mounts. @default none
     #[napi(ts_type = "IdMap | 'userns'")]
     pub id_map: Option<bool>,

@@ -504,6 +504,9 @@ impl fmt::Display for Plan {
             line.push_str(&row[4]);
             writeln!(f, "{}", line.trim_end())?;
         }
+        if let Some(label) = &self.mount_label {
+            writeln!(f, "label of new filesystems: {label}")?;
+        }
         for warning in &self.warnings {
             writeln!(f, "warning: {}", warning.message)?;
         }
@@ -613,8 +616,8 @@ impl Builder {
             MountKind::Filesystem { fstype, .. } => {
                 (fstype == "tmpfs" || (below && has_own_superblock(fstype)), has_own_superblock(fstype))
             }
-            MountKind::Bind { .. } => (below, false),
-            MountKind::Overlay(_) => (below, true),
+            // An overlay's superblock can be another user namespace's; nobody in the container has rights over it then.
+            MountKind::Bind { .. } | MountKind::Overlay(_) => (below, false),
             MountKind::Cgroup | MountKind::File { .. } => (false, false),
         };
         let readonly_later = mount.attributes.readonly() && deferrable;

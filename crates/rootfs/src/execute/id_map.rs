@@ -33,18 +33,23 @@ impl IdMaps {
                 .with_hint(Hint::NoUserNamespaceToMap));
             }
         };
-        let mut known = self.0.borrow_mut();
-        let position = if let Some(position) = known.iter().position(|(other, _)| other == map) {
-            position
-        } else {
-            let made = kernel.user_namespace(map).map_err(|call| no_namespace(&call))?;
-            known.push((map.clone(), made));
-            known.len() - 1
-        };
+        let position = self.prepare(kernel, map)?;
+        let known = self.0.borrow();
         let (_, namespace) = &known[position];
         kernel
             .map_mount_ids(mount, namespace.as_fd(), wanted.recursive)
             .map_err(|call| refused(kernel, mount, &call))
+    }
+
+    /// Gets the namespace of a mapping, and its place in the list.
+    pub(super) fn prepare(&self, kernel: &dyn Kernel, map: &IdMap) -> Result<usize> {
+        let mut known = self.0.borrow_mut();
+        if let Some(position) = known.iter().position(|(other, _)| other == map) {
+            return Ok(position);
+        }
+        let made = kernel.user_namespace(map).map_err(|call| no_namespace(&call))?;
+        known.push((map.clone(), made));
+        Ok(known.len() - 1)
     }
 }
 

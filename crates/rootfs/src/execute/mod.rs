@@ -37,7 +37,7 @@ use crate::path::PathBytes;
 use crate::plan::{Action, Plan, Step, Warning};
 use crate::protocol::{ExecutedStep, Report};
 use crate::resolve::{self, Maker, Missing, Place, Resolved};
-use crate::spec::{Directory, Hook, IdMap, Root};
+use crate::spec::{BindSource, Directory, Hook, IdMap, Mount, MountIds, MountKind, Root};
 use filesystem::{Filesystem, Stock};
 use id_map::IdMaps;
 use placed::{Holder, Placed};
@@ -273,6 +273,7 @@ impl<'a> Execution<'a> {
 
     /// Carries out the steps that come before the command.
     pub fn run(mut self) -> Result<Outcome> {
+        self.prepare_id_maps()?;
         for step in &self.plan.steps {
             if matches!(&step.action, Action::Hook(hook) if hook.point.is_after_start()) {
                 continue;
@@ -299,6 +300,20 @@ impl<'a> Execution<'a> {
             .map_err(|_| Error::new(ErrorCode::Mount, "the root's descriptor can't be duplicated"))?;
         let filesystems = self.stock.into_needed();
         Ok(Outcome { report: self.report, locks: self.ground.locks, root, filesystems })
+    }
+
+    /// Gets the user namespaces of idmapped mounts of what is in the root. When the root is attached it is too late: a
+    /// process whose root is not the top of its mount namespace counts as chrooted, and those can't make one.
+    fn prepare_id_maps(&self) -> Result<()> {
+        for step in &self.plan.steps {
+            if let Action::Mount { mount: Mount { kind, id_map: Some(id_map), .. }, .. } = &step.action
+                && matches!(kind, MountKind::Bind { source: BindSource::InRoot(_), .. })
+                && let MountIds::Map(map) = &id_map.ids
+            {
+                self.id_maps.prepare(self.kernel, map).map_err(|error| Self::locate(error, step))?;
+            }
+        }
+        Ok(())
     }
 
     /// Adds to an error where in the plan it happened.
@@ -396,6 +411,7 @@ impl<'a> Execution<'a> {
                     .sources
                     .take_root()
                     .ok_or_else(|| Error::new(ErrorCode::Root, "the overlay was not made"))?;
+                self.ground.locks.extend(self.sources.take_lock(step));
                 (opened.mount, self.sources.take_upper(step).map(HostPlace::of_upper))
             }
             Root::Empty { size, mode } => (self.empty_root(*size, *mode)?, None),

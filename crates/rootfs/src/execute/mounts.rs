@@ -154,6 +154,7 @@ impl Execution<'_> {
             .sources
             .take(step)
             .ok_or_else(|| Error::new(ErrorCode::Source, "the overlay was not made"))?;
+        self.ground.locks.extend(self.sources.take_lock(step));
         let host = self.sources.take_upper(step).map(HostPlace::of_upper);
         let destination = self.destination(&mount.destination, Missing::Directory)?;
         self.place(mount, opened.mount, &destination, true, Mounted::Other, host, step)

@@ -314,6 +314,11 @@ impl Kernel for Linux {
             .map_err(failed("flock", || format!("{}, LOCK_SH|LOCK_NB", number(file))))
     }
 
+    fn lock_exclusive(&self, file: BorrowedFd<'_>) -> SysResult<()> {
+        rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive)
+            .map_err(failed("flock", || format!("{}, LOCK_EX|LOCK_NB", number(file))))
+    }
+
     fn status(&self, file: BorrowedFd<'_>) -> SysResult<FileStatus> {
         if self.unique_ids.get().is_none() {
             self.mount_id(file)?;

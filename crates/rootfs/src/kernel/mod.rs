@@ -121,6 +121,8 @@ pub trait Kernel {
     fn open_directory(&self, directory: BorrowedFd<'_>) -> SysResult<OwnedFd>;
     /// Takes a shared lock without waiting; `flock(2)`.
     fn lock_shared(&self, file: BorrowedFd<'_>) -> SysResult<()>;
+    /// The same for the exclusive lock.
+    fn lock_exclusive(&self, file: BorrowedFd<'_>) -> SysResult<()>;
 
     /// What the descriptor refers to.
     fn status(&self, file: BorrowedFd<'_>) -> SysResult<FileStatus>;

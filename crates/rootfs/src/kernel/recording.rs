@@ -165,6 +165,10 @@ impl Kernel for Recording {
         self.record("flock", "lock".into())
     }
 
+    fn lock_exclusive(&self, _file: BorrowedFd<'_>) -> SysResult<()> {
+        self.record("flock", "exclusive lock".into())
+    }
+
     fn status(&self, file: BorrowedFd<'_>) -> SysResult<FileStatus> {
         let (kind, rdev, inode) = match self.handle(file) {
             Handle::Place(path) => {
