@@ -25,6 +25,13 @@ export type HookPoint = 'prestart' | 'createRuntime' | 'createContainer' | 'star
 export interface PrepareOptions {
   /** Ends the preparation, and what came of it, with an `AbortError`. */
   signal?: AbortSignal
+  /**
+   * The directory of a cgroup of version 2, in which the container is from its first instruction on; its cgroup namespace
+   * begins there. It must take processes, and the caller be allowed to put some there: cgroups(7), Delegation. Without a
+   * new pid namespace, all that is in the cgroup and below it is killed with the container (Linux 5.14), unless this
+   * process is in it. It isn't removed.
+   */
+  cgroup?: PathLike
   /** Compare the kernel's mount table with the plan afterwards and fail if a flag or a mount differs. @default true */
   verify?: boolean
   /** Called when a step is done. What it throws is an uncaught exception and changes nothing about the preparation. */
@@ -516,12 +523,22 @@ export interface MountInfo {
   propagation: Array<string>
 }
 
-/** Which namespaces the container has to itself; namespaces(7). It always has a mount namespace of its own. */
+/**
+ * Which namespaces the container has to itself; namespaces(7). Those with a path are joined: they are opened with the rights
+ * of the caller at the call that begins a container.
+ */
 export interface NamespaceOptions {
-  /** `true` maps the container's root to the calling user. @default true unless the caller has `CAP_SYS_ADMIN` */
-  user?: boolean | IdMap
-  /** Processes. Without one, processes that leave the container's process group are not ended with it. @default true */
-  pid?: boolean
+  /**
+   * `true` maps the container's root to the calling user. @default true unless the caller has `CAP_SYS_ADMIN`
+   *
+   * One that is joined keeps the mappings it has, which need a root. Its other namespaces can be joined with it.
+   */
+  user?: boolean | IdMap | NamespacePath
+  /**
+   * Processes. Without a new one, processes that leave the container's process group are not ended with it, unless there
+   * is a cgroup. @default true
+   */
+  pid?: boolean | NamespacePath
   /** System V IPC and POSIX message queues. @default true */
   ipc?: boolean | NamespacePath
   /** Host name. @default true */
@@ -530,6 +547,13 @@ export interface NamespaceOptions {
   cgroup?: boolean | NamespacePath
   /** A new network namespace has only a loopback, and it is up. @default false */
   network?: boolean | NamespacePath
+  /**
+   * A mount namespace that is joined. Nothing in it changes: the tree is assembled outside of every mount namespace, held by
+   * this process's supervisor and entered by chroot(2). So it can be neither listed by `mounts()` nor compared with the
+   * plan, a new user namespace in it is refused by the kernel, and masks, read-only paths and hooks before the start
+   * are refused here. Needs Linux 6.15. @default a new one
+   */
+  mount?: NamespacePath
 }
 
 /** An existing namespace. */

@@ -284,13 +284,18 @@ pub(crate) struct NamespacePath {
     pub path: String,
 }
 
-/// Which namespaces the container has to itself; namespaces(7). It always has a mount namespace of its own.
+/// Which namespaces the container has to itself; namespaces(7). Those with a path are joined: they are opened with the rights
+/// of the caller at the call that begins a container.
 #[napi(object, object_to_js = false)]
 pub(crate) struct NamespaceOptions {
     /// `true` maps the container's root to the calling user. @default true unless the caller has `CAP_SYS_ADMIN`
-    #[napi(ts_type = "boolean | IdMap")]
+    ///
+    /// One that is joined keeps the mappings it has, which need a root. Its other namespaces can be joined with it.
+    #[napi(ts_type = "boolean | IdMap | NamespacePath")]
     pub user: Option<bool>,
-    /// Processes. Without one, processes that leave the container's process group are not ended with it. @default true
+    /// Processes. Without a new one, processes that leave the container's process group are not ended with it, unless there
+    /// is a cgroup. @default true
+    #[napi(ts_type = "boolean | NamespacePath")]
     pub pid: Option<bool>,
     /// System V IPC and POSIX message queues. @default true
     #[napi(ts_type = "boolean | NamespacePath")]
@@ -304,6 +309,12 @@ pub(crate) struct NamespaceOptions {
     /// A new network namespace has only a loopback, and it is up. @default false
     #[napi(ts_type = "boolean | NamespacePath")]
     pub network: Option<bool>,
+    /// A mount namespace that is joined. Nothing in it changes: the tree is assembled outside of every mount namespace, held by
+    /// this process's supervisor and entered by chroot(2). So it can be neither listed by `mounts()` nor compared with the
+    /// plan, a new user namespace in it is refused by the kernel, and masks, read-only paths and hooks before the start
+    /// are refused here. Needs Linux 6.15. @default a new one
+    #[napi(ts_type = "NamespacePath")]
+    pub mount: Option<String>,
 }
 
 /// A mount in OCI form; runtime-spec config.md, Mounts.

@@ -117,6 +117,10 @@ pub(crate) struct Beginning {
     pub(crate) payload: OwnedFd,
     /// The ends of the container: the standard three, then further ones.
     pub(crate) streams: Vec<OwnedFd>,
+    /// The cgroup's directory.
+    pub(crate) cgroup: Option<OwnedFd>,
+    /// Namespaces that are joined.
+    pub(crate) joined: Vec<OwnedFd>,
     /// Bind sources.
     pub(crate) sources: Vec<OwnedFd>,
     /// Whether it is one command.
@@ -288,7 +292,9 @@ impl SpareProcess {
 /// The spare process that can do what is asked for, if there is one.
 fn take_spare(state: &mut State, supervisor: u64, beginning: &Beginning) -> Option<SpareProcess> {
     // Its request is one message.
-    if beginning.sources.len() + beginning.streams.len() > MAX_FDS - 1 || state.spares.is_empty() {
+    if beginning.sources.len() + beginning.streams.len() + beginning.joined.len() > MAX_FDS - 1
+        || state.spares.is_empty()
+    {
         return None;
     }
     let wanted = beginning.start.without_sources();
@@ -482,10 +488,12 @@ impl Client {
         let Some(container) = state.containers.get_mut(&id) else { return Err(closed()) };
         container.supervisor = supervisor;
         let journal = duplicate(&container.journal)?;
-        let Beginning { start, payload, streams, sources, .. } = beginning;
+        let Beginning { start, payload, streams, cgroup, joined, sources, .. } = beginning;
         let mut streams = streams.into_iter();
         let mut fds = vec![payload, socket, journal];
         fds.extend(streams.by_ref().take(3));
+        fds.extend(cgroup);
+        fds.extend(joined);
         let mut others: Vec<OwnedFd> = streams.chain(sources).collect();
         // What doesn't fit into one message goes before.
         let room = MAX_FDS - fds.len();
@@ -1158,9 +1166,10 @@ fn fail(state: &mut State, id: u64, error: Box<Error>) {
 /// The first process has ended.
 fn end(state: &mut State, id: u64, exit: Exit) {
     let Some(mut container) = state.containers.remove(&id) else { return };
-    for (child, _) in std::mem::take(&mut container.children) {
+    for (child, begun) in std::mem::take(&mut container.children) {
         // Commands end with the first process of their pid namespace, and nobody is left to tell how.
-        deliver(state, id, child, &container, News::Exited(Exit::Signal(9)));
+        let news = if begun.is_some() { News::Exited(Exit::Signal(9)) } else { News::Failed(closed()) };
+        deliver(state, id, child, &container, news);
     }
     if let Some(error) = container.failure.take() {
         deliver(state, id, 0, &container, News::Failed(error));

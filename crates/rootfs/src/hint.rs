@@ -158,10 +158,6 @@ hints! {
     ProcWithOptions
         "a proc with options where a user namespace may mount none, and `fallback: 'bind'`"
         "the caller's /proc could be bound in its place, but not with options such as hidepid and subset";
-    /// A config without one.
-    NoMountNamespace
-        "an OCI config without a mount namespace"
-        "add { \"type\": \"mount\" } to linux.namespaces";
     /// A config with a terminal.
     Terminal
         "an OCI config with `process.terminal`"
@@ -170,6 +166,34 @@ hints! {
     HostTreeLocked
         "EAGAIN of `flock`: another process holds an exclusive lock of the root directory, or of a bound one"
         "a process that can open this directory holds an exclusive lock of it (flock; see /proc/locks), as a container may in which it is mounted: end that process, or let only its owner read the directory";
+    /// Who may put a process into a cgroup.
+    CgroupRefused
+        "an error of `clone3` with the option `cgroup`"
+        "the caller must be allowed to write cgroup.procs of the cgroup and of the nearest one above both it and his own; a cgroup with domain controllers in cgroup.subtree_control, a threaded one, or one that is being removed takes no processes: cgroups(7)";
+    /// Joined or shared mount namespaces have limits.
+    OwnMountNamespace
+        "a mount namespace that is not the container's own together with a user namespace"
+        "let it have a mount namespace of its own, or name user: false and be privileged";
+    /// The owner of a namespace file.
+    UntraceableNamespace
+        "EACCES or EPERM when a namespace is opened by its path"
+        "a process's namespaces can be opened by whoever may trace it: its own user, unless it is not dumpable, or root";
+    /// The wrong hierarchy.
+    NoCgroup2
+        "the option `cgroup` names a directory of another filesystem"
+        "cgroups of version 2 are below /sys/fs/cgroup, or on a hybrid host below /sys/fs/cgroup/unified";
+    /// Joining needs rights over the owner.
+    ForeignOwner
+        "EPERM of `setns` without a user namespace of the same owner"
+        "joining needs CAP_SYS_ADMIN in the user namespace that owns the namespace: name that one too, as user: { path }";
+    /// Mounting needs rights over the owner.
+    ForeignMountNamespace
+        "EPERM when the tree is made in a joined mount namespace"
+        "it needs CAP_SYS_ADMIN in the user namespace that owns the mount namespace";
+    /// Overlays may not share what they write to.
+    SharedUpper
+        "two containers with one `upper` or `work` directory"
+        "each container that is written to needs upper and work of its own, or none: then it has a tmpfs";
 }
 
 impl From<Hint> for String {
@@ -204,6 +228,23 @@ impl Hint {
             Errno::EPERM | Errno::EACCES if user_namespace => Some(Self::of_refused_user_namespace()),
             Errno::EPERM | Errno::EACCES => Some(Self::NeedsSysAdmin),
             _ => Self::of_call(call),
+        }
+    }
+
+    /// The same for a process that begins in a cgroup.
+    pub fn of_clone_into(call: &SysError, user_namespace: bool, cgroup: bool) -> Option<Self> {
+        match Errno::from_raw(call.errno) {
+            Errno::EPERM
+            | Errno::ENOENT
+            | Errno::EACCES
+            | Errno::EBUSY
+            | Errno::ENODEV
+            | Errno::EOPNOTSUPP
+                if cgroup =>
+            {
+                Some(Self::CgroupRefused)
+            }
+            _ => Self::of_clone(call, user_namespace),
         }
     }
 

@@ -361,9 +361,10 @@ fn namespace_words(namespaces: &Namespaces) -> Vec<String> {
         UserNamespace::UnlessPrivileged => words.push("user?".to_owned()),
         UserNamespace::None => {}
         UserNamespace::Caller | UserNamespace::Mapped(_) => words.push("user".to_owned()),
+        UserNamespace::Path(path) => words.push(format!("user={path}")),
     }
-    words.push("mount".to_owned());
     for (name, namespace) in [
+        ("mount", &namespaces.mount),
         ("pid", &namespaces.pid),
         ("ipc", &namespaces.ipc),
         ("uts", &namespaces.uts),

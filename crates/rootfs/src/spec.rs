@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::content::{Directory, FileContent, Symlink};
 use crate::error::{Error, ErrorCode, Result};
+use crate::namespace::NamespaceKind;
 use crate::options::{self, Attributes, Propagation};
 use crate::overlay::Overlay;
 use crate::path::PathBytes;
@@ -321,6 +322,8 @@ pub enum UserNamespace {
     Caller,
     /// A new one with these mappings.
     Mapped(IdMap),
+    /// An existing one, with the mappings it has.
+    Path(PathBytes),
 }
 
 /// One of the other namespaces.
@@ -334,11 +337,13 @@ pub enum Namespace {
     Path(PathBytes),
 }
 
-/// Which namespaces the container gets. The mount namespace is always a new one.
+/// Which namespaces the container gets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespaces {
     /// Ids.
     pub user: UserNamespace,
+    /// Mounts. In one that isn't new nothing is changed: the tree is detached, and entered by `chroot`.
+    pub mount: Namespace,
     /// Processes.
     pub pid: Namespace,
     /// System V IPC and POSIX message queues.
@@ -355,6 +360,7 @@ impl Default for Namespaces {
     fn default() -> Self {
         Self {
             user: UserNamespace::UnlessPrivileged,
+            mount: Namespace::New,
             pid: Namespace::New,
             ipc: Namespace::New,
             uts: Namespace::New,
@@ -619,6 +625,7 @@ impl RootfsSpec {
             check_path(&format!("readonlyPaths[{index}]"), path)?;
         }
         self.namespaces.validate()?;
+        self.validate_mount_namespace()?;
         for (what, name) in [("hostname", &self.hostname), ("domainname", &self.domainname)] {
             let Some(name) = name else { continue };
             if name.len() > 64 || name.contains('\0') {
@@ -654,6 +661,28 @@ impl RootfsSpec {
             }
         }
         Ok(())
+    }
+
+    /// What can't be had where the mount namespace is not the container's own.
+    fn validate_mount_namespace(&self) -> Result<()> {
+        if self.namespaces.mount == Namespace::New {
+            return Ok(());
+        }
+        let what = if !self.masks.is_empty() {
+            "masks"
+        } else if !self.readonly_paths.is_empty() {
+            "readonlyPaths"
+        } else if self.readonly.is_some_and(|readonly| readonly.recursive) {
+            "readonly, recursive"
+        } else if let Some(hook) = self.hooks.iter().find(|hook| hook.point.needs_attached_tree()) {
+            return Err(spec_error(format!(
+                "hooks.{}: needs a mount namespace of the container's own",
+                hook.point.name()
+            )));
+        } else {
+            return Ok(());
+        };
+        Err(spec_error(format!("{what}: needs a mount namespace of the container's own")))
     }
 
     /// Without a network namespace nothing is said about parameters of the network while the specification is not `whole`:
@@ -771,21 +800,32 @@ impl Device {
 }
 
 impl Namespaces {
+    /// Those that exist already, with their paths.
+    pub fn joined(&self) -> impl Iterator<Item = (NamespaceKind, &PathBytes)> {
+        let user = match &self.user {
+            UserNamespace::Path(path) => Some((NamespaceKind::User, path)),
+            _ => None,
+        };
+        let others = [
+            (NamespaceKind::Pid, &self.pid),
+            (NamespaceKind::Mount, &self.mount),
+            (NamespaceKind::Ipc, &self.ipc),
+            (NamespaceKind::Uts, &self.uts),
+            (NamespaceKind::Cgroup, &self.cgroup),
+            (NamespaceKind::Network, &self.network),
+        ];
+        user.into_iter().chain(others.into_iter().filter_map(|(kind, namespace)| match namespace {
+            Namespace::Path(path) => Some((kind, path)),
+            Namespace::Inherit | Namespace::New => None,
+        }))
+    }
+
     fn validate(&self) -> Result<()> {
-        if matches!(self.pid, Namespace::Path(_)) {
-            return Err(Error::new(
-                ErrorCode::Unsupported,
-                "namespaces.pid: joining an existing pid namespace is not supported by this version",
-            ));
-        }
-        for (name, namespace) in
-            [("ipc", &self.ipc), ("uts", &self.uts), ("cgroup", &self.cgroup), ("network", &self.network)]
-        {
-            if let Namespace::Path(path) = namespace {
-                check_path(&format!("namespaces.{name}"), path)?;
-                if !path.is_absolute() {
-                    return Err(spec_error(format!("namespaces.{name}: {path} is not an absolute path")));
-                }
+        for (kind, path) in self.joined() {
+            let name = kind.name();
+            check_path(&format!("namespaces.{name}"), path)?;
+            if !path.is_absolute() {
+                return Err(spec_error(format!("namespaces.{name}: {path} is not an absolute path")));
             }
         }
         if let UserNamespace::Mapped(map) = &self.user {

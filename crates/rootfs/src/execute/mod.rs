@@ -37,7 +37,7 @@ use crate::path::PathBytes;
 use crate::plan::{Action, Plan, Step, Warning};
 use crate::protocol::{ExecutedStep, Report};
 use crate::resolve::{self, Maker, Missing, Place, Resolved};
-use crate::spec::{BindSource, Directory, Hook, IdMap, Mount, MountIds, MountKind, Root};
+use crate::spec::{BindSource, Directory, Hook, IdMap, Mount, MountIds, MountKind, Namespace, Root};
 use filesystem::{Filesystem, Stock};
 use id_map::IdMaps;
 use placed::{Holder, Placed};
@@ -170,6 +170,8 @@ pub struct Execution<'a> {
     ground: Ground<'a>,
     sources: Sources,
     stock: Stock,
+    /// A mount namespace to be joined.
+    namespace: Option<BorrowedFd<'a>>,
     root: Option<Rc<OwnedFd>>,
     root_path: PathBytes,
     attached: bool,
@@ -235,6 +237,13 @@ impl<'a> Execution<'a> {
         self
     }
 
+    /// Ends in a mount namespace that exists already, where nothing changes.
+    #[must_use]
+    pub fn with_namespace(mut self, namespace: Option<BorrowedFd<'a>>) -> Self {
+        self.namespace = namespace;
+        self
+    }
+
     /// Prepares to carry out a plan with sources that were opened before.
     pub fn new(
         kernel: &'a dyn Kernel,
@@ -251,6 +260,7 @@ impl<'a> Execution<'a> {
             ground: Ground { kernel, surroundings, trees: Vec::new(), journal, locks: Vec::new() },
             sources,
             stock: Stock::default(),
+            namespace: None,
             root: None,
             root_path: PathBytes::from("/"),
             attached: false,
@@ -379,6 +389,9 @@ impl<'a> Execution<'a> {
             Action::ReadonlyPath(path) => self.readonly_path(path, step.index),
             Action::Mask(mask) => self.mask(mask, step.index),
             Action::Verify => {
+                if self.enters_by_chroot() {
+                    return self.join_mount_namespace(step.index);
+                }
                 if self.setting.verify {
                     self.verify()?;
                 }
@@ -391,11 +404,39 @@ impl<'a> Execution<'a> {
         self.root.clone().ok_or_else(|| Error::new(ErrorCode::Spec, "the plan has a step before its root"))
     }
 
+    /// Whether the mount namespace is not the container's own, so that nothing in it may change.
+    fn enters_by_chroot(&self) -> bool {
+        self.plan.namespaces().is_some_and(|namespaces| namespaces.mount != Namespace::New)
+    }
+
+    /// The last step of a tree that is never attached. It is in no mount table, so there is none to compare with the plan.
+    fn join_mount_namespace(&mut self, step: u32) -> Result<Done> {
+        if let Some(namespace) = self.namespace.take() {
+            // Where it was joined before, mounts of the caller's namespace could not have been copied any more.
+            let root = self.root()?;
+            self.kernel.enter_root_by_chroot(root.as_fd(), Some(namespace)).map_err(|call| {
+                Error::from_call(ErrorCode::Denied, "the mount namespace can't be joined", &call)
+                    .with_hint(Hint::ForeignMountNamespace)
+            })?;
+        }
+        if self.setting.verify {
+            let message = "a tree outside of a mount namespace of its own is in no mount table: not verified";
+            self.warn("not-verified", step, message.to_owned());
+        }
+        Ok(Done::by("no-mount-table"))
+    }
+
     fn early(&self) -> bool {
         self.setting.level == Level::Attached || self.plan.needs_attached_tree()
     }
 
     fn make_root(&mut self, root: &Root, propagation: Propagation, step: u32) -> Result<Done> {
+        if self.enters_by_chroot() && self.early() {
+            return Err(Error::new(
+                ErrorCode::Unsupported,
+                "without a mount namespace of its own the tree has to be assembled detached, which needs Linux 6.15",
+            ));
+        }
         let (mount, host) = match root {
             Root::Directory(path) => {
                 let opened = self
@@ -497,6 +538,14 @@ impl<'a> Execution<'a> {
     }
 
     fn pivot(&mut self) -> Result<Done> {
+        if self.enters_by_chroot() {
+            let root = self.root()?;
+            self.kernel
+                .enter_root_by_chroot(root.as_fd(), None)
+                .context(ErrorCode::Mount, || "the root can't be entered")?;
+            (self.entered, self.parent) = (true, None);
+            return Ok(Done::by("chroot"));
+        }
         if let Some(stub) = self.setting.stub.filter(|_| !self.attached && !self.setting.own_mount_namespace)
         {
             self.prepare_masks()?;

@@ -461,9 +461,15 @@ impl Execution<'_> {
     pub(super) fn readonly_mount(&mut self, step: u32, superblock: bool, recursive: bool) -> Result<Done> {
         let Some(fd) = self.kept.get(&step).cloned() else { return Ok(Done::skipped()) };
         let change = AttributeChange { set: attr::RDONLY, recursive, ..AttributeChange::default() };
-        self.kernel
-            .set_attributes(fd.as_fd(), change)
-            .context(ErrorCode::Mount, || "it can't be made read-only")?;
+        let what = || "it can't be made read-only";
+        if self.enters_by_chroot() {
+            // What is mounted on a detached tree can't be changed any more, but covered by a copy.
+            let copy = self.kernel.clone_mount(fd.as_fd(), true).context(ErrorCode::Mount, what)?;
+            self.kernel.set_attributes(copy.as_fd(), change).context(ErrorCode::Mount, what)?;
+            self.kernel.attach(copy.as_fd(), fd.as_fd()).context(ErrorCode::Mount, what)?;
+        } else {
+            self.kernel.set_attributes(fd.as_fd(), change).context(ErrorCode::Mount, what)?;
+        }
         if superblock {
             // Somebody may still have a file open for writing; that passes.
             let mut tries = 0;

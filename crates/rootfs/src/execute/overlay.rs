@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use super::filesystem::Filesystem;
 use super::sources::{Description, Opened, Request, Role};
 use crate::error::{CallContext, Error, ErrorCode, Result};
+use crate::hint::Hint;
 use crate::journal::Identity;
 use crate::kernel::{FileStatus, Follow, Kernel};
 use crate::options::attr;
@@ -104,9 +105,7 @@ fn lock(kernel: &dyn Kernel, work: &Layer, path: &PathBytes) -> Result<OwnedFd> 
             }
             Err(call) if call.is(Errno::EWOULDBLOCK) => {
                 let what = format!("{path}: the work directory is in use by another container's overlay");
-                let mut error = Error::from_call(ErrorCode::Source, what, &call).with_hint(
-                    "each container that is written to needs upper and work of its own, or none: then it has a tmpfs",
-                );
+                let mut error = Error::from_call(ErrorCode::Source, what, &call).with_hint(Hint::SharedUpper);
                 error.source = Some(path.clone());
                 return Err(error);
             }

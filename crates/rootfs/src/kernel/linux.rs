@@ -200,6 +200,15 @@ impl Linux {
         Ok(())
     }
 
+    /// Reads a file of a process below /proc.
+    pub fn read_proc(&self, pid: i32, name: &str) -> SysResult<Vec<u8>> {
+        let flags = pathrs::flags::OpenFlags::O_RDONLY | pathrs::flags::OpenFlags::O_CLOEXEC;
+        let path = PathBytes::from(format!("/proc/{pid}/{name}"));
+        let base = ProcfsBase::ProcPid(u32::try_from(pid).unwrap_or(0));
+        let file = self.procfs()?.open(base, name, flags).map_err(|error| from_pathrs(&error, &path))?;
+        read_to_end(file.as_fd())
+    }
+
     /// Writes a file of a process below /proc, in one call as id maps demand.
     pub fn write_proc(&self, pid: i32, name: &str, content: &[u8]) -> SysResult<()> {
         let flags = pathrs::flags::OpenFlags::O_WRONLY | pathrs::flags::OpenFlags::O_CLOEXEC;
@@ -756,6 +765,14 @@ impl Kernel for Linux {
         rustix::process::fchdir(root).map_err(failed("fchdir", || number(root)))?;
         rustix::process::chroot(c".").map_err(failed("chroot", || "\".\"".into()))?;
         Ok(true)
+    }
+
+    fn enter_root_by_chroot(&self, root: BorrowedFd<'_>, namespace: Option<BorrowedFd<'_>>) -> SysResult<()> {
+        if let Some(namespace) = namespace {
+            super::process::set_namespace(namespace, libc::CLONE_NEWNS)?;
+        }
+        rustix::process::fchdir(root).map_err(failed("fchdir", || number(root)))?;
+        rustix::process::chroot(c".").map_err(failed("chroot", || "\".\"".into()))
     }
 
     fn own_cgroups(&self) -> SysResult<Vec<(String, PathBytes)>> {

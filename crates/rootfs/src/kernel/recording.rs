@@ -450,6 +450,11 @@ impl Kernel for Recording {
         Ok(true)
     }
 
+    fn enter_root_by_chroot(&self, root: BorrowedFd<'_>, namespace: Option<BorrowedFd<'_>>) -> SysResult<()> {
+        let joined = if namespace.is_some() { " in a joined namespace" } else { "" };
+        self.record("chroot", format!("{}{joined}", self.name(root)))
+    }
+
     fn own_cgroups(&self) -> SysResult<Vec<(String, PathBytes)>> {
         Ok(vec![(String::new(), "/".into())])
     }

@@ -294,7 +294,8 @@ fn what_is_wrong_is_told_with_its_pointer() {
             Spec,
             "/mounts/1/options/1",
         ),
-        (namespaces(json!([])), Unsupported, "/linux/namespaces"),
+        (with("/linux", json!({ "namespaces": [], "maskedPaths": ["/m"] })), Spec, "/linux/maskedPaths"),
+        (with("/linux", json!({ "readonlyPaths": ["/r"] })), Spec, "/linux/readonlyPaths"),
         (namespaces(json!([{ "type": "mount" }, { "type": "mount" }])), Spec, "/linux/namespaces/1/type"),
         (namespaces(json!([{ "type": "mount" }, { "type": "nosuch" }])), Spec, "/linux/namespaces/1/type"),
         (namespaces(json!([{ "type": "mount" }, { "type": "time" }])), Unsupported, "/linux/namespaces/1"),
@@ -676,4 +677,17 @@ fn an_idmapped_bind_and_an_overlay_come_back_as_they_were() {
     assert_eq!(read_value(&written, &options(&[])).unwrap().rootfs, read);
     config["mounts"][0]["gidMappings"].take();
     assert_eq!(refusal(&config).pointer.as_deref(), Some("/mounts/0/gidMappings"));
+}
+
+#[test]
+fn namespaces_are_new_joined_or_the_callers() {
+    let read = |list: Value| read_value(&with("/linux/namespaces", list), &options(&[])).unwrap().rootfs;
+    assert_eq!(read(json!([])).namespaces.mount, Namespace::Inherit);
+    let joined = read(json!([
+        { "type": "mount", "path": "/m" }, { "type": "user", "path": "/u" }, { "type": "pid", "path": "/p" },
+    ]));
+    assert_eq!(joined.namespaces.mount, Namespace::Path("/m".into()));
+    assert_eq!(joined.namespaces.user, UserNamespace::Path("/u".into()));
+    assert_eq!(joined.namespaces.pid, Namespace::Path("/p".into()));
+    assert_eq!(read_value(&write(&joined, None).unwrap(), &options(&[])).unwrap().rootfs, joined);
 }
