@@ -223,6 +223,22 @@ testCells("'stub': an empty name while the container runs, and none after", asyn
   }
 })
 
+testCells("'stub' in a read-only bind: there is nothing to do", async (t, cell, level) => {
+  const image = await newImage(cell)
+  const before = snapshotTree(image)
+  const source = host.scratch('source')
+  const calls: Job['calls'] = [
+    ['defaults'],
+    ['bind', source, '/data', { readonly: true }],
+    ['mask', '/data/none', { missing: 'stub' }],
+  ]
+  const outcome = await runScript(cell, image, calls, attempts('/data/none', ['/data']), level)
+  t.deepEqual(printed(t, outcome), [])
+  t.deepEqual(strategies(outcome, '/data/none'), ['read-only'])
+  t.deepEqual(snapshotTree(image), before)
+  t.deepEqual(snapshotTree(source).length, 1)
+})
+
 testCells('a link on the way that could be replaced is an error', async (t, cell, level) => {
   const image = await newImage(cell)
   symlinkSync('etc', join(image, 'conf'))

@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 
+use super::protect::nothing_there;
 use super::{Done, Execution};
 use crate::error::{CallContext, Error, ErrorCode, Result};
 use crate::hint::Hint;
@@ -43,7 +44,11 @@ impl Execution<'_> {
         if self.existing(path)?.is_some() {
             return Ok(Done::by("existing"));
         }
-        let made = self.destination(path, Missing::File)?;
+        let made = match self.destination(path, Missing::File) {
+            // Then it can't be created inside either.
+            Err(error) if error.errno == Some(libc::EROFS) => return Ok(Done::by("read-only")),
+            other => other?,
+        };
         if !made.created {
             return Ok(Done::by("existing"));
         }
@@ -66,6 +71,10 @@ impl Execution<'_> {
         }
         if parent.readonly {
             return Ok(Done::by("read-only"));
+        }
+        if mask.missing == MissingMask::Stub {
+            // One was made, or found, and something has removed it, which may make it again.
+            return Err(nothing_there(path));
         }
         if mask.missing == MissingMask::ReadonlyParent {
             self.make_readonly(&parent, depth, step)?;

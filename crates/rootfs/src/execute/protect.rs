@@ -101,14 +101,10 @@ impl Execution<'_> {
         let Some((file, status)) = self.existing(&mask.path)? else {
             return match mask.missing {
                 MissingMask::Skip => Ok(Done::missing()),
-                // A stub is made before; what has removed it since may make it again.
-                MissingMask::Error | MissingMask::Stub => {
-                    let mut error =
-                        Error::new(ErrorCode::Mount, format!("{}: nothing is there to mask", mask.path));
-                    error.errno = Some(libc::ENOENT);
-                    Err(error)
+                MissingMask::Error => Err(nothing_there(&mask.path)),
+                MissingMask::DenyCreate | MissingMask::ReadonlyParent | MissingMask::Stub => {
+                    self.deny(mask, step)
                 }
-                MissingMask::DenyCreate | MissingMask::ReadonlyParent => self.deny(mask, step),
             };
         };
         if !self.stubs.contains(&mask.path.normalized()) {
@@ -180,6 +176,12 @@ impl Execution<'_> {
             Ok(null)
         }
     }
+}
+
+pub(super) fn nothing_there(path: &PathBytes) -> Box<Error> {
+    let mut error = Error::new(ErrorCode::Mount, format!("{path}: nothing is there to mask"));
+    error.errno = Some(libc::ENOENT);
+    error
 }
 
 fn copy_cover(kernel: &dyn Kernel, cover: &OwnedFd) -> Result<OwnedFd> {
