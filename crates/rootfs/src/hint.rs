@@ -74,6 +74,10 @@ hints! {
     MaskedProc
         "EPERM when proc is mounted in a user namespace"
         "a user namespace may mount proc only where an unmasked one is visible, with a pid namespace of its own: this looks like a container whose /proc is partly hidden; run the outer one with an unmasked /proc (docker: --security-opt systempaths=unconfined)";
+    /// The caller's own proc has its own options.
+    BoundProcOptions
+        "`proc` with `fallback: 'bind'` and options, where a new one is refused"
+        "the caller's /proc could be bound in its place, but keeps its own options: leave out hidepid and subset";
     /// mqueue belongs to the ipc namespace.
     ForeignMqueue
         "EPERM when mqueue is mounted in a user namespace"
@@ -89,11 +93,19 @@ hints! {
     /// Not every filesystem can be idmapped.
     IdmapUnsupported
         "EINVAL of `mount_setattr` with `MOUNT_ATTR_IDMAP`"
-        "this filesystem, or one below it, doesn't support idmapped mounts in this kernel: copy the files to one that does (ext4, xfs, btrfs, tmpfs since Linux 6.3), or change their owners";
+        "this filesystem, or one below it, doesn't support idmapped mounts in this kernel: among others ext4, xfs, btrfs and vfat do since Linux 5.12 to 5.15, tmpfs since 6.3; without recursive, mounts below the source are left as they are";
     /// Idmapping needs rights over the filesystem.
     IdmapDenied
         "EPERM of `mount_setattr` with `MOUNT_ATTR_IDMAP`"
-        "idmapped mounts need CAP_SYS_ADMIN in the user namespace that the filesystem was mounted in: run as root, or use a filesystem mounted in the container";
+        "an idmapped mount needs CAP_SYS_ADMIN in the user namespace that the filesystem was mounted in, and ids that the caller may map: run as root";
+    /// The container's own mapping is wanted, and there is none.
+    NoContainerIds
+        "`idMap: 'userns'` in a container without a user namespace"
+        "ask for one with namespaces({ user: … }), or give the mount a mapping of its own";
+    /// What is copied up doesn't fit.
+    SmallTmpfs
+        "ENOSPC when a tmpfs is filled with a copy"
+        "give the tmpfs a larger size, or more inodes";
     /// The kernel counts mounts.
     TooManyMounts
         "ENOSPC of a mount call"
@@ -122,6 +134,30 @@ hints! {
     SupervisorVersion
         "the supervisor answers as another release"
         "the packages rootfs and rootfs-PLATFORM must be of one version: install them again, or let ROOTFS_SUPERVISOR_EXEC name the file of this version";
+    /// A mount needs a name to sit on.
+    MissingMaskChoice
+        "`mask` with `missing: 'deny-create'` below a directory of the host"
+        "choose missing: 'readonly-parent' to make that directory read-only, or 'stub' to have an empty name on the host while the container runs";
+    /// A link on the way could be replaced.
+    LinkInMask
+        "`mask` with `missing` of a path that passes through a symbolic link"
+        "name the path without symbolic links";
+    /// Where no node can be made, the host's is bound.
+    NoHostDevice
+        "EPERM of `mknodat`, and there is nothing to bind in its place"
+        "the host has no such device in /dev that could be bound in its place";
+    /// The score is lowered.
+    OomScore
+        "EACCES when /proc/self/oom_score_adj is written"
+        "a score lower than the caller's own needs CAP_SYS_RESOURCE on the host";
+    /// A terminal in an OCI config.
+    OciTerminal
+        "`process.terminal` in an OCI config"
+        "set it to false, or name it: { ignore: ['process.terminal'] }";
+    /// An OCI config without a mount namespace.
+    OciMountNamespace
+        "no mount namespace in an OCI config"
+        "add { \"type\": \"mount\" } to linux.namespaces";
     /// The mount API is missing or filtered.
     NoMountApi
         "ENOSYS or EPERM of the first mount call"

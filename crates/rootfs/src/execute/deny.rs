@@ -12,6 +12,7 @@ use nix::errno::Errno;
 
 use super::{Done, Execution, existing};
 use crate::error::{CallContext, Error, ErrorCode, Result};
+use crate::hint::Hint;
 use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow, Kernel};
 use crate::options::{Propagation, attr};
 use crate::path::PathBytes;
@@ -79,10 +80,7 @@ impl Execution<'_> {
                      created in is not on a tmpfs of the container's own"
                 ),
             )
-            .with_hint(
-                "choose missing: 'readonly-parent' to make that directory read-only, or 'stub' to have an empty name on the \
-                 host while the container runs",
-            ));
+            .with_hint(Hint::MissingMaskChoice));
         }
         // A directory: nothing can be written to it, while what is written to a null device would seem to succeed.
         self.kernel.make_directory(parent.fd.as_fd(), &name, 0).context(ErrorCode::Mount, what)?;
@@ -233,5 +231,5 @@ fn replaceable_link(path: &PathBytes, name: &PathBytes) -> Box<Error> {
         ErrorCode::Unsupported,
         format!("{path} passes through the symbolic link {name}, which could be replaced inside"),
     )
-    .with_hint("name the path without symbolic links")
+    .with_hint(Hint::LinkInMask)
 }

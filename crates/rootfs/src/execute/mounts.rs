@@ -208,7 +208,7 @@ impl Execution<'_> {
             };
             let error = Error::from_call(code, format!("{destination}: {what}"), &call);
             if code == ErrorCode::Mount && call.is(Errno::ENOSPC) {
-                return error.with_hint("give the tmpfs a larger size, or more inodes");
+                return error.with_hint(Hint::SmallTmpfs);
             }
             error
         })?;
@@ -350,13 +350,11 @@ impl Execution<'_> {
     fn callers_proc(&self, mount: &Mount, refused: &Error) -> Result<OwnedFd> {
         let what = || "the caller's /proc can't be bound in its place";
         if let MountKind::Filesystem { data, .. } = &mount.kind
-            && let Some((option, _)) = data.first()
+            && !data.is_empty()
         {
             let mut error = refused.clone();
             error.code = ErrorCode::Denied;
-            return Err(Box::new(error).with_hint(format!(
-                "the caller's /proc could be bound in its place, but not with the option {option}"
-            )));
+            return Err(Box::new(error).with_hint(Hint::BoundProcOptions));
         }
         let source = self.kernel.open_host(&"/proc".into(), true, false).context(ErrorCode::Denied, what)?;
         let status = self.kernel.status(source.as_fd()).context(ErrorCode::Denied, what)?;

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::mounts::{cannot, path_text};
 use super::node::{Node, Object};
 use crate::error::{ErrorCode, Result};
+use crate::hint::Hint;
 use crate::options::Propagation;
 use crate::path::PathBytes;
 use crate::spec::{
@@ -129,7 +130,7 @@ fn read_namespaces(linux: &Object<'_>, rootfs: &mut RootfsSpec) -> Result<()> {
         let node = linux.get("namespaces").unwrap_or(linux.node());
         return Err(node
             .error(ErrorCode::Unsupported, "without a mount namespace is not supported by this version")
-            .with_hint("add { \"type\": \"mount\" } to linux.namespaces"));
+            .with_hint(Hint::OciMountNamespace));
     }
     let map = IdMap {
         uids: read_mappings(linux, "uidMappings", new_user)?,
