@@ -82,11 +82,9 @@ time.sleep(60)
   return { root: directory, name: 'file' }
 }
 
-/** ERR_ROOTFS_SPEC is told of OCI configurations only: see their tests. Wrong calls of the builder are Node's own errors. */
-const provoked: Record<
-  Exclude<RootfsErrorCode, 'ERR_ROOTFS_SPEC'>,
-  (t: ExecutionContext) => Promise<RootfsError | ErrorData>
-> = {
+const provoked: Record<RootfsErrorCode, (t: ExecutionContext) => Promise<RootfsError | ErrorData>> = {
+  // Of OCI configs only: wrong calls of the builder are Node's own errors.
+  ERR_ROOTFS_SPEC: () => caught(async () => Rootfs.fromSpec({ ociVersion: '1.0.0', root: 1 } as never)),
   ERR_ROOTFS_ROOT: () => caught(() => new Rootfs('/no/such/root').run('/bin/true')),
   ERR_ROOTFS_SOURCE: async () => {
     const { rootfs } = await builder()

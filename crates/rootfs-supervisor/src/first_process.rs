@@ -493,7 +493,7 @@ fn set_oom_score_adjustment(kernel: &Linux, score: i32, user_namespace: bool) ->
     dumpable(false)?;
     written.map(drop).map_err(|call| {
         Error::from_call(ErrorCode::Denied, format!("the OOM score can't be adjusted by {score}"), &call)
-            .with_hint(Hint::LowerOomScore)
+            .with_hint(Hint::OomScore)
     })
 }
 

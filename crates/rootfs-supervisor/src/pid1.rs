@@ -84,7 +84,14 @@ fn serve(first: &FirstOfMany<'_>) -> Result<()> {
             );
             match rustix::event::poll(&mut poll, None) {
                 Err(rustix::io::Errno::INTR) => continue,
-                Err(errno) => return Err(Error::new(ErrorCode::Supervisor, errno.to_string())),
+                Err(errno) => {
+                    let call = SysError::new("poll", errno, "commands");
+                    return Err(Error::from_call(
+                        ErrorCode::Supervisor,
+                        "commands can't be waited for",
+                        &call,
+                    ));
+                }
                 Ok(_) => {}
             }
             let ready = |at: usize| poll.get(at).is_some_and(|fd| !fd.revents().is_empty());
@@ -189,7 +196,8 @@ fn serve_frame(first: &FirstOfMany<'_>, frame: Frame, children: &mut BTreeMap<i3
 fn mount_table(first: &FirstOfMany<'_>) -> Result<OwnedFd> {
     let fail = |what: String| Error::new(ErrorCode::Proc, format!("the mount table can't be read: {what}"));
     let file = first.mountinfo.as_ref().ok_or_else(|| fail("it was not opened".into()))?;
-    rustix::fs::seek(file, rustix::fs::SeekFrom::Start(0)).map_err(|errno| fail(errno.to_string()))?;
+    rustix::fs::seek(file, rustix::fs::SeekFrom::Start(0))
+        .map_err(|errno| fail(SysError::new("lseek", errno, "mountinfo").to_string()))?;
     let text = rootfs::kernel::linux::read_to_end(file.as_fd()).map_err(|call| fail(call.to_string()))?;
     memfd::sealed(c"rootfs-mountinfo", &text, false).map_err(|call| fail(call.to_string()))
 }

@@ -66,14 +66,14 @@ hints! {
     NoSubordinateIds
         "`newuidmap` or `newgidmap` refuses the mapping"
         "the ranges must be granted to the calling user in /etc/subuid and /etc/subgid, one line user:first:count in each";
-    /// A process in a user namespace has no rights over the namespaces of the host.
-    ForeignNamespace
-        "EPERM of `setns` in a container with a user namespace"
-        "a process in a new user namespace can't join namespaces of the host: it needs those of its own user namespace, or no user namespace";
     /// proc is only mounted where everything of one can be seen.
     MaskedProc
         "EPERM when proc is mounted in a user namespace"
         "a user namespace may mount proc only where an unmasked one is visible, with a pid namespace of its own: this looks like a container whose /proc is partly hidden; run the outer one with an unmasked /proc (docker: --security-opt systempaths=unconfined), or bind the caller's with proc('/proc', { fallback: 'bind' })";
+    /// The caller's own proc has its own options.
+    BoundProcOptions
+        "`proc` with `fallback: 'bind'` and options, where a new one is refused"
+        "the caller's /proc could be bound in its place, but keeps its own options: leave out hidepid and subset";
     /// mqueue belongs to the ipc namespace.
     ForeignMqueue
         "EPERM when mqueue is mounted in a user namespace"
@@ -89,11 +89,19 @@ hints! {
     /// Not every filesystem can be idmapped.
     IdmapUnsupported
         "EINVAL of `mount_setattr` with `MOUNT_ATTR_IDMAP`"
-        "this filesystem, or one below it, doesn't support idmapped mounts in this kernel: copy the files to one that does (ext4, xfs, btrfs, tmpfs since Linux 6.3), or change their owners";
+        "this filesystem, or one below it, doesn't support idmapped mounts in this kernel: among others ext4, xfs, btrfs and vfat do since Linux 5.12 to 5.15, tmpfs since 6.3; without recursive, mounts below the source are left as they are";
     /// Idmapping needs rights over the filesystem.
     IdmapDenied
         "EPERM of `mount_setattr` with `MOUNT_ATTR_IDMAP`"
-        "idmapped mounts need CAP_SYS_ADMIN in the user namespace that the filesystem was mounted in: run as root, or use a filesystem mounted in the container";
+        "an idmapped mount needs CAP_SYS_ADMIN in the user namespace that the filesystem was mounted in, and ids that the caller may map: run as root";
+    /// The container's own mapping is wanted, and there is none.
+    NoContainerIds
+        "`idMap: 'userns'` in a container without a user namespace"
+        "ask for one with namespaces({ user: … }), or give the mount a mapping of its own";
+    /// What is copied up doesn't fit.
+    SmallTmpfs
+        "ENOSPC when a tmpfs is filled with a copy"
+        "give the tmpfs a larger size, or more inodes";
     /// The kernel counts mounts.
     TooManyMounts
         "ENOSPC of a mount call"
@@ -122,46 +130,34 @@ hints! {
     SupervisorVersion
         "the supervisor answers as another release"
         "the packages rootfs and rootfs-PLATFORM must be of one version: install them again, or let ROOTFS_SUPERVISOR_EXEC name the file of this version";
+    /// A mount needs a name to sit on.
+    MissingMaskChoice
+        "`mask` with `missing: 'deny-create'` below a directory of the host"
+        "choose missing: 'readonly-parent' to make that directory read-only, or 'stub' to have an empty name on the host while the container runs";
+    /// A link on the way could be replaced.
+    LinkInMask
+        "`mask` with `missing` of a path that passes through a symbolic link"
+        "name the path without symbolic links";
+    /// Where no node can be made, the host's is bound.
+    NoHostDevice
+        "EPERM of `mknodat`, and there is nothing to bind in its place"
+        "the host has no such device in /dev that could be bound in its place";
+    /// The score is lowered.
+    OomScore
+        "EACCES when /proc/self/oom_score_adj is written"
+        "a score lower than the caller's own needs CAP_SYS_RESOURCE on the host";
+    /// A terminal in an OCI config.
+    OciTerminal
+        "`process.terminal` in an OCI config"
+        "set it to false, or name it: { ignore: ['process.terminal'] }";
     /// The mount API is missing or filtered.
     NoMountApi
         "ENOSYS or EPERM of the first mount call"
         "Linux 5.12 is needed, and a seccomp filter that knows its mount calls (fsopen, open_tree, mount_setattr, move_mount): those of old container runtimes answer ENOSYS or EPERM";
-    /// A score below the caller's own.
-    LowerOomScore
-        "EACCES of `write` to `oom_score_adj`"
-        "a score lower than the caller's own needs CAP_SYS_RESOURCE on the host";
-    /// A name is needed to mount on.
-    MissingMask
-        "a mask with `missing: 'deny-create'` below a directory of the host"
-        "choose missing: 'readonly-parent' to make that directory read-only, or 'stub' to have an empty name on the host while the container runs";
-    /// A link that could be replaced inside.
-    ReplaceableLink
-        "a mask of a missing path that passes through a symbolic link"
-        "name the path without symbolic links";
-    /// Nothing to bind in place of a node.
-    NoHostDevice
-        "EPERM of `mknodat`, and the host has no node of that name"
-        "the host has no such device in /dev that could be bound in its place";
     /// Nothing can be mounted over a root.
     RootItself
         "`readonlyPaths` with a path that is the root"
         "readonly() makes the root read-only";
-    /// An idmapped mount takes its mapping from there.
-    NoUserNamespaceToMap
-        "`idMap: 'userns'` without a user namespace"
-        "ask for one with namespaces({ user: … }), or give the mount a mapping of its own";
-    /// A copy is larger than its tmpfs.
-    CopyDoesNotFit
-        "ENOSPC while a tmpfs is filled (`copyUp`, `tmpcopyup`)"
-        "give the tmpfs a larger size, or more inodes";
-    /// A bind has no options.
-    ProcWithOptions
-        "a proc with options where a user namespace may mount none, and `fallback: 'bind'`"
-        "the caller's /proc could be bound in its place, but not with options such as hidepid and subset";
-    /// A config with a terminal.
-    Terminal
-        "an OCI config with `process.terminal`"
-        "set it to false, or name it: { ignore: ['process.terminal'] }";
     /// Somebody holds the lock of a directory.
     HostTreeLocked
         "EAGAIN of `flock`: another process holds an exclusive lock of the root directory, or of a bound one"

@@ -88,7 +88,7 @@ impl Execution<'_> {
                      created in is not on a tmpfs of the container's own"
                 ),
             )
-            .with_hint(Hint::MissingMask));
+            .with_hint(Hint::MissingMaskChoice));
         }
         // A directory: nothing can be written to it, while what is written to a null device would seem to succeed.
         self.kernel.make_directory(parent.fd.as_fd(), &name, 0).context(ErrorCode::Mount, what)?;
@@ -240,5 +240,5 @@ fn replaceable_link(path: &PathBytes, name: &PathBytes) -> Box<Error> {
         ErrorCode::Unsupported,
         format!("{path} passes through the symbolic link {name}, which could be replaced inside"),
     )
-    .with_hint(Hint::ReplaceableLink)
+    .with_hint(Hint::LinkInMask)
 }

@@ -30,7 +30,7 @@ impl IdMaps {
                     ErrorCode::Spec,
                     "the mount is to have the ids of the container's user namespace, and the container has none",
                 )
-                .with_hint(Hint::NoUserNamespaceToMap));
+                .with_hint(Hint::NoContainerIds));
             }
         };
         let position = self.prepare(kernel, map)?;
@@ -58,11 +58,9 @@ fn no_namespace(call: &SysError) -> Box<Error> {
     if call.is(Errno::EPERM) {
         return Error::from_call(ErrorCode::Denied, what, call).with_hint(Hint::IdmapDenied);
     }
-    let error = Error::from_call(ErrorCode::Denied, what, call);
-    match Hint::of_clone(call, true) {
-        Some(hint) => error.with_hint(hint),
-        None => error,
-    }
+    let mut error = Error::from_call(ErrorCode::Denied, what, call);
+    error.hint = Hint::of_clone(call, true).map(String::from);
+    error
 }
 
 fn refused(kernel: &dyn Kernel, mount: BorrowedFd<'_>, call: &SysError) -> Box<Error> {

@@ -307,7 +307,8 @@ impl<'a> Execution<'a> {
         };
         let root = Rc::try_unwrap(root)
             .or_else(|shared| rustix::io::fcntl_dupfd_cloexec(&*shared, 0))
-            .map_err(|_| Error::new(ErrorCode::Mount, "the root's descriptor can't be duplicated"))?;
+            .map_err(|errno| SysError::new("fcntl", errno, "F_DUPFD_CLOEXEC"))
+            .context(ErrorCode::Mount, || "the root's descriptor can't be duplicated")?;
         let filesystems = self.stock.into_needed();
         Ok(Outcome { report: self.report, locks: self.ground.locks, root, filesystems })
     }

@@ -228,7 +228,7 @@ impl Execution<'_> {
             };
             let error = Error::from_call(code, format!("{destination}: {what}"), &call);
             if code == ErrorCode::Mount && call.is(Errno::ENOSPC) {
-                return error.with_hint(Hint::CopyDoesNotFit);
+                return error.with_hint(Hint::SmallTmpfs);
             }
             error
         })?;
@@ -374,7 +374,7 @@ impl Execution<'_> {
         {
             let mut error = refused.clone();
             error.code = ErrorCode::Denied;
-            return Err(Box::new(error).with_hint(Hint::ProcWithOptions));
+            return Err(Box::new(error).with_hint(Hint::BoundProcOptions));
         }
         let source = self.kernel.open_host(&"/proc".into(), true, false).context(ErrorCode::Denied, what)?;
         let status = self.kernel.status(source.as_fd()).context(ErrorCode::Denied, what)?;

@@ -126,7 +126,10 @@ pub const FIELDS: &[Field] = &[
     enforced("hooks.poststop", ""),
     enforced("annotations", "given to hooks; nothing here reads them"),
     enforced("linux", ""),
-    enforced("linux.namespaces", "those that are not named stay the caller's; without one of mounts, nothing can be masked"),
+    enforced(
+        "linux.namespaces",
+        "those that are not named stay the caller's; without one of mounts, nothing can be masked",
+    ),
     enforced("linux.namespaces[].type", "each once; not `time`"),
     enforced("linux.namespaces[].path", "absolute; an existing namespace is joined"),
     enforced("linux.uidMappings", "with a new user namespace, and only then"),

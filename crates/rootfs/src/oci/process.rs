@@ -20,7 +20,7 @@ pub(super) fn read(process: &Node<'_>) -> Result<ProcessSpec> {
             return Ok(());
         }
         let error = terminal.wrong("a terminal can't be given");
-        Err(error.with_hint(Hint::Terminal))
+        Err(error.with_hint(Hint::OciTerminal))
     })?;
     let args = object.require("args", |args| {
         let words = args.list(Node::bytes)?;
