@@ -521,7 +521,7 @@ impl Rootfs {
     /// `kernel.shm*` and `fs.mqueue.*` (ipc), `kernel.domainname` (uts). Without a network namespace, which may be asked for
     /// after this call, `net.*` is `ERR_ROOTFS_SPEC` when the builder is used. What the kernel refuses names the parameter:
     /// `ERR_ROOTFS_UNSUPPORTED` where there is none of that name, `ERR_ROOTFS_SPEC` for a value, else `ERR_ROOTFS_DENIED`.
-    /// proc_sys(5); runtime-spec config-linux.md, Sysctl.
+    /// `proc_sys(5)`; runtime-spec config-linux.md, Sysctl.
     #[napi(ts_args_type = "name: string, value: string", ts_return_type = "this")]
     pub fn sysctl<'a>(&mut self, env: Env, this: This<'a>, name: JsArg, value: JsArg) -> Result<Object<'a>> {
         self.change(env, |spec| {

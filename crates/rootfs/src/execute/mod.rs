@@ -6,6 +6,8 @@
 
 mod cgroup;
 pub mod content;
+#[cfg(test)]
+mod content_tests;
 mod deny;
 mod devices;
 pub mod filesystem;

@@ -19,7 +19,7 @@ use crate::spec::{
     MountKind, ReadonlyRoot, Root, RootfsSpec,
 };
 
-struct Alone<'a>(&'a Recording);
+pub(super) struct Alone<'a>(pub(super) &'a Recording);
 
 impl Surroundings for Alone<'_> {
     fn make(&mut self, _: BorrowedFd<'_>, _: &PathBytes, _: Missing) -> Result<bool> {
@@ -47,7 +47,7 @@ impl Surroundings for Alone<'_> {
     fn step_done(&mut self, _: &ExecutedStep) {}
 }
 
-fn setting(level: Level) -> Setting<'static> {
+pub(super) fn setting(level: Level) -> Setting<'static> {
     Setting {
         level,
         own_mount_namespace: false,
@@ -59,11 +59,16 @@ fn setting(level: Level) -> Setting<'static> {
     }
 }
 
-fn run(kernel: &Recording, spec: &RootfsSpec, level: Level) -> Result<Outcome> {
+pub(super) fn run(kernel: &Recording, spec: &RootfsSpec, level: Level) -> Result<Outcome> {
     run_with(kernel, spec, level, None)
 }
 
-fn run_with(kernel: &Recording, spec: &RootfsSpec, level: Level, journal: Option<Writer>) -> Result<Outcome> {
+pub(super) fn run_with(
+    kernel: &Recording,
+    spec: &RootfsSpec,
+    level: Level,
+    journal: Option<Writer>,
+) -> Result<Outcome> {
     let plan = Plan::new(spec)?;
     let sources = sources::open(kernel, &plan, &sources::Request::default())?;
     let mut alone = Alone(kernel);
