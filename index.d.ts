@@ -567,7 +567,7 @@ export declare class Rootfs {
    * namespace that the container has to itself can be set: `net.*` (network), `kernel.msg*`, `kernel.sem`,
    * `kernel.shm*` and `fs.mqueue.*` (ipc), `kernel.domainname` (uts). What the kernel refuses names the parameter:
    * `ERR_ROOTFS_UNSUPPORTED` where there is none of that name, `ERR_ROOTFS_SPEC` for a value, else `ERR_ROOTFS_DENIED`.
-   * proc_sys(5); runtime-spec config-linux.md, Sysctl.
+   * `proc_sys(5)`; runtime-spec config-linux.md, Sysctl.
    */
   sysctl(name: string, value: string): this
   /**

@@ -3,6 +3,7 @@ import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import test from 'ava'
+import { Rootfs } from 'rootfs'
 import { type Cell, cells, runInCell } from './support/cells.ts'
 import { guardHost, snapshotTree } from './support/host.ts'
 import { busyboxImage } from './support/images.ts'
@@ -110,6 +111,35 @@ for (const cell of cells) {
     t.is(outcome.results[0]?.stdout, '4242\ntrap\n')
   })
 }
+
+testNeeding(['root', 'busybox'])(
+  'a path to the namespace of the caller is not a namespace of its own',
+  async (t) => {
+    const image = await busyboxImage(join(host.scratch('parameters'), 'image'))
+    const before = ['kernel/hostname', 'kernel/domainname', 'kernel/msgmax', 'net/core/somaxconn'].map(
+      hostValue,
+    )
+    const joined = (name: string): Rootfs => {
+      const path = `/proc/${process.pid}/ns/${name}`
+      return new Rootfs(image).namespaces({ [name === 'net' ? 'network' : name]: { path } })
+    }
+    for (const rootfs of [
+      joined('uts').hostname('inside'),
+      joined('uts').domainname('inside'),
+      joined('ipc').sysctl('kernel.msgmax', '4242'),
+      joined('net').sysctl('net.core.somaxconn', '42'),
+    ]) {
+      await t.throwsAsync(rootfs.run('/bin/true'), {
+        code: 'ERR_ROOTFS_SPEC',
+        message: /the caller's own namespace/,
+      })
+    }
+    t.deepEqual(
+      ['kernel/hostname', 'kernel/domainname', 'kernel/msgmax', 'net/core/somaxconn'].map(hostValue),
+      before,
+    )
+  },
+)
 
 // ---------------------------------------------------------------- a proc that is partly hidden, as in a container
 

@@ -182,7 +182,7 @@ fn begin(
     let with_plan = |error| Failure::with_plan(error, &plan);
     let privileged = process::has_capability(process::CAP_SYS_ADMIN);
     let user = mapping(&spec.namespaces, privileged);
-    let (joins, joined) = namespace::open(&spec.namespaces, privileged, user.is_some())?;
+    let (joins, joined) = namespace::open(spec, privileged, user.is_some())?;
     let in_user_namespace = user.is_some() || joins.contains(&NamespaceKind::User);
     let cgroup = preparation.cgroup.as_ref().map(namespace::open_cgroup).transpose()?;
     let sources: Vec<OwnedFd> = rootfs

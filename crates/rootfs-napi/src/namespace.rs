@@ -7,7 +7,8 @@ use rootfs::PathBytes;
 use rootfs::error::{Error, ErrorCode, SysError};
 use rootfs::kernel::process;
 use rootfs::namespace::NamespaceKind;
-use rootfs::spec::{Namespace, Namespaces};
+use rootfs::spec::{Namespace, Namespaces, RootfsSpec};
+use rootfs::sysctl;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
@@ -15,17 +16,50 @@ use crate::argument::Parsed;
 
 /// Opens the namespaces that are joined; which they are, and their descriptors.
 pub(crate) fn open(
-    namespaces: &Namespaces,
+    spec: &RootfsSpec,
     privileged: bool,
     new_user: bool,
 ) -> Parsed<(Vec<NamespaceKind>, Vec<OwnedFd>)> {
     let (mut kinds, mut fds) = (Vec::new(), Vec::new());
-    for (kind, path) in namespaces.joined() {
-        fds.push(open_one(kind, path)?);
+    for (kind, path) in spec.namespaces.joined() {
+        let fd = open_one(kind, path)?;
+        if sets_something(spec, kind) && is_own(kind, &fd) {
+            let message = format!(
+                "namespaces.{}: {path} is the caller's own namespace: what is set there would change the host",
+                kind.name()
+            );
+            return Err(Error::new(ErrorCode::Spec, message).into());
+        }
+        fds.push(fd);
         kinds.push(kind);
     }
-    check(namespaces, &kinds, privileged, new_user)?;
+    check(&spec.namespaces, &kinds, privileged, new_user)?;
     Ok((kinds, fds))
+}
+
+/// Whether names or kernel parameters of a namespace of this kind are set.
+fn sets_something(spec: &RootfsSpec, kind: NamespaceKind) -> bool {
+    let mut parameters = spec.sysctl.iter().filter_map(|(name, _)| sysctl::path_of(name).ok());
+    match kind {
+        NamespaceKind::Uts => {
+            spec.hostname.is_some()
+                || spec.domainname.is_some()
+                || parameters.any(|path| path == "kernel/domainname")
+        }
+        NamespaceKind::Network => parameters.any(|path| path.starts_with("net/")),
+        NamespaceKind::Ipc => parameters.any(|path| !path.starts_with("net/") && path != "kernel/domainname"),
+        _ => false,
+    }
+}
+
+fn is_own(kind: NamespaceKind, fd: &OwnedFd) -> bool {
+    let name = if kind == NamespaceKind::Network { "net" } else { kind.name() };
+    let own = rustix::fs::stat(format!("/proc/self/ns/{name}"));
+    let same = |own: rustix::fs::Stat, other: rustix::fs::Stat| {
+        (own.st_dev, own.st_ino) == (other.st_dev, other.st_ino)
+    };
+    // Where that can't be known, it is taken for the caller's: nothing is set on the host then.
+    own.ok().zip(rustix::fs::fstat(fd).ok()).is_none_or(|(own, other)| same(own, other))
 }
 
 /// What the kernel would refuse later, in words that say less.

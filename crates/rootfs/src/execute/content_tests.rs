@@ -77,6 +77,24 @@ fn a_file_is_read_only_down_to_its_superblock_before_anybody_sees_it() {
 }
 
 #[test]
+fn on_an_older_kernel_a_file_is_copied_from_an_attached_filesystem() {
+    let kernel = Recording::new(&[]);
+    kernel.copies_no_detached.set(true);
+    let mut spec = spec();
+    spec.add(file("/motd", "hello", false));
+    run(&kernel, &spec, Level::Attached).unwrap();
+    assert!(kernel.position("attach [tmpfs] -> host:/mnt") < kernel.position("attach [/file] -> /motd"));
+    // Nothing is attached anywhere where this process has no mount namespace of its own yet.
+    assert_eq!(run(&kernel_without(), &spec, Level::Detached).unwrap_err().errno, Some(libc::EINVAL));
+}
+
+fn kernel_without() -> Recording {
+    let kernel = Recording::new(&[]);
+    kernel.copies_no_detached.set(true);
+    kernel
+}
+
+#[test]
 fn another_thing_in_the_way_is_an_error_and_the_same_thing_is_none() {
     let tree = || Recording::new(&[("/file", Node::File), ("/link", Node::Symlink("file"))]);
     let link = |target: &str, path: &str| Symlink { target: target.into(), path: path.into() };

@@ -700,16 +700,19 @@ impl<'a> Execution<'a> {
     /// Whether a name would be made on a filesystem that was made for this container. A missing directory is not.
     fn parent_is_ours(&mut self, path: &PathBytes, code: ErrorCode) -> Result<bool> {
         let (directory, _) = split(path, code)?;
-        if self.parent.as_ref().is_none_or(|parent| parent.path != directory) {
-            let Some((fd, status)) = self.existing(&directory)? else {
-                return Ok(false);
-            };
-            if status.kind != FileKind::Directory {
-                return Err(Error::new(code, format!("{directory} is no directory")));
-            }
+        if let Some(parent) = self.parent.as_ref().filter(|parent| parent.path == directory) {
+            return Ok(self.ground.is_ours(parent.mount));
+        }
+        let Some((fd, status)) = self.existing(&directory)? else { return Ok(false) };
+        if status.kind != FileKind::Directory {
+            return Err(Error::new(code, format!("{directory} is no directory")));
+        }
+        let ours = self.ground.is_ours(status.mount);
+        if ours {
+            // A host's tree would have to be locked first.
             self.parent = Some(Parent { path: directory, fd: Rc::new(fd), mount: status.mount });
         }
-        Ok(self.parent.as_ref().is_some_and(|parent| self.ground.is_ours(parent.mount)))
+        Ok(ours)
     }
 }
 

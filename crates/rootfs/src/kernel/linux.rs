@@ -184,6 +184,15 @@ impl Linux {
             .map_err(|error| from_pathrs(&error, &PathBytes::from(format!("/proc/self/{name}"))))
     }
 
+    /// A namespace of this process, by its name in /proc/self/ns.
+    pub fn own_namespace(&self, name: &str) -> SysResult<OwnedFd> {
+        let flags = pathrs::flags::OpenFlags::O_PATH | pathrs::flags::OpenFlags::O_CLOEXEC;
+        self.procfs()?
+            .open_follow(ProcfsBase::ProcSelf, format!("ns/{name}"), flags)
+            .map(OwnedFd::from)
+            .map_err(|error| from_pathrs(&error, &PathBytes::from(format!("/proc/self/ns/{name}"))))
+    }
+
     /// Forgets the procfs handle: nothing of the host's may be held when a command runs.
     pub fn drop_procfs(&mut self) {
         self.procfs.take();

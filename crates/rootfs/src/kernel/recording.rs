@@ -49,6 +49,8 @@ pub(crate) struct Recording {
     pub(crate) selinux: Cell<bool>,
     /// Whether this process is in another user namespace than the first.
     pub(crate) in_user_namespace: Cell<bool>,
+    /// Has the kernel copy only what is attached.
+    pub(crate) copies_no_detached: Cell<bool>,
 }
 
 impl Recording {
@@ -234,6 +236,10 @@ impl Kernel for Recording {
     fn clone_mount(&self, file: BorrowedFd<'_>, recursive: bool) -> SysResult<OwnedFd> {
         let what = self.name(file);
         self.record("open_tree", format!("clone {what} recursive={recursive}"))?;
+        let aside = || self.calls.borrow().iter().any(|call| call.starts_with("attach [tmpfs] -> host:"));
+        if what == "/file" && self.copies_no_detached.get() && !aside() {
+            return Err(SysError { syscall: "open_tree", errno: libc::EINVAL, arguments: what });
+        }
         let is_root = what == "host:/srv/root";
         let fd = self.open(Handle::Mount(what));
         if is_root {
