@@ -42,6 +42,9 @@ pub(crate) struct EncodedPlan {
     pub(crate) bytes: Arc<[u8]>,
 }
 
+/// A longer plan is made again, in bytes.
+const LARGEST_KEPT: usize = 1 << 20;
+
 thread_local! {
     /// The last one made: programs often describe the same again for each container.
     static LAST: RefCell<Option<(RootfsSpec, EncodedPlan)>> = const { RefCell::new(None) };
@@ -58,7 +61,10 @@ fn plan_of(spec: &RootfsSpec) -> Parsed<EncodedPlan> {
     let plan = Plan::new(spec)?;
     let bytes = protocol::encode(&plan).into();
     let plan = EncodedPlan { plan: Arc::new(plan), bytes };
-    LAST.set(Some((spec.clone(), plan.clone())));
+    // The content of files is not kept after its builder.
+    if plan.bytes.len() <= LARGEST_KEPT {
+        LAST.set(Some((spec.clone(), plan.clone())));
+    }
     Ok(plan)
 }
 

@@ -13,7 +13,7 @@ use rootfs::kernel::linux::{Linux, can_assemble_detached};
 use rootfs::kernel::{memfd, process};
 use rootfs::namespace::NamespaceKind;
 use rootfs::path::PathBytes;
-use rootfs::plan::{Action, Plan};
+use rootfs::plan::{Action, Plan, mask_warning};
 use rootfs::protocol::{
     self, Answer, ExecutedStep, FrameError, FunctionCall, Kind, MAX_BODY, MAX_PAYLOAD, Payload, Report, Start,
 };
@@ -272,7 +272,8 @@ impl FirstProcess {
             locks.push(root);
         }
         if let Some(process) = &payload.rest.process {
-            report.warnings.extend(payload.plan.mask_warning(&process.effective_capabilities()));
+            let capabilities = process.effective_capabilities();
+            report.warnings.extend(mask_warning(payload.plan.first_mask(), &capabilities));
         }
         self.tell_supervisor(level, filesystems, &locks)?;
         if stays {
@@ -290,12 +291,15 @@ impl FirstProcess {
     fn finish(&self, prepared: Prepared, asked: &Asked) -> Box<Error> {
         let Prepared { payload, mut report, mountinfo } = prepared;
         let Some(command) = &payload.rest.process else {
+            let first_mask = payload.plan.first_mask();
+            // The content of files can be large.
+            drop(payload);
             return pid1::run(&ManuallyDrop::new(pid1::FirstOfMany {
                 node: &self.node,
                 control: &self.control,
                 mountinfo,
                 report: &report,
-                plan: &payload.plan,
+                first_mask,
                 groups: self.groups(),
                 pid_namespace: self.start.pid,
             }));

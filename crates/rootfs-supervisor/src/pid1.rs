@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
 use rootfs::kernel::{memfd, process};
-use rootfs::plan::{Plan, Warning};
+use rootfs::plan::{Warning, mask_warning};
 use rootfs::process::ProcessSpec;
 use rootfs::protocol::{self, Exit, Frame, FrameError, Kind, MAX_PAYLOAD, Report};
 use rustix::event::{PollFd, PollFlags};
@@ -25,8 +25,8 @@ pub(crate) struct FirstOfMany<'a> {
     pub(crate) mountinfo: Option<OwnedFd>,
     /// What was done.
     pub(crate) report: &'a Report,
-    /// What was planned.
-    pub(crate) plan: &'a Plan,
+    /// The step of the first mask, if there is one.
+    pub(crate) first_mask: Option<u32>,
     /// Whether groups can be set.
     pub(crate) groups: Groups,
     /// Whether this is the first process of a pid namespace, so that all others end with it.
@@ -231,7 +231,7 @@ fn spawn(first: &FirstOfMany<'_>, frame: Frame) -> Result<(i32, Child)> {
         .map_err(|call| Error::from_call(ErrorCode::Exec, "a process can't be made", &call))?;
     match fork {
         process::Fork::Parent { pid, pidfd } => {
-            let warning = first.plan.mask_warning(&spec.effective_capabilities());
+            let warning = mask_warning(first.first_mask, &spec.effective_capabilities());
             Ok((pid, Child { id, pidfd, execution: Some(execution), warning }))
         }
         process::Fork::Child => {

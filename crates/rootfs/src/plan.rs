@@ -438,14 +438,9 @@ impl Plan {
         self.hooks().any(|hook| hook.point.needs_attached_tree())
     }
 
-    /// What has to be said about a process in a root with masks: one that may mount may also unmount them.
-    pub fn mask_warning(&self, capabilities: &Capabilities) -> Option<Warning> {
-        let mask = self.steps.iter().find(|step| matches!(step.action, Action::Mask(_)))?;
-        capabilities.keeps("SYS_ADMIN").then(|| Warning {
-            code: "mask-removable".to_owned(),
-            message: "the process keeps CAP_SYS_ADMIN, so it can unmount what hides masked paths".to_owned(),
-            step: Some(mask.index),
-        })
+    /// The step of the first mask.
+    pub fn first_mask(&self) -> Option<u32> {
+        self.steps.iter().find(|step| matches!(step.action, Action::Mask(_))).map(|step| step.index)
     }
 
     /// The hooks, in order.
@@ -476,6 +471,16 @@ impl Plan {
             _ => None,
         })
     }
+}
+
+/// What has to be said about a process in a root with masks: one that may mount may also unmount them.
+pub fn mask_warning(first_mask: Option<u32>, capabilities: &Capabilities) -> Option<Warning> {
+    let step = first_mask.filter(|_| capabilities.keeps("SYS_ADMIN"))?;
+    Some(Warning {
+        code: "mask-removable".to_owned(),
+        message: "the process keeps CAP_SYS_ADMIN, so it can unmount what hides masked paths".to_owned(),
+        step: Some(step),
+    })
 }
 
 impl fmt::Display for Plan {
