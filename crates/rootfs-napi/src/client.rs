@@ -140,6 +140,7 @@ struct Supervisor {
     identity: Identity,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 struct Container {
     supervisor: u64,
     environment: u64,

@@ -789,7 +789,7 @@ impl Server {
         let mut body = protocol::encode(&taken_down);
         while body.len() > protocol::MAX_BODY {
             taken_down.left.truncate(taken_down.left.len() / 2);
-            taken_down.failures.truncate((taken_down.failures.len() + 1) / 2);
+            taken_down.failures.truncate(taken_down.failures.len() / 2);
             body = protocol::encode(&taken_down);
         }
         self.tell_node(Kind::Closed, id, body, Vec::new());

@@ -1074,6 +1074,48 @@ mod tests {
     }
 
     #[test]
+    fn what_needs_a_mount_namespace_is_refused_without_one() {
+        let mut spec = RootfsSpec::new(Root::Directory("/srv".into()));
+        spec.namespaces.mount = Namespace::Inherit;
+        spec.validate().unwrap();
+        let refused = |change: fn(&mut RootfsSpec)| {
+            let mut spec = spec.clone();
+            change(&mut spec);
+            let error = spec.validate().unwrap_err();
+            assert!(error.code == ErrorCode::Spec && error.message.contains("mount namespace"), "{error}");
+        };
+        refused(|spec| spec.masks.push(Mask { path: "/x".into(), missing: MissingMask::Skip }));
+        refused(|spec| spec.readonly_paths.push("/x".into()));
+        refused(|spec| spec.readonly = Some(ReadonlyRoot { recursive: true }));
+        refused(|spec| {
+            spec.hooks.push(Hook {
+                point: HookPoint::Prestart,
+                path: "/h".into(),
+                args: vec![],
+                env: vec![],
+                timeout: None,
+                function: None,
+            });
+        });
+    }
+
+    #[test]
+    fn functions_run_where_the_caller_is() {
+        for point in HookPoint::ALL {
+            let mut spec = RootfsSpec::new(Root::Directory("/srv".into()));
+            spec.hooks.push(Hook {
+                point,
+                path: "function".into(),
+                args: vec![],
+                env: vec![],
+                timeout: None,
+                function: Some(0),
+            });
+            assert_eq!(spec.validate().is_ok(), point.takes_functions(), "{point:?}");
+        }
+    }
+
+    #[test]
     fn paths_with_nul_bytes_are_refused_with_their_place() {
         let mut spec = RootfsSpec::new(Root::Directory("/srv".into()));
         spec.masks.push(Mask { path: PathBytes::new(*b"/a\0b"), missing: MissingMask::Skip });
