@@ -245,10 +245,12 @@ impl<'a> Node<'a> {
                 node.warn_ignored();
                 continue;
             }
-            let Some(field) = fields::find(&node.path) else {
+            // A name with a separator in it could look like the path of another field.
+            let known = fields::find(&node.path).filter(|_| !key.contains(['.', '[', ']']));
+            let Some(field) = known else {
                 return Err(node
                     .wrong("this field is unknown")
-                    .with_hint(ignore_hint(&node.path, "if it may be ignored")));
+                    .with_hint(ignore_hint(&node.pointer, "if it may be ignored")));
             };
             match field.treatment {
                 Treatment::Enforced => fields.push(node),
