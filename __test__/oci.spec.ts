@@ -38,6 +38,8 @@ async function makeBundle(
 ): Promise<Bundle> {
   const directory = openDirectory(host, 'bundle')
   await busyboxImage(join(directory, 'rootfs'), { owner: cell.owner })
+  // Whatever mode the host's has: with set-user-id its capabilities would not be those of the process.
+  chmodSync(join(directory, 'rootfs', 'bin', 'busybox'), 0o755)
   const runc = [findProgram('runc')!, 'spec', '--bundle', directory, ...(rootless ? ['--rootless'] : [])]
   const { uid } = cell
   const [program, ...args] =
