@@ -720,7 +720,7 @@ for (const name of ['stdout', 'stderr'] as const) {
   const title = `${name} beyond maxBuffer is ERR_CHILD_PROCESS_STDIO_MAXBUFFER, with what came before`
   titles.add(title)
   testHere(title, async (t) => {
-    const script = `head -c 100000 /dev/zero ${name === 'stderr' ? '>&2' : ''}; sleep 1000`
+    const script = `head -c 100000 /dev/zero ${name === 'stderr' ? '>&2' : ''}; exec sleep 1000`
     for (const runner of await runners()) {
       const error = await t.throwsAsync(runner.run(...sh(script), { maxBuffer: 1000 }), {
         instanceOf: RangeError,
