@@ -654,7 +654,10 @@ impl<'a> Execution<'a> {
         let below = self
             .placed
             .holder(path)
-            .map(|holder| resolve::resolve(self.kernel, holder.fd.as_fd(), &holder.rest, Follow::None));
+            .map(|Holder { fd, rest, .. }| match rest.as_bytes() {
+                b"/" => resolve::top_of(self.kernel, fd.as_fd()).map(|(top, _)| top),
+                _ => resolve::resolve(self.kernel, fd.as_fd(), &rest, Follow::None),
+            });
         let found = match below {
             // A link may lead out of the mount: it is followed from the root.
             None => resolve::resolve(self.kernel, root.as_fd(), path, Follow::All),
