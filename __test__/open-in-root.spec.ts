@@ -1,5 +1,4 @@
 // openInRoot: what is opened, that no link leads out, and that nothing is left open.
-import { spawn } from 'node:child_process'
 import {
   closeSync,
   constants,
@@ -17,10 +16,11 @@ import {
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { openInRoot, RootfsError } from 'rootfs'
+import { exchange } from './support/exchange.ts'
 import { filtered } from './support/filter.ts'
 import { guardHost } from './support/host.ts'
 import { checkout } from './support/images.ts'
-import { findProgram, mustRun } from './support/program.ts'
+import { mustRun } from './support/program.ts'
 import { testNeeding } from './support/requirements.ts'
 
 const host = guardHost(test)
@@ -270,15 +270,7 @@ testNeeding(['python3'])(
     mkdirSync(join(root, 'swap'))
     writeFileSync(join(root, 'swap', 'name'), 'inside\n')
     symlinkSync(outside, join(root, 'evil'))
-    const renameat2 = { x64: 316, arm64: 276 }[process.arch as 'x64' | 'arm64']
-    const program = `
-import ctypes, sys
-libc = ctypes.CDLL(None)
-while True:
-    libc.syscall(${renameat2}, -100, sys.argv[1].encode(), -100, sys.argv[2].encode(), 2)
-`
-    const python = findProgram('python3')!
-    const racer = spawn(python, ['-c', program, join(root, 'swap'), join(root, 'evil')], { stdio: 'ignore' })
+    const racer = exchange(join(root, 'swap'), join(root, 'evil'))
     t.teardown(() => racer.kill('SIGKILL'))
     const counts: Record<string, number> = {}
     let naive = 0

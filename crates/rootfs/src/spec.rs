@@ -620,10 +620,10 @@ impl RootfsSpec {
             device.validate(&what)?;
         }
         for (index, mask) in self.masks.iter().enumerate().skip(masks) {
-            check_path(&format!("masks[{index}]"), &mask.path)?;
+            check_below_root(&format!("masks[{index}]"), &mask.path)?;
         }
         for (index, path) in self.readonly_paths.iter().enumerate().skip(readonly_paths) {
-            check_path(&format!("readonlyPaths[{index}]"), path)?;
+            check_below_root(&format!("readonlyPaths[{index}]"), path)?;
         }
         self.namespaces.validate()?;
         self.validate_mount_namespace()?;
@@ -945,6 +945,15 @@ fn check_path(what: &str, path: &PathBytes) -> Result<()> {
     }
     if path.as_bytes().contains(&0) {
         return Err(spec_error(format!("{what}: the path contains a NUL byte")));
+    }
+    Ok(())
+}
+
+/// Nothing can be mounted between a process and its root.
+fn check_below_root(what: &str, path: &PathBytes) -> Result<()> {
+    check_path(what, path)?;
+    if path.components().next().is_none() {
+        return Err(spec_error(format!("{what}: {path} is the root itself; readonly() makes that read-only")));
     }
     Ok(())
 }
