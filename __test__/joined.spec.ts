@@ -20,7 +20,7 @@ import { type NamespaceOptions, Rootfs, RootfsError } from 'rootfs'
 import { type Cell, cells, runInCell } from './support/cells.ts'
 import { guardHost, hostMounts, snapshotTree } from './support/host.ts'
 import { busyboxImage } from './support/images.ts'
-import type { Command, Job } from './support/job.ts'
+
 import { containers, eventually, processesMarked, processInfo } from './support/processes.ts'
 import { mustRun } from './support/program.ts'
 import { levelUnavailable, testNeeding } from './support/requirements.ts'
@@ -60,6 +60,12 @@ const below = (pid: number): number[] =>
 
 const paths = (pid: number, names: ReadonlyArray<keyof typeof file>): NamespaceOptions =>
   Object.fromEntries(names.map((name) => [name, { path: `/proc/${pid}/ns/${file[name]}` }]))
+
+/** A command with its arguments. */
+interface Command {
+  command: string
+  args: string[]
+}
 
 const links = (names: ReadonlyArray<keyof typeof file>): Command => ({
   command: '/bin/sh',
