@@ -1,7 +1,7 @@
 //! The options of the builder's methods, as parts of a specification.
 
 use rootfs::PathBytes;
-use rootfs::options::{Attributes, Propagation, attr};
+use rootfs::options::{Attributes, Links, Propagation, attr};
 use rootfs::spec::{
     BindSource, Hook, HookPoint, IdMap, IdMapping, MissingMask, Mount, MountKind, Namespace, Namespaces,
     UserNamespace, mount_from_oci,
@@ -90,6 +90,7 @@ pub(crate) fn bind(source: BindSource, destination: PathBytes, options: JsArg) -
         attributes: Attributes { set_recursive: set, atime_recursive: atime, ..Attributes::default() },
         propagation: vec![propagation],
         ineffective: Vec::new(),
+        links: Links::default(),
     })
 }
 
@@ -106,6 +107,7 @@ fn filesystem(destination: PathBytes, fstype: &str, set: u64, data: Vec<(String,
         attributes: Attributes { set, ..Attributes::default() },
         propagation: Vec::new(),
         ineffective: Vec::new(),
+        links: Links::default(),
     }
 }
 

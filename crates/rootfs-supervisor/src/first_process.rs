@@ -354,7 +354,7 @@ impl FirstProcess {
 
     fn sources(&self, kernel: &Linux, payload: &Payload, fds: &[OwnedFd]) -> Result<Sources> {
         if !(payload.rest.privileged && self.start.user.is_some()) {
-            let request = sources::Request { fds, devices_for: None };
+            let request = sources::Request { fds, devices_for: None, verify: payload.rest.verify };
             return sources::open(kernel, &payload.plan, &request);
         }
         let opener = self

@@ -75,7 +75,7 @@ impl Opener<'_> {
 
     fn hand_over_sources(&self, kernel: &Linux, payload: &Payload, map: &IdMap) -> Result<()> {
         let fds = self.descriptors.get(payload.further_descriptors()..).unwrap_or_default();
-        let request = sources::Request { fds, devices_for: Some(map) };
+        let request = sources::Request { fds, devices_for: Some(map), verify: payload.rest.verify };
         let opened = match sources::open(kernel, &payload.plan, &request) {
             Ok(opened) => opened.into_list(),
             Err(error) => {

@@ -1,6 +1,6 @@
 //! What an OCI runtime gives every container, as the configuration that `runc spec` writes has it.
 
-use crate::options::{Attributes, attr};
+use crate::options::{Attributes, Links, attr};
 use crate::path::PathBytes;
 use crate::spec::{Device, DeviceType, Mount, MountKind};
 
@@ -49,6 +49,7 @@ pub fn filesystem(destination: &str, fstype: &str, flags: u64, data: &[(&str, &s
         attributes: Attributes { set: flags, ..Attributes::default() },
         propagation: Vec::new(),
         ineffective: Vec::new(),
+        links: Links::default(),
     }
 }
 
@@ -72,6 +73,7 @@ pub fn cgroup(readonly: bool) -> Mount {
         attributes: Attributes { set: flags, atime: Some(attr::RELATIME), ..Attributes::default() },
         propagation: Vec::new(),
         ineffective: Vec::new(),
+        links: Links::default(),
     }
 }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::content::{Directory, FileContent, Symlink};
 use crate::error::{Error, ErrorCode, Result};
-use crate::options::{self, Attributes, Propagation};
+use crate::options::{self, Attributes, Links, Propagation};
 use crate::path::PathBytes;
 use crate::plan::Warning;
 use crate::protocol::MAX_PAYLOAD;
@@ -87,6 +87,15 @@ pub enum MountKind {
     },
     /// The cgroup filesystems the host has: version 2, or version 1 with a directory for each hierarchy.
     Cgroup,
+    /// What is mounted there already gets other flags.
+    Remount {
+        /// Only the mount itself changes, and not its filesystem.
+        bind: bool,
+        /// `fsconfig` flags of the superblock.
+        superblock: Vec<String>,
+        /// Options of the filesystem.
+        data: Vec<(String, Option<String>)>,
+    },
 }
 
 /// One mount.
@@ -102,6 +111,8 @@ pub struct Mount {
     pub propagation: Vec<Propagation>,
     /// Option words that have no effect on a bind; they become plan warnings.
     pub ineffective: Vec<String>,
+    /// What is done about symbolic links that its source or destination ends in.
+    pub links: Links,
 }
 
 /// Something that is put into the tree.
@@ -576,6 +587,7 @@ impl RootfsSpec {
 
     fn validate_mount(mount: &Mount) -> Result<()> {
         check_path("destination", &mount.destination)?;
+        mount.validate_links()?;
         match &mount.kind {
             MountKind::Bind { source, within, .. } => {
                 let path = match source {
@@ -613,9 +625,33 @@ impl RootfsSpec {
                 check_id("file", *gid)?;
                 check_mode("file", *mode)?;
             }
-            MountKind::Cgroup => {}
+            MountKind::Cgroup | MountKind::Remount { .. } => {}
         }
         Ok(())
+    }
+}
+
+/// Filesystems whose destinations may not be, or pass through, a symbolic link anyway.
+const ON_ORDINARY_DIRECTORIES: [&str; 3] = ["proc", "sysfs", "devpts"];
+
+impl Mount {
+    /// The words for symbolic links make sense only where there can be any.
+    fn validate_links(&self) -> Result<()> {
+        let refused = match &self.kind {
+            MountKind::Bind { .. } => return Ok(()),
+            MountKind::Remount { .. } => Links { destination: false, ..self.links },
+            MountKind::Filesystem { fstype, .. } if ON_ORDINARY_DIRECTORIES.contains(&&**fstype) => {
+                self.links
+            }
+            _ => Links { destination: false, ..self.links },
+        };
+        match (refused.words().next(), &self.kind) {
+            (None, _) => Ok(()),
+            (Some(word), MountKind::Filesystem { fstype, .. }) => {
+                Err(spec_error(format!("the option \"{word}\" can't be given to a {fstype}")))
+            }
+            (Some(word), _) => Err(spec_error(format!("the option \"{word}\" is for binds"))),
+        }
     }
 }
 
@@ -712,7 +748,14 @@ pub fn mount_from_oci(
     words: &[String],
 ) -> Result<Mount> {
     let parsed = options::parse(words)?;
-    let kind = if let Some(recursive) = parsed.bind {
+    let superblock = || parsed.superblock.iter().map(|key| (*key).to_owned()).collect();
+    let kind = if parsed.remount {
+        match parsed.bind {
+            // What a bind shares with its source is not changed.
+            Some(_) => MountKind::Remount { bind: true, superblock: Vec::new(), data: Vec::new() },
+            None => MountKind::Remount { bind: false, superblock: superblock(), data: parsed.data.clone() },
+        }
+    } else if let Some(recursive) = parsed.bind {
         let source = source.ok_or_else(|| spec_error("a bind needs a source"))?;
         MountKind::Bind { source: BindSource::Host(source), recursive, optional: false, within: None }
     } else {
@@ -727,14 +770,14 @@ pub fn mount_from_oci(
             Some(fstype) => MountKind::Filesystem {
                 fstype: fstype.to_owned(),
                 source,
-                superblock: parsed.superblock.iter().map(|key| (*key).to_owned()).collect(),
+                superblock: superblock(),
                 data: parsed.data.clone(),
                 bind_fallback: false,
             },
         }
     };
     let mut ineffective = Vec::new();
-    if matches!(kind, MountKind::Bind { .. } | MountKind::Cgroup) {
+    if matches!(kind, MountKind::Bind { .. } | MountKind::Cgroup | MountKind::Remount { bind: true, .. }) {
         ineffective.extend(parsed.superblock.iter().map(|key| (*key).to_owned()));
         ineffective.extend(parsed.data.iter().map(|(key, value)| match value {
             Some(value) => format!("{key}={value}"),
@@ -747,6 +790,7 @@ pub fn mount_from_oci(
         attributes: parsed.attributes,
         propagation: parsed.propagation,
         ineffective,
+        links: parsed.links,
     })
 }
 

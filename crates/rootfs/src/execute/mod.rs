@@ -12,6 +12,7 @@ pub mod filesystem;
 mod mounts;
 mod parameters;
 mod protect;
+mod remount;
 pub mod sources;
 #[cfg(test)]
 mod tests;
@@ -28,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
 use crate::journal::{Identity, Record, State, Writer};
 use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow, Kernel};
-use crate::options::{Propagation, PropagationType};
+use crate::options::{Attributes, Propagation, PropagationType};
 use crate::path::PathBytes;
 use crate::plan::{Action, Plan, Step, Warning};
 use crate::protocol::{ExecutedStep, Report};
@@ -36,7 +37,7 @@ use crate::resolve::{self, Maker, Missing, Place, Resolved};
 use crate::spec::{Directory, Hook, IdMap, Root};
 use filesystem::{Filesystem, Stock};
 use sources::Sources;
-use verify::Expectation;
+use verify::{Expectation, Expectations};
 
 /// How mounts are made, chosen by probing and never by version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,7 +163,7 @@ pub struct Execution<'a> {
     parent: Option<Parent>,
     /// Empty files that were made to be hidden.
     stubs: BTreeSet<PathBytes>,
-    expectations: Vec<Expectation>,
+    expectations: Expectations,
     report: Report,
 }
 
@@ -236,7 +237,7 @@ impl<'a> Execution<'a> {
             empty: None,
             parent: None,
             stubs: BTreeSet::new(),
-            expectations: Vec::new(),
+            expectations: Expectations::default(),
             report: Report::default(),
         }
     }
@@ -316,7 +317,9 @@ impl<'a> Execution<'a> {
             Action::Hook(hook) => {
                 let root = self.root()?;
                 let path = if self.entered { PathBytes::from("/") } else { self.root_path.clone() };
-                self.ground.surroundings.run_hook(hook, root.as_fd(), &path)?;
+                self.watching_mounts(step.index, |this| {
+                    this.ground.surroundings.run_hook(hook, root.as_fd(), &path)
+                })?;
                 Ok(Done::default())
             }
             Action::Pivot => self.pivot(),
@@ -344,10 +347,13 @@ impl<'a> Execution<'a> {
     }
 
     fn early(&self) -> bool {
-        self.setting.level == Level::Attached || self.plan.needs_attached_tree()
+        self.setting.level == Level::Attached
+            || self.plan.needs_attached_tree()
+            || self.plan.changes_attached_mounts()
     }
 
     fn make_root(&mut self, root: &Root, propagation: Propagation, step: u32) -> Result<Done> {
+        let mut original = None;
         let (mount, host) = match root {
             Root::Directory(path) => {
                 let opened = self
@@ -355,6 +361,7 @@ impl<'a> Execution<'a> {
                     .take_root()
                     .ok_or_else(|| Error::new(ErrorCode::Root, format!("{path} was not opened")))?;
                 self.root_path = path.clone();
+                original = opened.description.original;
                 (opened.mount, Some(HostPlace { path: path.clone(), identity: opened.identity }))
             }
             Root::Empty { size, mode } => (self.empty_root(*size, *mode)?, None),
@@ -363,7 +370,12 @@ impl<'a> Execution<'a> {
         self.root = Some(Rc::clone(&mount));
         let id = self.ground.add_tree(&mount, host)?;
         self.ground.lock(id)?;
-        self.expectations.push(Expectation { step, mount: id, set: 0, clear: 0 });
+        let expected = self.expectations.add(Expectation::of_root(step, id));
+        if matches!(root, Root::Directory(_)) {
+            let propagation = sources::implied_propagation(propagation);
+            expected.copied_from(original, &Attributes::default(), &[propagation], false);
+            expected.recursive = true;
+        }
         if self.early() {
             self.attach_root(propagation)?;
         }
@@ -474,7 +486,7 @@ impl<'a> Execution<'a> {
             .unwrap_or(Propagation::RSLAVE)
     }
 
-    fn set_propagation(&self, propagation: Propagation) -> Result<Done> {
+    fn set_propagation(&mut self, propagation: Propagation) -> Result<Done> {
         let change = AttributeChange {
             propagation: Some(propagation),
             recursive: propagation.recursive,
@@ -483,6 +495,7 @@ impl<'a> Execution<'a> {
         self.kernel
             .set_attributes(self.root()?.as_fd(), change)
             .context(ErrorCode::Mount, || format!("the root can't be made {}", propagation.name()))?;
+        self.expectations.change_propagation(propagation);
         Ok(Done::default())
     }
 

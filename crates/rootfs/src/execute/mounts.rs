@@ -6,16 +6,16 @@ use std::rc::Rc;
 use nix::errno::Errno;
 
 use super::filesystem::Filesystem;
-use super::sources::apply_attributes;
+use super::sources::{Opened, apply_attributes, apply_propagation, propagation_of_copy};
 use super::{Done, Execution, Expectation, HostPlace, existing};
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
 use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow};
-use crate::options::{Propagation, attr};
+use crate::options::{Links, Propagation, attr};
 use crate::path::PathBytes;
 use crate::plan::has_own_superblock;
 use crate::procfs::{self, Mounted};
 use crate::resolve::{self, Missing, Resolved};
-use crate::spec::{BindSource, IdMap, Mount, MountKind};
+use crate::spec::{BindSource, IdMap, Mount, MountKind, Symlink};
 
 impl Execution<'_> {
     pub(super) fn empty_root(&self, size: Option<u64>, mode: u32) -> Result<OwnedFd> {
@@ -56,6 +56,9 @@ impl Execution<'_> {
                 self.file(mount, content, *mode, (*uid, *gid), step)
             }
             MountKind::Cgroup => self.cgroup(mount, step),
+            MountKind::Remount { bind, superblock, data } => {
+                self.remount(mount, *bind, superblock, data, readonly_later, step)
+            }
         }
     }
 
@@ -68,11 +71,15 @@ impl Execution<'_> {
         readonly_later: bool,
         step: u32,
     ) -> Result<Done> {
-        let (copy, directory, proc_root, host) = if let BindSource::InRoot(path) = source {
+        let (copy, directory, proc_root, host, original) = if let BindSource::InRoot(path) = source {
             match self.copy_in_root(mount, path, recursive, readonly_later)? {
+                Some((link, status)) if mount.links.copy && status.kind == FileKind::Symlink => {
+                    return self.copy_link(mount, &link);
+                }
                 Some((copy, status)) => {
                     let proc_root = procfs::is_proc_root(self.kernel, copy.as_fd(), &status)?;
-                    (copy, status.kind == FileKind::Directory, proc_root, None)
+                    let original = self.expectations.original(status.mount);
+                    (copy, status.kind == FileKind::Directory, proc_root, None, original)
                 }
                 None if optional => return Ok(Done::skipped()),
                 None => {
@@ -85,17 +92,67 @@ impl Execution<'_> {
         } else {
             match self.sources.take(step) {
                 Some(opened) => {
-                    let host = HostPlace { path: opened.description.path, identity: opened.identity };
-                    (opened.mount, opened.description.directory, opened.description.proc_root, Some(host))
+                    let host = HostPlace { path: opened.description.path.clone(), identity: opened.identity };
+                    let Opened { description: source, mount: copy, .. } = opened;
+                    if mount.links.copy && self.is_link(&copy)? {
+                        return self.copy_link(mount, &copy);
+                    }
+                    (copy, source.directory, source.proc_root, Some(host), source.original)
                 }
                 None if optional => return Ok(Done::skipped()),
                 None => return Err(Error::new(ErrorCode::Source, "source was not opened")),
             }
         };
         let missing = if directory { Missing::Directory } else { Missing::File };
-        let destination = self.destination(&mount.destination, missing)?;
+        let destination = self.mountpoint(mount, missing)?;
         let mounted = if proc_root { Mounted::ProcRoot } else { Mounted::Other };
-        self.place(mount, copy, &destination, directory, mounted, host, step)
+        let root_propagation = match source {
+            BindSource::InRoot(_) => Propagation::RSLAVE,
+            BindSource::Host(_) | BindSource::Fd { .. } => self.root_propagation(),
+        };
+        let done = self.place(mount, copy, &destination, directory, mounted, host, step)?;
+        let locked = self.setting.user.is_some();
+        if let Some(expected) = self.expectations.last_mut() {
+            let propagation = propagation_of_copy(mount, root_propagation);
+            expected.copied_from(original, &mount.attributes, &propagation, locked);
+            expected.recursive = recursive;
+        }
+        Ok(done)
+    }
+
+    fn is_link(&self, file: &OwnedFd) -> Result<bool> {
+        let status = self.kernel.status(file.as_fd());
+        status
+            .map(|status| status.kind == FileKind::Symlink)
+            .context(ErrorCode::Source, || "the source can't be looked at")
+    }
+
+    /// Makes a symbolic link like the source.
+    fn copy_link(&mut self, mount: &Mount, link: &OwnedFd) -> Result<Done> {
+        let target = self
+            .kernel
+            .read_link(link.as_fd())
+            .context(ErrorCode::Source, || "the symbolic link can't be read")?;
+        self.link(&Symlink { target, path: mount.destination.clone() })
+    }
+
+    /// The destination of a mount: what a symbolic link leads to, unless the link itself is meant.
+    fn mountpoint(&mut self, mount: &Mount, missing: Missing) -> Result<Resolved> {
+        let path = &mount.destination;
+        if !mount.links.destination {
+            return self.destination(path, missing);
+        }
+        let root = self.root()?;
+        match resolve::resolve(self.kernel, root.as_fd(), path, Follow::AllButLast) {
+            Err(call) if call.is(Errno::ENOENT) => self.destination(path, missing),
+            other => {
+                let fd = other.map_err(|call| resolve::resolution_error(path, &call))?;
+                let status =
+                    self.kernel.status(fd.as_fd()).map_err(|call| resolve::resolution_error(path, &call))?;
+                self.ground.lock(status.mount)?;
+                Ok(Resolved { fd, status, path: None, created: false })
+            }
+        }
     }
 
     /// A copy of a part of the tree that is being built.
@@ -107,13 +164,36 @@ impl Execution<'_> {
         readonly_later: bool,
     ) -> Result<Option<(OwnedFd, FileStatus)>> {
         let root = self.root()?;
-        let Some((file, status)) = existing(self.kernel, root.as_fd(), path)? else { return Ok(None) };
+        let Some((file, status)) = self.source_in_root(&root, path, mount.links)? else { return Ok(None) };
+        if mount.links.copy && status.kind == FileKind::Symlink {
+            return Ok(Some((file, status)));
+        }
         let copy = self
             .kernel
             .clone_mount(file.as_fd(), recursive)
             .context(ErrorCode::Mount, || format!("{path}: the source can't be bound"))?;
         apply_attributes(self.kernel, copy.as_fd(), mount, readonly_later, Some(Propagation::RSLAVE))?;
         Ok(Some((copy, status)))
+    }
+
+    fn source_in_root(
+        &self,
+        root: &OwnedFd,
+        path: &PathBytes,
+        links: Links,
+    ) -> Result<Option<(OwnedFd, FileStatus)>> {
+        if !links.copy && !links.source {
+            return existing(self.kernel, root.as_fd(), path);
+        }
+        let fail = |call: SysError| resolve::resolution_error(path, &call);
+        match resolve::resolve(self.kernel, root.as_fd(), path, Follow::AllButLast) {
+            Err(call) if call.is(Errno::ENOENT) => Ok(None),
+            other => {
+                let file = other.map_err(fail)?;
+                let status = self.kernel.status(file.as_fd()).map_err(fail)?;
+                Ok(Some((file, status)))
+            }
+        }
     }
 
     #[expect(
@@ -133,14 +213,11 @@ impl Execution<'_> {
         let destination = if matches!(fstype, "proc" | "sysfs") {
             self.ordinary_directory(&mount.destination)?
         } else {
-            self.destination(&mount.destination, Missing::Directory)?
+            self.mountpoint(mount, Missing::Directory)?
         };
         let mut data = data.to_vec();
         self.adapt_options(fstype, &mut data, &destination, step);
-        let now = if readonly_later { !attr::RDONLY } else { !0 };
-        let attributes = &mount.attributes;
-        let flags = (attributes.set | attributes.set_recursive) & now
-            | attributes.atime_recursive.or(attributes.atime).unwrap_or(attr::RELATIME);
+        let flags = mount.attributes.of_new_mount(readonly_later);
         let mut superblock = superblock.to_vec();
         if flags & attr::RDONLY != 0 && has_own_superblock(fstype) {
             superblock.push("ro".to_owned());
@@ -152,14 +229,14 @@ impl Execution<'_> {
             }
             other => (other?, None),
         };
-        if !mount.propagation.is_empty() {
-            let only_propagation =
-                Mount { attributes: crate::options::Attributes::default(), ..mount.clone() };
-            apply_attributes(self.kernel, fd.as_fd(), &only_propagation, false, None)?;
-        }
+        apply_propagation(self.kernel, fd.as_fd(), &mount.propagation)?;
         let mounted = if fstype == "proc" { Mounted::Proc } else { Mounted::Other };
         let mut done = self.place(mount, fd, &destination, true, mounted, None, step)?;
         done.strategy = strategy;
+        if let (Some(_), Some(expected)) = (strategy, self.expectations.last_mut()) {
+            expected.with_at_least(expected.attributes & attr::PLAIN);
+            expected.superblock_readonly = false;
+        }
         Ok(done)
     }
 
@@ -355,18 +432,24 @@ impl Execution<'_> {
             .context(ErrorCode::Mount, || "it can't be attached")?;
         let fd = Rc::new(fd);
         let id = self.ground.add_tree(&fd, host)?;
-        let attributes = &mount.attributes;
-        let implied =
-            if attributes.exact && self.setting.user.is_none() { attr::PLAIN & !attributes.set } else { 0 };
-        let (mode, mask) =
-            attributes.atime_recursive.or(attributes.atime).map_or((0, 0), |mode| (mode, attr::ATIME));
-        let set = attributes.set | attributes.set_recursive;
-        self.expectations.push(Expectation {
-            step,
-            mount: id,
-            set: set | mode,
-            clear: (attributes.clear | attributes.clear_recursive | implied | mask & !mode) & !set,
-        });
+        let path = destination.path.clone().unwrap_or_else(|| mount.destination.normalized());
+        let attributes = mount.attributes.of_new_mount(false);
+        let new_root = path.as_bytes() == b"/";
+        if new_root {
+            self.expectations.clear();
+        }
+        let mut one = Expectation::new(step, id, destination.status.mount, Some(path), attributes);
+        one.parent = one.parent.filter(|_| !new_root);
+        let expected = self.expectations.add(one);
+        for propagation in &mount.propagation {
+            expected.propagation = expected.propagation.map(|state| state.changed(propagation.kind));
+        }
+        expected.superblock_readonly = mount.attributes.readonly()
+            && match &mount.kind {
+                MountKind::Filesystem { fstype, .. } => has_own_superblock(fstype),
+                MountKind::File { .. } => true,
+                _ => false,
+            };
         match mount.destination.normalized().as_bytes() {
             b"/" => {
                 self.root = Some(Rc::clone(&fd));
@@ -386,7 +469,7 @@ impl Execution<'_> {
         self.kernel
             .set_attributes(fd.as_fd(), change)
             .context(ErrorCode::Mount, || "it can't be made read-only")?;
-        if superblock {
+        if superblock && self.may_change_filesystem(step, fd.as_fd())? {
             // Somebody may still have a file open for writing; that passes.
             let mut tries = 0;
             loop {

@@ -10,10 +10,11 @@ use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::filesystem::Filesystem;
+pub use super::verify::Original;
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
 use crate::journal::Identity;
 use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow, Kernel, NodeKind};
-use crate::options::{Propagation, attr};
+use crate::options::{Links, Propagation, PropagationType, attr};
 use crate::path::PathBytes;
 use crate::plan::{Action, Plan};
 use crate::resolve;
@@ -32,6 +33,8 @@ pub struct Description {
     pub directory: bool,
     /// Whether it is the root of a procfs.
     pub proc_root: bool,
+    /// The mount that it is a copy of, if that is to be compared with it.
+    pub original: Option<Original>,
 }
 
 /// A source, opened.
@@ -39,7 +42,7 @@ pub struct Description {
 pub struct Opened {
     /// What it is.
     pub description: Description,
-    /// A detached copy.
+    /// A detached copy; of a symbolic link that is to be made anew, the link itself.
     pub mount: OwnedFd,
     /// The same as `description.identity`.
     pub identity: Identity,
@@ -84,6 +87,8 @@ pub struct Request<'a> {
     pub fds: &'a [OwnedFd],
     /// Device nodes are made here, for a user namespace with this mapping in which they can't be.
     pub devices_for: Option<&'a IdMap>,
+    /// Whether the mounts are to be compared with those that they are copies of.
+    pub verify: bool,
 }
 
 /// Opens all host sources of a plan.
@@ -110,7 +115,8 @@ pub fn open(kernel: &dyn Kernel, plan: &Plan, request: &Request<'_>) -> Result<S
             Action::Root { root, propagation } => {
                 root_propagation = *propagation;
                 if let Root::Directory(path) = root {
-                    sources.add(open_root(kernel, path, *propagation, step.index).map_err(at)?, true);
+                    let opened = open_root(kernel, path, *propagation, step.index, request.verify);
+                    sources.add(opened.map_err(at)?, true);
                 }
             }
             Action::Mount { mount, readonly_later } => {
@@ -131,7 +137,13 @@ pub fn open(kernel: &dyn Kernel, plan: &Plan, request: &Request<'_>) -> Result<S
     Ok(sources)
 }
 
-fn open_root(kernel: &dyn Kernel, path: &PathBytes, propagation: Propagation, step: u32) -> Result<Opened> {
+fn open_root(
+    kernel: &dyn Kernel,
+    path: &PathBytes,
+    propagation: Propagation,
+    step: u32,
+    verify: bool,
+) -> Result<Opened> {
     let fail = |call: &SysError| {
         let what = match Errno::from_raw(call.errno) {
             Errno::ENOENT => "the root directory doesn't exist",
@@ -152,10 +164,7 @@ fn open_root(kernel: &dyn Kernel, path: &PathBytes, propagation: Propagation, st
         Error::from_call(ErrorCode::Root, format!("{path}: the root directory can't be copied"), &call)
     })?;
     let change = AttributeChange {
-        propagation: Some(match propagation.kind {
-            crate::options::PropagationType::Shared => Propagation::RSLAVE,
-            _ => Propagation { recursive: true, ..propagation },
-        }),
+        propagation: Some(implied_propagation(propagation)),
         recursive: true,
         ..AttributeChange::default()
     };
@@ -163,7 +172,9 @@ fn open_root(kernel: &dyn Kernel, path: &PathBytes, propagation: Propagation, st
         .set_attributes(mount.as_fd(), change)
         .context(ErrorCode::Root, || format!("{path}: its propagation can't be changed"))?;
     let identity = Identity { device: status.device, inode: status.inode };
-    let description = Description { step, path: path.clone(), identity, directory: true, proc_root: false };
+    let original = verify.then(|| Original::of(kernel, directory.as_fd(), status.mount)).transpose()?;
+    let description =
+        Description { step, path: path.clone(), identity, directory: true, proc_root: false, original };
     Ok(Opened { description, mount, identity })
 }
 
@@ -176,15 +187,25 @@ fn open_bind(
     request: &Request<'_>,
 ) -> Result<Option<Opened>> {
     let MountKind::Bind { source, recursive, optional, within } = &mount.kind else { return Ok(None) };
-    let (path, copy, status) = match source {
+    let original = |file: BorrowedFd<'_>, status: &FileStatus| {
+        request.verify.then(|| Original::of(kernel, file, status.mount)).transpose()
+    };
+    let (path, copy, status, original) = match source {
         BindSource::InRoot(_) => return Ok(None),
         BindSource::Host(path) => {
-            let file = match open_source(kernel, path, within.as_ref()) {
+            let file = match open_source(kernel, path, within.as_ref(), mount.links) {
                 Err(error) if *optional && error.errno == Some(libc::ENOENT) => return Ok(None),
                 other => other?,
             };
             let status = status_of(kernel, file.as_fd(), path)?;
-            (path, copy(kernel, file.as_fd(), *recursive, path)?, status)
+            if mount.links.copy && status.kind == FileKind::Symlink {
+                let identity = Identity { device: status.device, inode: status.inode };
+                let path = path.clone();
+                let description =
+                    Description { step, path, identity, directory: false, proc_root: false, original: None };
+                return Ok(Some(Opened { description, mount: file, identity }));
+            }
+            (path, copy(kernel, file.as_fd(), *recursive, path)?, status, original(file.as_fd(), &status)?)
         }
         BindSource::Fd { index, path } => {
             let file = request.fds.get(*index as usize).ok_or_else(|| {
@@ -194,7 +215,8 @@ fn open_bind(
                 )
             })?;
             let status = status_of(kernel, file.as_fd(), path)?;
-            (path, copy_descriptor(kernel, file.as_fd(), &status, *recursive, path)?, status)
+            let copy = copy_descriptor(kernel, file.as_fd(), &status, *recursive, path)?;
+            (path, copy, status, original(file.as_fd(), &status)?)
         }
     };
     apply_attributes(kernel, copy.as_fd(), mount, readonly_later, Some(root_propagation))?;
@@ -205,6 +227,7 @@ fn open_bind(
         identity,
         directory: status.kind == FileKind::Directory,
         proc_root: crate::procfs::is_proc_root(kernel, copy.as_fd(), &status)?,
+        original,
     };
     Ok(Some(Opened { description, mount: copy, identity }))
 }
@@ -224,9 +247,21 @@ fn status_of(kernel: &dyn Kernel, file: BorrowedFd<'_>, path: &PathBytes) -> Res
     kernel.status(file).map_err(|call| source_error(path, &call))
 }
 
-fn open_source(kernel: &dyn Kernel, path: &PathBytes, within: Option<&PathBytes>) -> Result<OwnedFd> {
+fn open_source(
+    kernel: &dyn Kernel,
+    path: &PathBytes,
+    within: Option<&PathBytes>,
+    links: Links,
+) -> Result<OwnedFd> {
+    let follow_last = !links.source;
     let Some(within) = within else {
-        return kernel.open_host(path, false, true).map_err(|call| source_error(path, &call));
+        if links.copy {
+            let file = kernel.open_host(path, false, false).map_err(|call| source_error(path, &call))?;
+            if !follow_last || status_of(kernel, file.as_fd(), path)?.kind == FileKind::Symlink {
+                return Ok(file);
+            }
+        }
+        return kernel.open_host(path, false, follow_last).map_err(|call| source_error(path, &call));
     };
     let (inside, outside) = (path.normalized(), within.normalized());
     let Ok(relative) = inside.as_path().strip_prefix(outside.as_path()) else {
@@ -234,7 +269,8 @@ fn open_source(kernel: &dyn Kernel, path: &PathBytes, within: Option<&PathBytes>
     };
     let top = kernel.open_host(within, true, true).map_err(|call| source_error(within, &call))?;
     let relative = PathBytes::from("/").join(PathBytes::from(relative));
-    resolve::resolve(kernel, top.as_fd(), &relative, Follow::All).map_err(|call| source_error(path, &call))
+    let follow = if follow_last && !links.copy { Follow::All } else { Follow::AllButLast };
+    resolve::resolve(kernel, top.as_fd(), &relative, follow).map_err(|call| source_error(path, &call))
 }
 
 fn copy(kernel: &dyn Kernel, file: BorrowedFd<'_>, recursive: bool, path: &PathBytes) -> Result<OwnedFd> {
@@ -281,6 +317,20 @@ fn copy_descriptor(
     copy(kernel, again.as_fd(), recursive, path)
 }
 
+/// What a copy of a mount becomes where nothing is said: it would keep its peer group, and mounts made inside would appear on
+/// the host.
+pub(super) fn implied_propagation(root: Propagation) -> Propagation {
+    match root.kind {
+        PropagationType::Shared => Propagation::RSLAVE,
+        _ => Propagation { recursive: true, ..root },
+    }
+}
+
+/// The propagation types that a copy of a mount gets.
+pub(super) fn propagation_of_copy(wanted: &Mount, root: Propagation) -> Vec<Propagation> {
+    if wanted.propagation.is_empty() { vec![implied_propagation(root)] } else { wanted.propagation.clone() }
+}
+
 /// Gives a mount its flags and propagation, with as few calls as the kernel allows.
 pub(super) fn apply_attributes(
     kernel: &dyn Kernel,
@@ -291,15 +341,14 @@ pub(super) fn apply_attributes(
 ) -> Result<()> {
     let attributes = &wanted.attributes;
     let now = if readonly_later { !attr::RDONLY } else { !0 };
+    // Of the access-time modes, all or nothing can be changed.
     let atime = |mode: Option<u64>| mode.map_or((0, 0), |mode| (mode, attr::ATIME));
     let (atime_set, atime_clear) = atime(attributes.atime);
     let (recursive_atime_set, recursive_atime_clear) = atime(attributes.atime_recursive);
-    let implied = if attributes.exact { attr::PLAIN & !attributes.set } else { 0 };
     let top = AttributeChange {
         set: attributes.set & now | atime_set,
         clear: attributes.clear | atime_clear,
-        propagation: None,
-        recursive: false,
+        ..AttributeChange::default()
     };
     let mut below = AttributeChange {
         set: attributes.set_recursive & now | recursive_atime_set,
@@ -307,54 +356,38 @@ pub(super) fn apply_attributes(
         propagation: None,
         recursive: true,
     };
-    let mut propagation: Vec<Propagation> = wanted.propagation.clone();
-    // A copy keeps its peer group: without a word about it, mounts made inside would appear on the host.
-    if propagation.is_empty()
-        && let Some(root) = root_propagation
-    {
-        let kind = match root.kind {
-            crate::options::PropagationType::Shared => crate::options::PropagationType::Slave,
-            kind => kind,
-        };
-        propagation.push(Propagation { kind, recursive: true });
-    }
+    let mut propagation = match root_propagation {
+        Some(root) => propagation_of_copy(wanted, root),
+        None => wanted.propagation.clone(),
+    };
     if let [only] = propagation[..]
         && only.recursive
     {
         below.propagation = Some(only);
         propagation.clear();
     }
-    let fail = |call: &SysError, explicit: bool| {
-        let locked = explicit && call.is(Errno::EPERM);
-        let code = if locked { ErrorCode::Locked } else { ErrorCode::Mount };
-        let what = if locked { "a flag that is locked can't be cleared" } else { "its flags can't be set" };
-        Error::from_call(code, what, call)
-    };
-    if top.set | top.clear | implied != 0 {
-        let change = AttributeChange { clear: top.clear | implied, ..top };
-        match kernel.set_attributes(mount, change) {
-            // In a user namespace flags of the host are locked. Those that are not asked to go may stay.
-            Err(call) if call.is(Errno::EPERM) && implied != 0 => {
-                if top.set | top.clear != 0 {
-                    kernel.set_attributes(mount, top).map_err(|call| fail(&call, top.clear != 0))?;
-                }
-                for bit in (0..64).map(|bit| 1_u64 << bit).filter(|bit| implied & bit != 0) {
-                    let change = AttributeChange { clear: bit, ..AttributeChange::default() };
-                    match kernel.set_attributes(mount, change) {
-                        Err(call) if call.is(Errno::EPERM) => {}
-                        other => other.map_err(|call| fail(&call, false))?,
-                    }
-                }
-            }
-            other => other.map_err(|call| fail(&call, top.clear != 0))?,
-        }
-    }
+    // What is said of the mount itself comes last: it is an exception to what is said of all below.
     if below.set | below.clear != 0 || below.propagation.is_some() {
-        kernel.set_attributes(mount, below).map_err(|call| fail(&call, below.clear != 0))?;
+        kernel.set_attributes(mount, below).map_err(|call| refused(&call, below.set | below.clear))?;
     }
+    let implied = attr::EXACT & !(attributes.set | attributes.set_recursive);
+    if attributes.exact {
+        apply_exactly(kernel, mount, top, implied)?;
+    } else if top.set | top.clear != 0 {
+        kernel.set_attributes(mount, top).map_err(|call| refused(&call, top.set | top.clear))?;
+    }
+    apply_propagation(kernel, mount, &propagation)
+}
+
+/// Gives a mount its propagation types, one after the other.
+pub(super) fn apply_propagation(
+    kernel: &dyn Kernel,
+    mount: BorrowedFd<'_>,
+    propagation: &[Propagation],
+) -> Result<()> {
     for propagation in propagation {
         let change = AttributeChange {
-            propagation: Some(propagation),
+            propagation: Some(*propagation),
             recursive: propagation.recursive,
             ..AttributeChange::default()
         };
@@ -363,6 +396,52 @@ pub(super) fn apply_attributes(
             .context(ErrorCode::Mount, || format!("it can't be made {}", propagation.name()))?;
     }
     Ok(())
+}
+
+/// Clears flags that are not asked for too, where that is possible.
+fn apply_exactly(
+    kernel: &dyn Kernel,
+    mount: BorrowedFd<'_>,
+    asked: AttributeChange,
+    implied: u64,
+) -> Result<()> {
+    let change = AttributeChange { clear: asked.clear | implied, ..asked };
+    match kernel.set_attributes(mount, change) {
+        // In a user namespace flags of the host are locked: those that are not asked to go may stay. And before Linux 5.14
+        // one of them is not known.
+        Err(call) if (call.is(Errno::EPERM) || call.is(Errno::EINVAL)) && implied != 0 => {
+            if asked.set | asked.clear != 0 {
+                kernel
+                    .set_attributes(mount, asked)
+                    .map_err(|call| refused(&call, asked.set | asked.clear))?;
+            }
+            for bit in (0..64).map(|bit| 1_u64 << bit).filter(|bit| implied & bit != 0) {
+                let change = AttributeChange { clear: bit, ..AttributeChange::default() };
+                match kernel.set_attributes(mount, change) {
+                    Err(call) if call.is(Errno::EPERM) => {}
+                    Err(call) if call.is(Errno::EINVAL) && bit == attr::NOSYMFOLLOW => {}
+                    other => other.map_err(|call| refused(&call, 0))?,
+                }
+            }
+            Ok(())
+        }
+        other => other.map_err(|call| refused(&call, asked.set | asked.clear)),
+    }
+}
+
+/// What it means that the flags that were asked for were refused. Setting one is never forbidden where the mount is one's
+/// own: it is a flag that was to go, or the access-time mode.
+fn refused(call: &SysError, asked: u64) -> Box<Error> {
+    if !call.is(Errno::EPERM) || asked == 0 {
+        return Error::from_call(ErrorCode::Mount, "its flags can't be set", call);
+    }
+    let what = if asked & attr::ATIME != 0 || asked & attr::NODIRATIME != 0 {
+        "a flag that is locked can't be cleared, nor can the access-time mode of a locked mount be changed"
+    } else {
+        "a flag that is locked can't be cleared"
+    };
+    Error::from_call(ErrorCode::Locked, what, call)
+        .with_hint("in a user namespace, flags of the host's mounts stay as they are: leave the word out")
 }
 
 /// Makes a device node in a tmpfs nobody else sees, and a bind of it for the container.
@@ -406,8 +485,14 @@ fn make_device(
     let change = AttributeChange { set: attr::NOSUID | attr::NOEXEC, ..AttributeChange::default() };
     kernel.set_attributes(mount.as_fd(), change).context(ErrorCode::Device, what)?;
     let identity = Identity { device: status.device, inode: status.inode };
-    let description =
-        Description { step, path: device.path.clone(), identity, directory: false, proc_root: false };
+    let description = Description {
+        step,
+        path: device.path.clone(),
+        identity,
+        directory: false,
+        proc_root: false,
+        original: None,
+    };
     Ok(Opened { description, mount, identity })
 }
 

@@ -8,7 +8,7 @@ use crate::defaults;
 use crate::error::{Error, ErrorCode, Result};
 use crate::journal::{self, Identity, State, Writer};
 use crate::kernel::recording::{Node, Recording};
-use crate::options::{Attributes, attr};
+use crate::options::{Attributes, Links, attr};
 use crate::path::PathBytes;
 use crate::plan::Plan;
 use crate::protocol::ExecutedStep;
@@ -64,7 +64,7 @@ fn run(kernel: &Recording, spec: &RootfsSpec, level: Level) -> Result<Outcome> {
 
 fn run_with(kernel: &Recording, spec: &RootfsSpec, level: Level, journal: Option<Writer>) -> Result<Outcome> {
     let plan = Plan::new(spec)?;
-    let sources = sources::open(kernel, &plan, &sources::Request::default())?;
+    let sources = sources::open(kernel, &plan, &sources::Request { verify: true, ..Default::default() })?;
     let mut alone = Alone(kernel);
     Execution::new(kernel, &plan, setting(level), sources, &mut alone, journal).run()
 }
@@ -81,6 +81,7 @@ fn bind(source: &str, destination: &str) -> Mount {
         attributes: Attributes { set: attr::RDONLY, exact: true, ..Attributes::default() },
         propagation: vec![],
         ineffective: vec![],
+        links: Links::default(),
     }
 }
 

@@ -4,9 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-use super::{AttributeChange, FileKind, FileStatus, Follow, Kernel, MountState, NodeKind};
+use super::{AttributeChange, FileKind, FileStatus, Follow, Kernel, ListedMount, MountState, NodeKind};
 use crate::error::{SysError, SysResult};
-use crate::options::Propagation;
+use crate::options::{Propagation, PropagationState};
 use crate::path::PathBytes;
 use crate::procfs::PROC_SUPER_MAGIC;
 
@@ -30,6 +30,9 @@ enum Handle {
     Context(String),
 }
 
+/// Changes a mount table.
+pub(crate) type Tamper = Box<dyn FnMut(&mut Vec<ListedMount>)>;
+
 /// Records calls, and answers them from the tree in memory.
 #[derive(Default)]
 pub(crate) struct Recording {
@@ -41,6 +44,13 @@ pub(crate) struct Recording {
     refuse: RefCell<Vec<(&'static str, i32)>>,
     procfs_at: RefCell<Option<PathBytes>>,
     root_mount: Cell<u64>,
+    propagation: RefCell<BTreeMap<i32, PropagationState>>,
+    /// What was attached, and where.
+    attached: RefCell<BTreeMap<i32, (u64, PathBytes)>>,
+    /// What the mounts of the host are like.
+    pub(crate) source: Cell<MountState>,
+    /// Changes the mount table that is read.
+    pub(crate) tamper: RefCell<Option<Tamper>>,
     /// Has the kernel forget that mounts are read-only.
     pub(crate) forgets_readonly: Cell<bool>,
 }
@@ -213,7 +223,13 @@ impl Kernel for Recording {
         let what = self.name(file);
         self.record("open_tree", format!("clone {what} recursive={recursive}"))?;
         let is_root = what == "host:/srv/root";
+        let of_host = matches!(self.handle(file), Handle::Host(_));
         let fd = self.open(Handle::Mount(what));
+        if of_host {
+            let MountState { attributes, propagation } = self.source.get();
+            self.attributes.borrow_mut().insert(fd.as_raw_fd(), attributes);
+            self.propagation.borrow_mut().insert(fd.as_raw_fd(), propagation);
+        }
         if is_root {
             self.root_mount.set(self.mount_id(std::os::fd::AsFd::as_fd(&fd))?);
         }
@@ -229,11 +245,22 @@ impl Kernel for Recording {
         let mut attributes = self.attributes.borrow_mut();
         let bits = attributes.entry(mount.as_raw_fd()).or_default();
         *bits = *bits & !change.clear | change.set;
+        if let Some(propagation) = change.propagation {
+            let mut all = self.propagation.borrow_mut();
+            let state = all.entry(mount.as_raw_fd()).or_default();
+            *state = state.changed(propagation.kind);
+        }
         Ok(())
     }
 
     fn attach(&self, mount: BorrowedFd<'_>, destination: BorrowedFd<'_>) -> SysResult<()> {
-        self.record("move_mount", format!("attach {} -> {}", self.name(mount), self.name(destination)))
+        self.record("move_mount", format!("attach {} -> {}", self.name(mount), self.name(destination)))?;
+        let (parent, place) = match self.handle(destination) {
+            Handle::Place(path) => (self.root_mount.get(), path),
+            _ => (0, "/".into()),
+        };
+        self.attached.borrow_mut().insert(mount.as_raw_fd(), (parent, place));
+        Ok(())
     }
 
     fn open_filesystem(&self, fstype: &str) -> SysResult<OwnedFd> {
@@ -267,6 +294,20 @@ impl Kernel for Recording {
         self.record("fspick", format!("superblock ro {}", self.name(mount)))
     }
 
+    fn pick_filesystem(&self, mount: BorrowedFd<'_>) -> SysResult<OwnedFd> {
+        let name = self.name(mount);
+        self.record("fspick", format!("pick {name}"))?;
+        Ok(self.open(Handle::Context(name)))
+    }
+
+    fn reconfigure_filesystem(&self, context: BorrowedFd<'_>) -> SysResult<()> {
+        self.record("fsconfig", format!("reconfigure {}", self.name(context)))
+    }
+
+    fn count_changes(&self, mount: BorrowedFd<'_>, count: bool, _lazytime: bool) -> SysResult<()> {
+        self.record("mount", format!("iversion {} {count}", self.name(mount)))
+    }
+
     fn filesystem_log(&self, _context: BorrowedFd<'_>) -> Vec<String> {
         vec!["e tmpfs: Unknown parameter".into()]
     }
@@ -278,9 +319,43 @@ impl Kernel for Recording {
             .map(|id| {
                 let fd = i32::try_from(id.saturating_sub(1000)).unwrap_or(-1);
                 let kept = if self.forgets_readonly.get() { !crate::options::attr::RDONLY } else { !0 };
-                attributes.get(&fd).map(|bits| MountState { attributes: *bits & kept })
+                attributes.get(&fd).map(|bits| MountState {
+                    attributes: *bits & kept,
+                    propagation: self.propagation.borrow().get(&fd).copied().unwrap_or_default(),
+                })
             })
             .collect())
+    }
+
+    fn source_state(&self, _file: BorrowedFd<'_>, _id: u64) -> SysResult<(Option<MountState>, u64)> {
+        Ok((Some(self.source.get()), 0))
+    }
+
+    fn mount_table(&self, _expected: usize) -> SysResult<Vec<ListedMount>> {
+        let mut table = Vec::new();
+        for (fd, (parent, mountpoint)) in self.attached.borrow().iter() {
+            let id = u64::from(fd.cast_unsigned()) + 1000;
+            let Some(state) = self.mount_states(&[id])?.pop().flatten() else { continue };
+            table.push(ListedMount {
+                id,
+                parent: *parent,
+                mountpoint: mountpoint.clone(),
+                state,
+                superblock_readonly: !self.forgets_readonly.get(),
+            });
+        }
+        if let Some(tamper) = self.tamper.borrow_mut().as_mut() {
+            tamper(&mut table);
+        }
+        Ok(table)
+    }
+
+    fn mounts_below(&self, _mount: u64) -> SysResult<Vec<u64>> {
+        Ok(self.attached.borrow().keys().map(|fd| u64::from(fd.cast_unsigned()) + 1000).collect())
+    }
+
+    fn ids_are_unique(&self) -> bool {
+        true
     }
 
     fn make_directory(&self, parent: BorrowedFd<'_>, name: &PathBytes, mode: u32) -> SysResult<()> {
