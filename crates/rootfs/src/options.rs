@@ -391,7 +391,6 @@ pub struct ParsedOptions {
 /// accepted and ignored would be a protection that isn't there.
 pub fn parse<S: AsRef<str>>(words: &[S]) -> Result<ParsedOptions> {
     let mut parsed = ParsedOptions::default();
-    let mut flag_word = false;
     for text in words {
         let text = text.as_ref();
         if text.is_empty() {
@@ -413,17 +412,14 @@ pub fn parse<S: AsRef<str>>(words: &[S]) -> Result<ParsedOptions> {
             Effect::Nothing => {}
             // A word for all below covers the mount itself, and a later one for the mount itself is an exception to it.
             Effect::Set(bit) => {
-                flag_word = true;
                 attributes.set |= bit;
                 attributes.clear &= !bit;
             }
             Effect::Clear(bit) => {
-                flag_word = true;
                 attributes.clear |= bit;
                 attributes.set &= !bit;
             }
             Effect::Atime(mode) => {
-                flag_word = true;
                 attributes.atime = Some(mode);
             }
             Effect::SetRecursive(bit) => {
@@ -457,7 +453,9 @@ pub fn parse<S: AsRef<str>>(words: &[S]) -> Result<ParsedOptions> {
             }
         }
     }
-    parsed.attributes.exact = parsed.bind.is_some() && flag_word && !parsed.remount;
+    let Attributes { set, clear, atime, .. } = parsed.attributes;
+    let says_flags = set | clear != 0 || atime.is_some();
+    parsed.attributes.exact = parsed.bind.is_some() && !parsed.remount && says_flags;
     Ok(parsed)
 }
 
@@ -557,8 +555,10 @@ mod tests {
                 .filter(|word| !matches!(word.effect, Effect::CopyUp | Effect::IdMap(_)))
                 .map(|word| word.name)
                 .collect();
-            let attributes = Attributes { exact: false, ..parse(&names).unwrap().attributes };
-            proptest::prop_assert_eq!(parse(&attributes.words()).unwrap().attributes, attributes);
+            let attributes = parse(&names).unwrap().attributes;
+            let mut words = attributes.words();
+            words.extend(attributes.exact.then_some("bind"));
+            proptest::prop_assert_eq!(parse(&words).unwrap().attributes, attributes);
         }
     }
 

@@ -116,10 +116,11 @@ impl Execution<'_> {
             .map_err(|_| Error::new(ErrorCode::Mount, "a descriptor can't be duplicated"))?;
         apply_propagation(self.kernel, tmpfs.as_fd(), &mount.propagation)?;
         self.place(&open, tmpfs, &destination, true, Mounted::Other, None, step)?;
+        let parent = self.expectations.last_mut().map_or(0, |expected| expected.mount);
         let cgroups =
             self.kernel.own_cgroups().context(ErrorCode::Mount, || "the own cgroups can't be found out")?;
         for (controllers, path) in cgroups.iter().filter(|(controllers, _)| !controllers.is_empty()) {
-            self.hierarchy(mount, top.as_fd(), controllers, path, step)?;
+            self.hierarchy(mount, (top.as_fd(), parent), controllers, path, step)?;
         }
         Ok(Done::by("version-1"))
     }
@@ -128,7 +129,7 @@ impl Execution<'_> {
     fn hierarchy(
         &mut self,
         mount: &Mount,
-        top: BorrowedFd<'_>,
+        (top, parent): (BorrowedFd<'_>, u64),
         controllers: &str,
         path: &PathBytes,
         step: u32,
@@ -158,7 +159,6 @@ impl Execution<'_> {
         };
         self.kernel.attach(fd.as_fd(), place.as_fd()).context(ErrorCode::Mount, what)?;
         let id = self.kernel.mount_id(fd.as_fd()).context(ErrorCode::Mount, what)?;
-        let parent = self.kernel.mount_id(top).context(ErrorCode::Mount, what)?;
         let path = mount.destination.join(&directory);
         let expected = self.expectations.add(Expectation::new(step, id, parent, Some(path), flags));
         if !self.setting.cgroup_namespace {

@@ -17,6 +17,8 @@ pub mod sources;
 #[cfg(test)]
 mod tests;
 mod verify;
+#[cfg(test)]
+mod verify_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -107,7 +109,6 @@ pub trait Surroundings {
 
 /// A mount whose place on the host is known, or which is known to be no host's.
 struct Tree {
-    mount: u64,
     fd: Rc<OwnedFd>,
     host: Option<HostPlace>,
     locked: bool,
@@ -125,6 +126,9 @@ struct Ground<'a> {
     kernel: &'a dyn Kernel,
     surroundings: &'a mut dyn Surroundings,
     trees: Vec<Tree>,
+    /// Their places by their mounts, and how many of them are not locked yet: there can be many.
+    by_mount: BTreeMap<u64, usize>,
+    unlocked: usize,
     journal: Option<Writer>,
     locks: Vec<OwnedFd>,
 }
@@ -223,7 +227,15 @@ impl<'a> Execution<'a> {
             kernel,
             plan,
             setting,
-            ground: Ground { kernel, surroundings, trees: Vec::new(), journal, locks: Vec::new() },
+            ground: Ground {
+                kernel,
+                surroundings,
+                trees: Vec::new(),
+                by_mount: BTreeMap::new(),
+                unlocked: 0,
+                journal,
+                locks: Vec::new(),
+            },
             sources,
             stock: Stock::default(),
             root: None,
@@ -324,8 +336,8 @@ impl<'a> Execution<'a> {
             }
             Action::Pivot => self.pivot(),
             Action::Propagation(propagation) => self.set_propagation(*propagation),
-            Action::ReadonlyMount { mount, superblock, recursive, .. } => {
-                self.readonly_mount(*mount, *superblock, *recursive)
+            Action::ReadonlyMount { mount, destination, superblock, recursive } => {
+                self.readonly_mount(*mount, destination, *superblock, *recursive)
             }
             Action::ReadonlyRoot { recursive } => self.readonly_root(*recursive),
             Action::Hostname(name) => self.set_hostname(name),
@@ -606,12 +618,14 @@ impl Ground<'_> {
             .mount_id(fd.as_fd().as_fd())
             .context(ErrorCode::Mount, || "a mount's id can't be found out")?;
         let locked = host.is_none();
-        self.trees.push(Tree { mount, fd: Rc::clone(fd), host, locked });
+        self.unlocked += usize::from(!locked);
+        self.by_mount.insert(mount, self.trees.len());
+        self.trees.push(Tree { fd: Rc::clone(fd), host, locked });
         Ok(mount)
     }
 
     fn has_unlocked_trees(&self) -> bool {
-        self.trees.iter().any(|tree| !tree.locked)
+        self.unlocked > 0
     }
 
     /// Whether the mount was made for this container, and is no part of the host.
@@ -632,15 +646,17 @@ impl Ground<'_> {
     }
 
     fn tree(&self, mount: u64) -> Option<&Tree> {
-        self.trees.iter().rev().find(|tree| tree.mount == mount)
+        self.by_mount.get(&mount).map(|place| &self.trees[*place])
     }
 
     /// Takes the shared lock on a host tree. `true` if it was not held before.
     fn lock(&mut self, mount: u64) -> Result<bool> {
-        let Some(position) = self.trees.iter().rposition(|tree| tree.mount == mount && !tree.locked) else {
+        let place = self.by_mount.get(&mount).copied();
+        let Some(position) = place.filter(|place| !self.trees[*place].locked) else {
             return Ok(false);
         };
         self.trees[position].locked = true;
+        self.unlocked -= 1;
         let fd = Rc::clone(&self.trees[position].fd);
         let directory = match self.kernel.open_directory(fd.as_fd()) {
             Ok(directory) => directory,
@@ -650,6 +666,7 @@ impl Ground<'_> {
                 let Ok(directory) = self.surroundings.open_directory(fd.as_fd()) else {
                     // What can't be read can't be locked. Nothing is made in it then, see `make`.
                     self.trees[position].locked = false;
+                    self.unlocked += 1;
                     return Ok(false);
                 };
                 directory

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use nix::errno::Errno;
 
 use super::filesystem::Filesystem;
-use super::sources::{Opened, apply_attributes, apply_propagation, propagation_of_copy};
+use super::sources::{Opened, apply_attributes, apply_propagation, propagation_of_copy, refused};
 use super::{Done, Execution, Expectation, HostPlace, existing};
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
 use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow};
@@ -345,17 +345,36 @@ impl Execution<'_> {
                     self.kernel.open_host(&"/sys".into(), true, false).context(ErrorCode::Denied, what)?;
                 let copy = self.kernel.clone_mount(source.as_fd(), true).context(ErrorCode::Denied, what)?;
                 let change = AttributeChange {
-                    set: attr::RDONLY | mount.attributes.set & attr::PLAIN,
+                    set: attr::RDONLY | mount.attributes.of_new_mount(false) & attr::PLAIN,
                     clear: 0,
                     propagation: Some(Propagation::RPRIVATE),
                     recursive: true,
                 };
                 self.kernel.set_attributes(copy.as_fd(), change).context(ErrorCode::Denied, what)?;
+                // Its other flags are the host's, and locked: this says so.
+                let rest = mount.attributes.mentioned() & !attr::PLAIN;
+                if rest != 0 {
+                    let set = mount.attributes.of_new_mount(false) & rest;
+                    let change = AttributeChange {
+                        set,
+                        clear: rest & (attr::ATIME | !set),
+                        ..AttributeChange::default()
+                    };
+                    self.kernel.set_attributes(copy.as_fd(), change).map_err(|call| refused(&call, rest))?;
+                }
                 Ok((copy, Some("bind-fallback")))
             }
             "proc" if matches!(mount.kind, MountKind::Filesystem { bind_fallback: true, .. }) => {
                 let copy = self.callers_proc(mount, &error)?;
                 Ok((copy, Some("bind-fallback")))
+            }
+            "proc" if self.only_its_flags_are_refused(mount) => {
+                let mut error = error;
+                error.code = ErrorCode::Locked;
+                Err(error.with_hint(
+                    "in a user namespace, a new proc can be no less restricted than those that are visible, and must have the \
+                     same access-time mode: leave the words for that out",
+                ))
             }
             "proc" => {
                 let mut error = error;
@@ -371,6 +390,15 @@ impl Execution<'_> {
             }
             _ => Err(error),
         }
+    }
+
+    /// Whether a mount that was refused would be allowed with the usual flags.
+    fn only_its_flags_are_refused(&self, mount: &Mount) -> bool {
+        let MountKind::Filesystem { fstype, source, superblock, data, .. } = &mount.kind else {
+            return false;
+        };
+        mount.attributes.of_new_mount(false) & !attr::PLAIN != 0
+            && self.new_filesystem(fstype, source.as_ref(), superblock, data, attr::RELATIME).is_ok()
     }
 
     /// The caller's own proc, with what hides parts of it: for a user namespace that may not mount a new one. It shows the
@@ -395,7 +423,7 @@ impl Execution<'_> {
         let copy = self.kernel.clone_mount(source.as_fd(), true).context(ErrorCode::Denied, what)?;
         let attributes = &mount.attributes;
         let change = AttributeChange {
-            set: (attributes.set | attributes.set_recursive) & attr::PLAIN,
+            set: attributes.of_new_mount(false) & attr::PLAIN,
             clear: 0,
             propagation: Some(Propagation::RPRIVATE),
             recursive: true,
@@ -463,12 +491,22 @@ impl Execution<'_> {
         Ok(Done { resolved, ..Done::default() })
     }
 
-    pub(super) fn readonly_mount(&mut self, step: u32, superblock: bool, recursive: bool) -> Result<Done> {
+    pub(super) fn readonly_mount(
+        &mut self,
+        step: u32,
+        destination: &PathBytes,
+        superblock: bool,
+        recursive: bool,
+    ) -> Result<Done> {
         let Some(fd) = self.kept.get(&step).cloned() else { return Ok(Done::skipped()) };
-        let change = AttributeChange { set: attr::RDONLY, recursive, ..AttributeChange::default() };
-        self.kernel
-            .set_attributes(fd.as_fd(), change)
-            .context(ErrorCode::Mount, || "it can't be made read-only")?;
+        if recursive {
+            self.make_all_readonly(&fd, destination)?;
+        } else {
+            let change = AttributeChange { set: attr::RDONLY, ..AttributeChange::default() };
+            self.kernel
+                .set_attributes(fd.as_fd(), change)
+                .context(ErrorCode::Mount, || "it can't be made read-only")?;
+        }
         if superblock && self.may_change_filesystem(step, fd.as_fd())? {
             // Somebody may still have a file open for writing; that passes.
             let mut tries = 0;

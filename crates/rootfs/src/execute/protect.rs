@@ -32,7 +32,7 @@ impl Execution<'_> {
             .context(ErrorCode::Mount, || "the root can't be made read-only")?;
         if recursive {
             // What the root directory brought along, and not what was mounted since: that has its own flags.
-            self.readonly_submounts()?;
+            self.make_all_readonly(&root, &"/".into())?;
         }
         if let Some(expected) = self.expectations.root_mut() {
             expected.change(&READONLY, &[]);
@@ -40,21 +40,15 @@ impl Execution<'_> {
         Ok(Done::default())
     }
 
-    /// Makes every mount below the root read-only, then gives our own mounts back what they were asked to be.
-    fn readonly_submounts(&mut self) -> Result<()> {
-        let what = || "the mounts below the root can't be made read-only";
-        let root = self.root()?;
-        let ids = self.expectations.mounts();
-        let before = self.kernel.mount_states(&ids).context(ErrorCode::Mount, what)?;
+    /// Makes a mount and what is below it read-only, then gives our own mounts back what they were asked to be.
+    pub(super) fn make_all_readonly(&self, top: &OwnedFd, destination: &PathBytes) -> Result<()> {
+        let what = || "the mounts below can't be made read-only";
+        let id = self.kernel.mount_id(top.as_fd()).context(ErrorCode::Mount, what)?;
         let change = AttributeChange { set: attr::RDONLY, recursive: true, ..AttributeChange::default() };
-        self.kernel.set_attributes(root.as_fd(), change).context(ErrorCode::Mount, what)?;
+        self.kernel.set_attributes(top.as_fd(), change).context(ErrorCode::Mount, what)?;
         let undo = AttributeChange { clear: attr::RDONLY, ..AttributeChange::default() };
-        for (state, tree) in before.iter().zip(&ids).filter_map(|(state, id)| {
-            let tree = self.ground.tree(*id)?;
-            Some((state.as_ref()?, tree))
-        }) {
-            let is_root = self.kernel.mount_id(root.as_fd()).is_ok_and(|id| id == tree.mount);
-            if state.attributes & attr::RDONLY == 0 && !is_root {
+        for mount in self.expectations.writable_below(id, destination) {
+            if let Some(tree) = self.ground.tree(mount) {
                 self.kernel.set_attributes(tree.fd.as_fd(), undo).context(ErrorCode::Mount, what)?;
             }
         }

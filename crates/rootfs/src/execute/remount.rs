@@ -120,9 +120,14 @@ impl Execution<'_> {
             };
             set.map_err(|call| refused(kernel, &context, format!("the option \"{key}\" is refused"), &call))?;
         }
-        kernel
-            .reconfigure_filesystem(context.as_fd())
-            .map_err(|call| refused(kernel, &context, "the filesystem can't be changed".to_owned(), &call))?;
+        kernel.reconfigure_filesystem(context.as_fd()).map_err(|call| {
+            let error = refused(kernel, &context, "the filesystem can't be changed".to_owned(), &call);
+            if changes.contains(&"dirsync") {
+                error.with_hint("only a new filesystem can be given \"dirsync\"")
+            } else {
+                error
+            }
+        })?;
         if let Some(count) = counts_changes(superblock) {
             let lazytime = superblock.iter().any(|key| key == "lazytime");
             kernel

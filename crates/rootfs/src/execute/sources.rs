@@ -431,7 +431,7 @@ fn apply_exactly(
 
 /// What it means that the flags that were asked for were refused. Setting one is never forbidden where the mount is one's
 /// own: it is a flag that was to go, or the access-time mode.
-fn refused(call: &SysError, asked: u64) -> Box<Error> {
+pub(super) fn refused(call: &SysError, asked: u64) -> Box<Error> {
     if !call.is(Errno::EPERM) || asked == 0 {
         return Error::from_call(ErrorCode::Mount, "its flags can't be set", call);
     }

@@ -38,6 +38,7 @@ impl Surroundings for Alone<'_> {
     }
     fn run_hook(&mut self, hook: &Hook, _: BorrowedFd<'_>, root: &PathBytes) -> Result<()> {
         self.0.calls.borrow_mut().push(format!("hook {} {root}", hook.point.name()));
+        self.0.hook_runs();
         Ok(())
     }
     fn host_has(&mut self, _: &PathBytes) -> bool {
@@ -58,7 +59,7 @@ fn setting(level: Level) -> Setting<'static> {
     }
 }
 
-fn run(kernel: &Recording, spec: &RootfsSpec, level: Level) -> Result<Outcome> {
+pub(super) fn run(kernel: &Recording, spec: &RootfsSpec, level: Level) -> Result<Outcome> {
     run_with(kernel, spec, level, None)
 }
 
@@ -69,7 +70,7 @@ fn run_with(kernel: &Recording, spec: &RootfsSpec, level: Level, journal: Option
     Execution::new(kernel, &plan, setting(level), sources, &mut alone, journal).run()
 }
 
-fn bind(source: &str, destination: &str) -> Mount {
+pub(super) fn bind(source: &str, destination: &str) -> Mount {
     Mount {
         destination: destination.into(),
         kind: MountKind::Bind {
@@ -85,7 +86,7 @@ fn bind(source: &str, destination: &str) -> Mount {
     }
 }
 
-fn spec() -> RootfsSpec {
+pub(super) fn spec() -> RootfsSpec {
     let mut spec = RootfsSpec::new(Root::Directory("/srv/root".into()));
     spec.add(bind("/data", "/data"));
     spec.add(defaults::filesystem("/tmp", "tmpfs", attr::RDONLY, &[]));
@@ -94,7 +95,7 @@ fn spec() -> RootfsSpec {
     spec
 }
 
-fn tree() -> Recording {
+pub(super) fn tree() -> Recording {
     Recording::new(&[
         ("/data", Node::Directory),
         ("/tmp", Node::Directory),

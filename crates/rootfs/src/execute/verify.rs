@@ -245,6 +245,27 @@ impl Expectations {
         }
     }
 
+    /// Mounts of ours below one, which are not to be read-only.
+    pub(super) fn writable_below(&self, top: u64, destination: &PathBytes) -> Vec<u64> {
+        let destination = destination.normalized();
+        let below = |one: &Expectation| {
+            let mut parent = one.parent;
+            while let Some(next) = parent.filter(|id| *id != top).and_then(|id| self.get(id)) {
+                parent = next.parent;
+            }
+            // It may be on a mount that was brought along.
+            let by_name = || one.path.as_ref().is_some_and(|path| path.starts_with(&destination));
+            parent == Some(top) || (parent.is_some() && by_name())
+        };
+        let writable = |one: &&Expectation| (one.attributes | one.unsure) & attr::RDONLY == 0;
+        self.list
+            .iter()
+            .filter(writable)
+            .filter(|one| one.mount != top && below(one))
+            .map(|one| one.mount)
+            .collect()
+    }
+
     /// The flags of a mount as they should be now, for a copy of it.
     pub(super) fn original(&self, mount: u64) -> Option<Original> {
         self.get(mount).map(|one| Original {
@@ -419,17 +440,19 @@ impl Execution<'_> {
                     let message = format!("what is mounted on {destination} brings others along: {}", list());
                     self.warn("extra-mount", step, message);
                 }
-                Origin::Hook(step) => {
-                    let mut message = format!("a hook has mounted on {}", list());
+                Origin::Hook(_) | Origin::Propagated => {
+                    let (step, who) = match origin {
+                        Origin::Hook(step) => (step, "a hook has mounted on"),
+                        _ => (self.plan.steps.last().map_or(0, |step| step.index), "others have mounted on"),
+                    };
+                    let mut message = format!("{who} {}", list());
+                    if origin == Origin::Propagated {
+                        message.push_str(" meanwhile");
+                    }
                     let hidden: BTreeSet<_> = mounts.iter().flat_map(|one| hidden_by(one, &places)).collect();
                     if !hidden.is_empty() {
                         let _ = write!(message, ", which hides {}", list_of(hidden.into_iter()));
                     }
-                    self.warn("extra-mount", step, message);
-                }
-                Origin::Propagated => {
-                    let message = format!("others have mounted on {} meanwhile", list());
-                    let step = self.plan.steps.last().map_or(0, |step| step.index);
                     self.warn("extra-mount", step, message);
                 }
             }

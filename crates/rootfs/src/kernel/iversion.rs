@@ -23,8 +23,10 @@ pub(super) fn count_changes(
     count: bool,
     lazytime: bool,
 ) -> SysResult<()> {
+    // Only where a mount is, it can be copied.
+    let copy = kernel.clone_mount(mount, false)?;
     let Fork::Parent { pidfd, .. } = process::fork(process::CloneRequest::default())? else {
-        let errno = match remount_copy(kernel, mount, count, lazytime) {
+        let errno = match remount_copy(kernel, copy.as_fd(), count, lazytime) {
             Ok(()) => 0,
             Err(error) => error.errno,
         };
@@ -41,26 +43,25 @@ pub(super) fn count_changes(
 }
 
 /// In the child.
-fn remount_copy(kernel: &Linux, mount: BorrowedFd<'_>, count: bool, lazytime: bool) -> SysResult<()> {
+fn remount_copy(kernel: &Linux, copy: BorrowedFd<'_>, count: bool, lazytime: bool) -> SysResult<()> {
     kernel.new_mount_namespace()?;
     kernel.set_root_propagation(Propagation::RPRIVATE)?;
     let slash = kernel.open_host(&"/".into(), true, false)?;
-    let copy = kernel.clone_mount(mount, false)?;
-    kernel.attach(copy.as_fd(), slash.as_fd())?;
+    kernel.attach(copy, slash.as_fd())?;
     // So that what is read-only now is the filesystem.
     let change = AttributeChange { clear: attr::RDONLY, ..AttributeChange::default() };
-    kernel.set_attributes(copy.as_fd(), change)?;
+    kernel.set_attributes(copy, change)?;
     // A remount takes away what is not said again.
-    let stat = rustix::fs::fstatvfs(&copy).map_err(failed("fstatfs", String::new))?;
+    let stat = rustix::fs::fstatvfs(copy).map_err(failed("fstatfs", String::new))?;
     let has = |flag: StatVfsMountFlags| stat.f_flag.contains(flag);
     let mut flags = MountFlags::empty();
     flags.set(MountFlags::RDONLY, has(StatVfsMountFlags::RDONLY));
     flags.set(MountFlags::SYNCHRONOUS, has(StatVfsMountFlags::SYNCHRONOUS));
     flags.set(MountFlags::PERMIT_MANDATORY_FILE_LOCKING, has(StatVfsMountFlags::MANDLOCK));
-    let id = kernel.mount_id(copy.as_fd())?;
+    let id = kernel.mount_id(copy)?;
     let is_lazy = if kernel.ids_are_unique() { mount_table::is_lazy(id)? } else { lazytime };
     flags.set(MountFlags::LAZYTIME, is_lazy);
     flags.set(MS_I_VERSION, count);
-    rustix::process::fchdir(&copy).map_err(failed("fchdir", String::new))?;
+    rustix::process::fchdir(copy).map_err(failed("fchdir", String::new))?;
     rustix::mount::mount_remount(c".", flags, c"").map_err(failed("mount", String::new))
 }

@@ -49,6 +49,12 @@ pub(crate) struct Recording {
     attached: RefCell<BTreeMap<i32, (u64, PathBytes)>>,
     /// What the mounts of the host are like.
     pub(crate) source: Cell<MountState>,
+    /// How often the mount table was read.
+    pub(crate) tables_read: Cell<usize>,
+    /// Paths lead to nothing that was attached.
+    pub(crate) leads_to_no_mounts: Cell<bool>,
+    /// What a hook mounts, until it has.
+    by_hook: RefCell<Option<PathBytes>>,
     /// Changes the mount table that is read.
     pub(crate) tamper: RefCell<Option<Tamper>>,
     /// Has the kernel forget that mounts are read-only.
@@ -68,6 +74,20 @@ impl Recording {
     /// Has calls whose record begins with this fail.
     pub(crate) fn refuse(&self, call: &'static str, errno: i32) {
         self.refuse.borrow_mut().push((call, errno));
+    }
+
+    /// Has the next hook mount something.
+    pub(crate) fn mounts_by_hook(&self, at: &str) {
+        *self.by_hook.borrow_mut() = Some(at.into());
+    }
+
+    /// A hook runs.
+    pub(crate) fn hook_runs(&self) {
+        if let Some(at) = self.by_hook.borrow_mut().take() {
+            let fd = -1;
+            self.attributes.borrow_mut().insert(fd, 0);
+            self.attached.borrow_mut().insert(fd, (self.root_mount.get(), at));
+        }
     }
 
     /// Has a directory of the tree be the root of a procfs.
@@ -120,6 +140,11 @@ impl Recording {
             _ => "/".into(),
         }
     }
+}
+
+/// The id of a mount, by its descriptor. There is room between them for those that nobody has opened.
+fn mount_number(fd: i32) -> u64 {
+    u64::try_from(fd + 10).unwrap_or(0) * 100
 }
 
 fn missing(path: &PathBytes) -> SysError {
@@ -199,7 +224,15 @@ impl Kernel for Recording {
 
     fn mount_id(&self, file: BorrowedFd<'_>) -> SysResult<u64> {
         Ok(match self.handle(file) {
-            Handle::Mount(_) => u64::from(file.as_raw_fd().cast_unsigned()) + 1000,
+            Handle::Mount(_) => mount_number(file.as_raw_fd()),
+            Handle::Place(path) => {
+                let attached = self.attached.borrow();
+                if self.leads_to_no_mounts.get() {
+                    return Ok(self.root_mount.get());
+                }
+                let on_it = attached.iter().rfind(|(_, (_, at))| *at == path && path.as_bytes() != b"/");
+                on_it.map_or(self.root_mount.get(), |(fd, _)| mount_number(*fd))
+            }
             _ => self.root_mount.get(),
         })
     }
@@ -256,7 +289,7 @@ impl Kernel for Recording {
     fn attach(&self, mount: BorrowedFd<'_>, destination: BorrowedFd<'_>) -> SysResult<()> {
         self.record("move_mount", format!("attach {} -> {}", self.name(mount), self.name(destination)))?;
         let (parent, place) = match self.handle(destination) {
-            Handle::Place(path) => (self.root_mount.get(), path),
+            Handle::Place(path) => (self.mount_id(destination)?, path),
             _ => (0, "/".into()),
         };
         self.attached.borrow_mut().insert(mount.as_raw_fd(), (parent, place));
@@ -317,7 +350,7 @@ impl Kernel for Recording {
         Ok(ids
             .iter()
             .map(|id| {
-                let fd = i32::try_from(id.saturating_sub(1000)).unwrap_or(-1);
+                let fd = i32::try_from(id / 100).map_or(-1, |fd| fd - 10);
                 let kept = if self.forgets_readonly.get() { !crate::options::attr::RDONLY } else { !0 };
                 attributes.get(&fd).map(|bits| MountState {
                     attributes: *bits & kept,
@@ -332,9 +365,10 @@ impl Kernel for Recording {
     }
 
     fn mount_table(&self, _expected: usize) -> SysResult<Vec<ListedMount>> {
+        self.tables_read.set(self.tables_read.get() + 1);
         let mut table = Vec::new();
         for (fd, (parent, mountpoint)) in self.attached.borrow().iter() {
-            let id = u64::from(fd.cast_unsigned()) + 1000;
+            let id = mount_number(*fd);
             let Some(state) = self.mount_states(&[id])?.pop().flatten() else { continue };
             table.push(ListedMount {
                 id,
@@ -351,7 +385,7 @@ impl Kernel for Recording {
     }
 
     fn mounts_below(&self, _mount: u64) -> SysResult<Vec<u64>> {
-        Ok(self.attached.borrow().keys().map(|fd| u64::from(fd.cast_unsigned()) + 1000).collect())
+        Ok(self.attached.borrow().keys().map(|fd| mount_number(*fd)).collect())
     }
 
     fn ids_are_unique(&self) -> bool {
