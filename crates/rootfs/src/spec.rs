@@ -116,6 +116,7 @@ pub struct Mount {
 }
 
 /// Something that is put into the tree.
+#[allow(clippy::large_enum_variant, reason = "nearly all of them are mounts")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Content {
     /// A mount.
@@ -639,7 +640,6 @@ impl Mount {
     fn validate_links(&self) -> Result<()> {
         let refused = match &self.kind {
             MountKind::Bind { .. } => return Ok(()),
-            MountKind::Remount { .. } => Links { destination: false, ..self.links },
             MountKind::Filesystem { fstype, .. } if ON_ORDINARY_DIRECTORIES.contains(&&**fstype) => {
                 self.links
             }

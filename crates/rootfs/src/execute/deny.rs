@@ -213,7 +213,7 @@ impl Execution<'_> {
                 Action::Mount { mount: Mount { kind: MountKind::Filesystem { fstype, .. }, .. }, .. }
                     if fstype == "tmpfs" =>
                 {
-                    mounts.extend(self.kept.get(&step.index).cloned())
+                    mounts.extend(self.kept.get(&step.index).cloned());
                 }
                 _ => {}
             }

@@ -43,7 +43,8 @@ impl Execution<'_> {
         // First the filesystem: its context can only be had at the root of a mount, and that is a check.
         let changes = Self::superblock_changes(mount, superblock, readonly_later);
         let mut done = Done::default();
-        if !bind && !(changes.is_empty() && data.is_empty()) {
+        let changes_filesystem = !(changes.is_empty() && data.is_empty());
+        if changes_filesystem && !bind {
             if self.may_change_filesystem(step, file.as_fd())? {
                 self.reconfigure(path, file.as_fd(), &changes, superblock, data)?;
             } else if let Some(word) = superblock.first().or(data.first().map(|(key, _)| key)) {
@@ -66,21 +67,18 @@ impl Execution<'_> {
         })?;
         let superblock_changes = done.strategy.is_none() && !bind;
         let attributes = &mount.attributes;
-        match self.expectations.get_mut(status.mount) {
-            Some(expected) => {
-                expected.change(attributes, &mount.propagation);
-                if superblock_changes && attributes.mentioned() & attr::RDONLY != 0 {
-                    expected.superblock_readonly = attributes.readonly();
-                }
+        if let Some(expected) = self.expectations.get_mut(status.mount) {
+            expected.change(attributes, &mount.propagation);
+            if superblock_changes && attributes.mentioned() & attr::RDONLY != 0 {
+                expected.superblock_readonly = attributes.readonly();
             }
-            None => {
-                // One that was brought along.
-                let mut one = Expectation::new(step, status.mount, status.mount, None, 0);
-                one.parent = None;
-                let expected = self.expectations.add(one);
-                expected.copied_from(None, attributes, &mount.propagation, false);
-                expected.recursive = true;
-            }
+        } else {
+            // One that was brought along.
+            let mut one = Expectation::new(step, status.mount, status.mount, None, 0);
+            one.parent = None;
+            let expected = self.expectations.add(one);
+            expected.copied_from(None, attributes, &mount.propagation, false);
+            expected.recursive = true;
         }
         self.kept.insert(step, Rc::new(file));
         Ok(done)

@@ -109,32 +109,23 @@ impl Expectation {
         flags_are_locked: bool,
     ) {
         let mentioned = attributes.mentioned() | if attributes.exact { attr::EXACT } else { 0 };
-        match original {
-            Some(original) => {
-                self.attributes = attributes.applied_to(original.attributes);
-                self.unsure = original.unsure & !mentioned;
-                if flags_are_locked && attributes.exact {
-                    // What is not asked to go may stay.
-                    self.unsure |= original.attributes & attr::EXACT & !attributes.mentioned();
-                }
-            }
-            None => {
-                self.attributes = attributes.applied_to(0);
-                self.unsure = !mentioned;
-            }
+        let unknown = Original { attributes: 0, unsure: !0, propagation: None };
+        let original = original.unwrap_or(unknown);
+        self.attributes = attributes.applied_to(original.attributes);
+        self.unsure = original.unsure & !mentioned;
+        if flags_are_locked && attributes.exact {
+            // What is not asked to go may stay.
+            self.unsure |= original.attributes & attr::EXACT & !attributes.mentioned();
         }
         let after = |before: PropagationState| {
             propagation.iter().fold(before, |state, next| state.changed(next.kind))
         };
-        self.propagation = match original.and_then(|original| original.propagation) {
-            Some(before) => Some(after(before)),
-            None => {
-                // Whatever it was before, some types leave nothing of it.
-                let peer = PropagationState { shared: true, peers: true, ..PropagationState::default() };
-                let (peer, private) = (after(peer), after(PropagationState::default()));
-                (peer.words() == private.words()).then_some(private)
-            }
-        };
+        self.propagation = original.propagation.map(after).or_else(|| {
+            // Whatever it was before, some types leave nothing of it.
+            let peer = PropagationState { shared: true, peers: true, ..PropagationState::default() };
+            let (peer, private) = (after(peer), after(PropagationState::default()));
+            (peer.words() == private.words()).then_some(private)
+        });
         self.join();
     }
 
@@ -426,9 +417,10 @@ impl Execution<'_> {
                         differences.push(Difference {
                             destination: one.mountpoint.clone(),
                             wanted: "no mount".to_owned(),
-                            found: match hidden.is_empty() {
-                                true => "one".to_owned(),
-                                false => format!("one that hides {}", list_of(hidden.into_iter())),
+                            found: if hidden.is_empty() {
+                                "one".to_owned()
+                            } else {
+                                format!("one that hides {}", list_of(hidden.into_iter()))
                             },
                         });
                     }

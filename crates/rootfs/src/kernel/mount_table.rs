@@ -94,22 +94,25 @@ fn call(id: u64, mask: u64, buffer: &mut [MaybeUninit<u64>]) -> SysResult<Option
     if error.errno == libc::ENOENT { Ok(None) } else { Err(error) }
 }
 
+/// What was written to a buffer.
+fn head(buffer: &[MaybeUninit<u64>]) -> &StatMount {
+    assert!(size_of_val(buffer) >= HEAD, "the struct fits into the buffer");
+    // SAFETY: the buffer is aligned, as large as the struct, and was zeroed when it was made: the struct has only integers.
+    unsafe { &*buffer.as_ptr().cast::<StatMount>() }
+}
+
 /// The state of a mount of this process's mount namespace.
 pub(super) fn state(id: u64) -> SysResult<Option<MountState>> {
-    let mut buffer = [MaybeUninit::<u64>::zeroed(); HEAD / 8];
+    let mut buffer = [MaybeUninit::zeroed(); HEAD / 8];
     let found = call(id, STATMOUNT_MNT_BASIC, &mut buffer)?;
-    // SAFETY: the buffer is aligned, as large as the struct, and was zeroed: the struct has only integers.
-    Ok(found.map(|()| unsafe { buffer.as_ptr().cast::<StatMount>().as_ref_unchecked() }.state()))
+    Ok(found.map(|()| head(&buffer).state()))
 }
 
 /// Whether the filesystem of a mount has the flag `lazytime`.
 pub(super) fn is_lazy(id: u64) -> SysResult<bool> {
-    let mut buffer = [MaybeUninit::<u64>::zeroed(); HEAD / 8];
+    let mut buffer = [MaybeUninit::zeroed(); HEAD / 8];
     let found = call(id, STATMOUNT_SB_BASIC, &mut buffer)?;
-    // SAFETY: as in `state`.
-    Ok(found.is_some_and(
-        |()| unsafe { buffer.as_ptr().cast::<StatMount>().as_ref_unchecked() }.sb_flags & SB_LAZYTIME != 0,
-    ))
+    Ok(found.is_some_and(|()| head(&buffer).sb_flags & SB_LAZYTIME != 0))
 }
 
 /// The same with its place.
@@ -125,8 +128,7 @@ fn listed(id: u64, buffer: &mut Vec<MaybeUninit<u64>>) -> SysResult<Option<Liste
             Ok(Some(())) => break,
         }
     }
-    // SAFETY: as in `state`; the buffer is never smaller than the struct.
-    let stat = unsafe { buffer.as_ptr().cast::<StatMount>().as_ref_unchecked() };
+    let stat = head(buffer);
     // SAFETY: every element was zeroed when it was made.
     let bytes = unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast::<u8>(), buffer.len() * 8) };
     // What is beyond the size is of the call before.
@@ -207,5 +209,46 @@ pub(super) fn from_entry(entry: &Entry) -> ListedMount {
             },
         },
         superblock_readonly: entry.super_options.iter().any(|option| option == "ro"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::super::Kernel;
+    use super::super::linux::Linux;
+    use super::*;
+
+    #[test]
+    fn both_ways_to_read_the_table_say_the_same() {
+        let kernel = Linux::default();
+        let slash = kernel.open_host(&"/".into(), true, false).unwrap();
+        let root = kernel.mount_id(slash.as_fd()).unwrap();
+        if !kernel.ids_are_unique() {
+            return;
+        }
+        let facts = |table: Vec<ListedMount>| {
+            let mut facts: Vec<_> = table
+                .into_iter()
+                .map(|mount| {
+                    let readonly = mount.superblock_readonly;
+                    (mount.mountpoint, mount.state.attributes, mount.state.propagation.words(), readonly)
+                })
+                .collect();
+            facts.sort();
+            facts
+        };
+        // Other tests, or the machine, may mount something meanwhile.
+        let same = (0..100).any(|_| {
+            let text = kernel.open_proc_self("mountinfo", rustix::fs::OFlags::RDONLY).unwrap();
+            facts(table(0).unwrap()) == facts(table_from_mountinfo(text.as_fd()).unwrap())
+        });
+        assert!(same);
+        let listed = table(0).unwrap();
+        assert!(listed.is_sorted_by_key(|mount| mount.id));
+        assert!(listed.iter().any(|mount| mount.id == root && mount.mountpoint == "/".into()));
+        assert!(below(root).unwrap().len() < listed.len());
+        assert_eq!(state(u64::MAX - 1).unwrap(), None);
     }
 }

@@ -174,7 +174,7 @@ fn write_mount(what: &str, mount: &Mount, root: &PathBytes) -> Result<Value> {
             words.push("remount".to_owned());
             words.extend(bind.then(|| "bind".to_owned()));
         }
-        _ => return Err(cannot(what, "it has no such mount")),
+        MountKind::File { .. } => return Err(cannot(what, "it has no such mount")),
     }
     words.extend(mount.links.words().map(str::to_owned));
     words.extend(mount.attributes.words().into_iter().map(str::to_owned));
