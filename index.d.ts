@@ -1,6 +1,7 @@
 // Made by `npm run build:addon` from the comments of crates/rootfs-napi and from src/api-header.d.ts. Do not edit.
 
 import type { EventEmitter } from 'node:events'
+import type { FileHandle } from 'node:fs/promises'
 import type { Duplex, Readable, Writable } from 'node:stream'
 
 /** A file name. Bytes (Uint8Array) are for names that are not UTF-8. A NUL byte is refused. */
@@ -19,12 +20,43 @@ export type Propagation =
   | 'runbindable'
 
 /** When a hook runs; OCI runtime-spec config.md, POSIX-platform Hooks. */
-export type HookPoint = 'prestart' | 'createRuntime' | 'createContainer' | 'startContainer'
+export type HookPoint =
+  | 'prestart'
+  | 'createRuntime'
+  | 'createContainer'
+  | 'startContainer'
+  | 'poststart'
+  | 'poststop'
+
+/** A hook that is a function: it is awaited. What it throws, or rejects with, is the `cause` of the error. */
+export type HookFunction = (state: HookState) => void | Promise<void>
+
+/** What a hook function is told. */
+export interface HookState {
+  /** The host's pid of the container's first process; at `poststop` it has ended. */
+  pid: number
+  /**
+   * Where the container's root is. At `createRuntime` in `mountNamespace`, where the mounts are there below it and the
+   * host's tree is too; later the directory on the host, `/` for a root that the host doesn't have.
+   */
+  root: string
+  /** `/proc/PID/ns/mnt`, for tools that enter it, such as nsenter(1). At `poststop` it is gone. */
+  mountNamespace: string
+  /** Those of the OCI config. */
+  annotations: Record<string, string>
+}
 
 /** How a root filesystem is prepared. */
 export interface PrepareOptions {
   /** Ends the preparation, and what came of it, with an `AbortError`. */
   signal?: AbortSignal
+  /**
+   * The directory of a cgroup of version 2, in which the container is from its first instruction on; its cgroup namespace
+   * begins there. It must take processes, and the caller be allowed to put some there: cgroups(7), Delegation. Without a
+   * new pid namespace, all that is in the cgroup and below it is killed with the container (Linux 5.14), unless this
+   * process is in it. It isn't removed.
+   */
+  cgroup?: PathLike
   /** Compare the kernel's mount table with the plan afterwards and fail if a flag or a mount differs. @default true */
   verify?: boolean
   /** Called when a step is done. What it throws is an uncaught exception and changes nothing about the preparation. */
@@ -139,13 +171,25 @@ export interface RunResult<T = string> {
   warnings: readonly Warning[]
 }
 
+/** The events of a `ContainerProcess`, with what their listeners are given. */
+export interface ContainerProcessEvents {
+  /** It runs, and has a `pid`. */
+  spawn: []
+  /** It could not be started, or was aborted. */
+  error: [error: Error]
+  /** It has ended. Its streams may still have something to read. */
+  exit: [code: number | null, signal: NodeJS.Signals | null]
+  /** It has ended, and so have its streams. */
+  close: [code: number | null, signal: NodeJS.Signals | null]
+}
+
 /**
  * A command in a container, in the shape and with the events of node:child_process. It is returned at once: `pid` is
  * undefined until 'spawn', a `kill()` before that is queued, what fails before the command is executed is one 'error'
  * event with a `RootfsError`, and 'close' comes when its streams have ended and, for the first process of a container,
  * everything is taken down. Disposing it kills it and waits for 'close'.
  */
-export interface ContainerProcess extends EventEmitter, AsyncDisposable {
+export interface ContainerProcess extends EventEmitter<ContainerProcessEvents>, AsyncDisposable {
   /** The host's pid. */
   readonly pid: number | undefined
   readonly stdin: Writable | null
@@ -167,14 +211,6 @@ export interface ContainerProcess extends EventEmitter, AsyncDisposable {
   ref(): void
   /** Has Node not stay alive because of it. When Node goes, it goes too. */
   unref(): void
-  on(event: 'spawn', listener: () => void): this
-  on(event: 'error', listener: (error: Error) => void): this
-  on(event: 'exit' | 'close', listener: (code: number | null, signal: NodeJS.Signals | null) => void): this
-  on(event: string | symbol, listener: (...args: any[]) => void): this
-  once(event: 'spawn', listener: () => void): this
-  once(event: 'error', listener: (error: Error) => void): this
-  once(event: 'exit' | 'close', listener: (code: number | null, signal: NodeJS.Signals | null) => void): this
-  once(event: string | symbol, listener: (...args: any[]) => void): this
 }
 
 /** A prepared root filesystem in its own namespaces. It ends with `close`, or with this process, however that ends. */
@@ -202,8 +238,23 @@ export interface PreparedRootfs extends AsyncDisposable {
   close(): Promise<void>
 }
 
+/** An OCI runtime-spec configuration, as `config.json` has it; runtime-spec config.md. */
+export type OciSpec = Record<string, unknown>
+
 /** What takes a root filesystem's description further. */
 export interface Rootfs {
+  /**
+   * The OCI config that says the same: reading it gives the same root filesystem. What OCI has no words for is
+   * `ERR_ROOTFS_UNSUPPORTED` and named. Where the user namespace depends on the caller, it is that of this process.
+   * `process` is that of the config it came from; what was ignored is not there.
+   */
+  toSpec(): OciSpec
+  /**
+   * A function that is awaited in this process: at `createRuntime` its failure fails the preparation and undoes
+   * everything, at `poststart` it kills the container; both are `ERR_ROOTFS_HOOK`. At `poststop` its failure is a process
+   * warning. At `poststart` and `poststop` functions come after programs.
+   */
+  hook(when: 'createRuntime' | 'poststart' | 'poststop', hook: HookFunction): this
   /** The ordered, typed steps that `prepare` would take. Reads nothing but the builder. */
   plan(): Plan
   /** Makes the root filesystem, and a first process in it that waits for commands. */
@@ -215,8 +266,12 @@ export interface Rootfs {
     options: RunOptions & PrepareOptions & { encoding: 'buffer' },
   ): Promise<RunResult<Buffer>>
   run(command: string, args?: readonly string[], options?: RunOptions & PrepareOptions): Promise<RunResult>
+  /** Runs the process of the OCI config, in which options replace what they name; only after `fromBundle` and `fromSpec`. */
+  run(options: RunOptions & PrepareOptions & { encoding: 'buffer' }): Promise<RunResult<Buffer>>
+  run(options?: RunOptions & PrepareOptions): Promise<RunResult>
   /** The same without waiting for its end. */
   spawn(command: string, args?: readonly string[], options?: SpawnOptions & PrepareOptions): ContainerProcess
+  spawn(options?: SpawnOptions & PrepareOptions): ContainerProcess
 }
 
 /** The ordered, typed steps that make a root filesystem, in stages that only go forward. */
@@ -254,6 +309,8 @@ export class RootfsError extends Error {
   readonly pointer?: string
   /** What to do about it. */
   readonly hint?: string
+  /** What a hook function has thrown. */
+  readonly cause?: unknown
 }
 
 /** What kind of failure it is; docs/errors.md. */
@@ -291,6 +348,102 @@ export type RootfsErrorCode =
   /** The prepared root filesystem has been closed. */
   | 'ERR_ROOTFS_CLOSED'
 
+/** What `probe()` tries; docs/kernels.md. */
+export type HostFeature =
+  /** Starting the helper process. */
+  | 'supervisor'
+  /** Executing the supervisor from memory, where nobody can change it; the sysctl vm.memfd_noexec below 2. */
+  | 'memfdExec'
+  /** Making and watching processes: `clone3` with a pidfd. */
+  | 'pidfd'
+  /** Every mount: `fsopen`, `open_tree`, `mount_setattr`, `move_mount`. */
+  | 'mountApi'
+  /** Mounting on detached mounts: assembling a tree that nobody sees (level `detached`). */
+  | 'detachedMounts'
+  /** Copying a mount with other attributes in one call. */
+  | 'openTreeAttr'
+  /** Comparing the mount table with the plan, by unique mount ids. */
+  | 'statmount'
+  /** Resolution inside the root. */
+  | 'openat2'
+  /** Entering a root without copying the host's mounts; needs CAP_SYS_ADMIN and CAP_SYS_CHROOT. */
+  | 'stubNamespace'
+  /** Beginning in a cgroup: `CLONE_INTO_CGROUP`, in a cgroup that the caller may write to. */
+  | 'cloneIntoCgroup'
+  /** `cgroup()` as one filesystem. */
+  | 'cgroup2'
+  /** Showing files under mapped owners; needs CAP_SYS_ADMIN. */
+  | 'idmappedMounts'
+  /** Overlay filesystems. */
+  | 'overlay'
+  /** Running without root. */
+  | 'userNamespaces'
+  /** Mapping more than one id: root, or newuidmap, newgidmap, /etc/subuid and /etc/subgid. */
+  | 'idRanges'
+  /** Overlay filesystems in a user namespace. */
+  | 'overlayInUserNamespace'
+  /** A proc of its own in a user namespace. */
+  | 'procInUserNamespace'
+  /** A sysfs of its own in a user and network namespace. */
+  | 'sysfsInUserNamespace'
+  /** `namespaces({ pid })` for this caller. */
+  | 'pidNamespaces'
+  /** `namespaces({ ipc })` for this caller. */
+  | 'ipcNamespaces'
+  /** `namespaces({ uts })` for this caller. */
+  | 'utsNamespaces'
+  /** `namespaces({ cgroup })` for this caller. */
+  | 'cgroupNamespaces'
+  /** `namespaces({ network })` for this caller. */
+  | 'networkNamespaces'
+  /** The option `seccomp`. */
+  | 'seccomp'
+  /** AppArmor is active. */
+  | 'apparmor'
+  /** SELinux is active: mount labels. */
+  | 'selinux'
+
+/** Whether this host allows something to this process. */
+export interface FeatureSupport {
+  readonly available: boolean
+  /** What was tried, and what happened. */
+  readonly reason?: string
+  /** What to do about it. */
+  readonly hint?: string
+}
+
+/** What this host allows. */
+export interface HostSupport {
+  /** The kernel's release. */
+  readonly kernel: string
+  readonly features: Readonly<Record<HostFeature, FeatureSupport>>
+}
+
+/**
+ * Finds out what this host allows this process, and why not where it doesn't, with what to do about it. Kernel features are
+ * tried, in processes that end afterwards; nothing is left. Takes some tens of milliseconds, none of them on this thread.
+ * Never rejects.
+ */
+export function probe(): Promise<HostSupport>
+
+/**
+ * Opens `path` under the directory `root` so that no symbolic link leads out: `/`, and `..` at the top, mean `root`, and
+ * magic links (such as /proc/self/root) are refused; openat2(2), RESOLVE_IN_ROOT, or its emulation where the kernel lacks that. The
+ * file is opened once: there is no moment between looking and opening. It never waits for the other end of a named pipe, and
+ * a terminal doesn't become this process's.
+ *
+ * `root` is absolute, and no symbolic link itself. `flags` are those of `fs.open`; files that are made get `mode`, less
+ * the umask. Rejects with `ERR_ROOTFS_ROOT`, `ERR_ROOTFS_SOURCE` (`errnoName` says why), `ERR_ROOTFS_ESCAPE`, or `ERR_ROOTFS_RACE` when
+ * something kept changing underneath. The caller closes the handle.
+ * @default flags 'r', mode 0o666
+ */
+export function openInRoot(
+  root: PathLike,
+  path: PathLike,
+  flags?: string | number,
+  mode?: number,
+): Promise<FileHandle>
+
 /** Something that is taken down with `await using`. */
 type AsyncDisposable = { [Symbol.asyncDispose](): Promise<void> }
 
@@ -308,6 +461,15 @@ export declare class Rootfs {
   constructor(directory: PathLike)
   /** A new, empty tmpfs as root: put `bind`, `tmpfs` … into it. Nothing is written on the host. */
   static empty(options?: EmptyOptions): Rootfs
+  /**
+   * An overlay as root; `mount(8)`, overlay. Without `upper`, changes go to a tmpfs that is gone afterwards, and nothing is
+   * written on the host. With `upper` they stay there, but for mountpoints, which are removed again; directories that
+   * the kernel copied there to make one stay. All are directories of the host, opened before anything is mounted
+   * (`ERR_ROOTFS_SOURCE`); mounts below a lower directory are not seen. Owner and mode of the root are those of `upper`,
+   * else of the first lower directory. Without privileges it needs Linux 5.11, and what is hidden and replaced is
+   * written in `user.overlay.` attributes; root's overlays are made with root's rights, for user namespaces too.
+   */
+  static overlay(options: OverlayRootOptions): Rootfs
   /**
    * What an OCI runtime gives every container, as the configuration that `runc spec` writes has it: /proc, /dev
    * (`dev()`), /sys and /sys/fs/cgroup read-only, the usual masked and read-only paths.
@@ -343,6 +505,12 @@ export declare class Rootfs {
    * and devpts, shm and mqueue in it.
    */
   dev(options?: DevOptions): this
+  /**
+   * An overlay, always nosuid and nodev; `mount(8)`, overlay. Without `upper` it is read-only, and needs two lower
+   * directories or more: for one, use `bind`. All are directories of the host, opened before anything is mounted;
+   * mounts below them are not seen. For other options of the filesystem use `mount({ type: 'overlay' })`.
+   */
+  overlay(destination: PathLike, options: OverlayOptions): this
   /** Any mount in OCI form: option words keep their OCI meaning exactly. */
   mount(mount: OciMount): this
   /**
@@ -392,19 +560,42 @@ export declare class Rootfs {
   namespaces(options: NamespaceOptions): this
   /** The host name inside; needs a uts namespace of the container's own. At most 64 bytes; sethostname(2). */
   hostname(name: string): this
+  /**
+   * The SELinux context of the files of new filesystems: tmpfs, devpts, overlays, what masks directories, message queues.
+   * Files of binds, proc, sysfs and cgroup keep their own. Without SELinux on the host it has no effect. 1 to 255 bytes;
+   * `mount(8)`, `context`.
+   */
+  mountLabel(label: string): this
   /** The NIS domain name inside; needs a uts namespace of the container's own. At most 64 bytes; setdomainname(2). */
   domainname(name: string): this
   /**
    * A kernel parameter, set in the container's namespaces when the root has been entered. Its name is written with dots
    * (`net.ipv4.ip_forward`) or slashes, as sysctl(8) has it; the last value of a name wins. Only what belongs to a
    * namespace that the container has to itself can be set: `net.*` (network), `kernel.msg*`, `kernel.sem`,
-   * `kernel.shm*` and `fs.mqueue.*` (ipc), `kernel.domainname` (uts). What the kernel refuses names the parameter:
+   * `kernel.shm*` and `fs.mqueue.*` (ipc), `kernel.domainname` (uts). Without a network namespace, which may be asked for
+   * after this call, `net.*` is `ERR_ROOTFS_SPEC` when the builder is used. What the kernel refuses names the parameter:
    * `ERR_ROOTFS_UNSUPPORTED` where there is none of that name, `ERR_ROOTFS_SPEC` for a value, else `ERR_ROOTFS_DENIED`.
-   * proc_sys(5); runtime-spec config-linux.md, Sysctl.
+   * `proc_sys(5)`; runtime-spec config-linux.md, Sysctl.
    */
   sysctl(name: string, value: string): this
-  /** An OCI hook: a program that runs at a point of the container's life. */
-  hook(when: 'prestart' | 'createRuntime' | 'createContainer' | 'startContainer', hook: OciHook): this
+  /**
+   * An OCI hook: a program that runs at a point of the container's life. `prestart`, `createRuntime`, `poststart` and
+   * `poststop` run in the caller's namespaces, `createContainer` and `startContainer` in the container's. When one fails,
+   * everything is undone and the error is `ERR_ROOTFS_HOOK`; `poststop` runs when everything is taken down, and its
+   * failure is a process warning.
+   */
+  hook(when: HookPoint, hook: OciHook): this
+  /**
+   * An OCI bundle: its `config.json` gives root, mounts, devices, paths, namespaces, hooks and process. Every field is
+   * enforced, or refused with `ERR_ROOTFS_SPEC` or `ERR_ROOTFS_UNSUPPORTED` and its JSON pointer in the error's
+   * `pointer`; docs/oci.md has the table. Rejects with `ERR_ROOTFS_SOURCE` where the file can't be read.
+   */
+  static fromBundle(directory: PathLike, options?: SpecOptions): Promise<Rootfs>
+  /**
+   * The same from an OCI runtime-spec object; relative paths are taken from `bundle`, which is the working directory
+   * when it isn't given. Numbers that JavaScript's don't hold can be bigints.
+   */
+  static fromSpec(spec: OciSpec, options?: SpecOptions & { bundle?: PathLike }): Rootfs
 }
 
 /** Options of `bind`. */
@@ -429,6 +620,15 @@ export interface BindOptions {
   optional?: boolean
   /** Resolve the source inside this directory: no symlink in it can lead out. */
   within?: PathLike
+  /**
+   * Show files under mapped owners: what belongs to `containerId` in the source looks, through the mount, as if it
+   * belonged to the host's `hostId`, and the reverse for what is written. `{ containerId: 0, hostId: 100000, size: 65536 }`
+   * shows root's files as 100000's, which a container that maps its 0 to 100000 sees as its own root's. `'userns'` takes
+   * the container's own mapping, which gives just that. Ids that are not mapped show as 65534, and can't be written.
+   * Also for submounts. With `{ inRoot }` in a user namespace, `hostId` is the container's. Needs root, Linux 5.12, and a filesystem that can (`ERR_ROOTFS_DENIED`,
+   * `ERR_ROOTFS_UNSUPPORTED`); `mount_setattr(2)`, ID-mapped mounts. @default none
+   */
+  idMap?: IdMap | 'userns'
 }
 
 /** Options of `defaults`. */
@@ -587,12 +787,22 @@ export interface MountInfo {
   propagation: Array<string>
 }
 
-/** Which namespaces the container has to itself; namespaces(7). It always has a mount namespace of its own. */
+/**
+ * Which namespaces the container has to itself; namespaces(7). Those with a path are joined: they are opened with the rights
+ * of the caller at the call that begins a container.
+ */
 export interface NamespaceOptions {
-  /** `true` maps the container's root to the calling user. @default true unless the caller has `CAP_SYS_ADMIN` */
-  user?: boolean | IdMap
-  /** Processes. Without one, processes that leave the container's process group are not ended with it. @default true */
-  pid?: boolean
+  /**
+   * `true` maps the container's root to the calling user. @default true unless the caller has `CAP_SYS_ADMIN`
+   *
+   * One that is joined keeps the mappings it has, which need a root. Its other namespaces can be joined with it.
+   */
+  user?: boolean | IdMap | NamespacePath
+  /**
+   * Processes. Without a new one, processes that leave the container's process group are not ended with it, unless there
+   * is a cgroup. @default true
+   */
+  pid?: boolean | NamespacePath
   /** System V IPC and POSIX message queues. @default true */
   ipc?: boolean | NamespacePath
   /** Host name. @default true */
@@ -601,6 +811,13 @@ export interface NamespaceOptions {
   cgroup?: boolean | NamespacePath
   /** A new network namespace has only a loopback, and it is up. @default false */
   network?: boolean | NamespacePath
+  /**
+   * A mount namespace that is joined. Nothing in it changes: the tree is assembled outside of every mount namespace, held by
+   * this process's supervisor and entered by chroot(2). So it can be neither listed by `mounts()` nor compared with the
+   * plan, a new user namespace in it is refused by the kernel, and masks, read-only paths and hooks before the start
+   * are refused here. Needs Linux 6.15. @default a new one
+   */
+  mount?: NamespacePath
 }
 
 /** An existing namespace. */
@@ -624,6 +841,16 @@ export interface OciHook {
   timeout?: number
 }
 
+/** A line of `uidMappings` or `gidMappings`; runtime-spec config.md, Mounts. */
+export interface OciIdMapping {
+  /** First id in the source. */
+  containerID: number
+  /** First id that is shown, of the host. */
+  hostID: number
+  /** How many ids. */
+  size: number
+}
+
 /** A mount in OCI form; runtime-spec config.md, Mounts. */
 export interface OciMount {
   /** Where, in the root. A relative one is taken from `/`, with a plan warning. */
@@ -634,6 +861,52 @@ export interface OciMount {
   type?: string
   /** Words from left to right, the last one wins. One that is unknown goes to the filesystem. */
   options?: readonly string[]
+  /**
+   * Of a bind, with `gidMappings`: a file of `containerID` in the source looks, through the mount, as if it belonged to the
+   * host's `hostID`. `idmap` among the options covers the source alone, `ridmap` what is mounted below it too; with one
+   * of them and no mappings it is the container's user namespace that maps.
+   */
+  uidMappings?: readonly OciIdMapping[]
+  /** The same for groups. */
+  gidMappings?: readonly OciIdMapping[]
+}
+
+/** Options of `overlay`. */
+export interface OverlayOptions {
+  /**
+   * Directories that are only read; the first one is on top. 1 to 500, none twice; 2 or more without `upper`. A relative
+   * one is taken from the cwd at the call.
+   */
+  lower: readonly PathLike[]
+  /** Where changes go, with `work`; of one container at a time (`ERR_ROOTFS_SOURCE`). @default none: read-only */
+  upper?: PathLike
+  /** An empty directory on the same mount as `upper`, for the kernel's own use. */
+  work?: PathLike
+  /** See `OverlayRootOptions`. @default false */
+  volatile?: boolean
+}
+
+/** Options of `Rootfs.overlay`. */
+export interface OverlayRootOptions {
+  /**
+   * Directories that are only read; the first one is on top. 1 to 500, none twice. A relative one is taken from the cwd
+   * at the call.
+   */
+  lower: readonly PathLike[]
+  /**
+   * Where changes go, with `work`; of one container at a time (`ERR_ROOTFS_SOURCE`).
+   * @default a tmpfs that is gone afterwards
+   */
+  upper?: PathLike
+  /** An empty directory on the same mount as `upper`, for the kernel's own use. */
+  work?: PathLike
+  /** How much the tmpfs can hold; not with `upper`. @default half of the machine's memory */
+  size?: Size
+  /**
+   * Don't wait for the disk; Linux 5.10. The kernel refuses to mount such an `upper` again until the directory
+   * `work/incompat` in `work` is removed, because after a crash it may be incomplete. @default false
+   */
+  volatile?: boolean
 }
 
 /** Options of `proc`; proc(5), Mount options. */
@@ -663,6 +936,21 @@ export interface ReadonlyOptions {
 export interface ReadonlyRootOptions {
   /** Also covers the mounts that the root directory brought along. @default false */
   recursive?: boolean
+}
+
+/** How an OCI config is read; docs/oci.md. */
+export interface SpecOptions {
+  /**
+   * Fields that may be present but are not enforced: they are taken as absent, and listed as plan warnings. Names such
+   * as `'linux.seccomp'` or `'mounts[].uidMappings'`, or JSON pointers such as `'/mounts/3'`. Any other field that is
+   * not enforced is an error. @default []
+   */
+  ignore?: readonly string[]
+  /**
+   * Whether the config must have a `root`. With `false`, one without it gets an empty tmpfs, as `Rootfs.empty()`
+   * makes. @default true
+   */
+  expectRoot?: boolean
 }
 
 /** A step of a plan. */
@@ -698,6 +986,15 @@ export interface TmpfsOptions {
   readonly?: boolean
   /** Programs can't be executed. @default false */
   noexec?: boolean
+  /**
+   * Start with a copy of what the root has at that place: owners, modes, times, extended attributes, links, sparse files,
+   * fifos, sockets, devices. It is copied before the tmpfs is seen, and follows no link. What is mounted below is not
+   * copied: its mountpoint is there, and empty. In a user namespace the container's rights are what counts: what it may
+   * not read is `ERR_ROOTFS_MOUNT`; devices are left out; files whose owner isn't mapped lose their set-id bits and
+   * belong to 65534, whom they seemed to belong to, or to root where there is no such id. The warning `copy-up` says
+   * what differs. @default false
+   */
+  copyUp?: boolean
 }
 
 /** Something that works, and that one should know. */

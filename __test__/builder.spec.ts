@@ -32,6 +32,8 @@ const construct =
     Reflect.construct(Rootfs, args)
 const empty = (options: unknown) => () => (Rootfs.empty as (options: unknown) => unknown)(options)
 
+const overlay = (options: unknown) => () => (Rootfs.overlay as (options: unknown) => unknown)(options)
+
 const mistakes: Mistake[] = [
   // The form of the message.
   {
@@ -208,6 +210,156 @@ const mistakes: Mistake[] = [
     code: 'ERR_INVALID_ARG_VALUE',
     message: /invisible.* for hidepid but received yes of type string$/,
   },
+  ...(
+    [
+      [
+        'content that is a number',
+        ['file', '/x', 1],
+        'ERR_INVALID_ARG_TYPE',
+        /^Expected string or Uint8Array for content but received 1 of type number$/,
+      ],
+      ['no content', ['file', '/x'], 'ERR_INVALID_ARG_TYPE', /for content but received undefined$/],
+      [
+        'a mode of a file that is too large',
+        ['file', '/x', '', { mode: 0o10000 }],
+        'ERR_OUT_OF_RANGE',
+        /^Expected integer between 0 and 4095 for mode but received 4096 of type number$/,
+      ],
+      [
+        'an owner of a file that is negative',
+        ['file', '/x', '', { uid: -1 }],
+        'ERR_OUT_OF_RANGE',
+        /for uid but received -1/,
+      ],
+      [
+        'writable that is a string',
+        ['file', '/x', '', { writable: 'yes' }],
+        'ERR_INVALID_ARG_TYPE',
+        /^Expected boolean for writable but received yes of type string$/,
+      ],
+      [
+        'a directory that is a number',
+        ['directory', 1],
+        'ERR_INVALID_ARG_TYPE',
+        /for destination but received 1 of type number$/,
+      ],
+      [
+        'an owner of a directory that is too large',
+        ['directory', '/x', { gid: 2 ** 32 }],
+        'ERR_OUT_OF_RANGE',
+        /for gid but received 4294967296/,
+      ],
+      [
+        'a link that says nothing',
+        ['symlink', '', '/x'],
+        'ERR_INVALID_ARG_VALUE',
+        /^Expected path that is not empty for target/,
+      ],
+      [
+        'a link without a path',
+        ['symlink', '/x'],
+        'ERR_INVALID_ARG_TYPE',
+        /for path but received undefined$/,
+      ],
+      [
+        'a link that is the root',
+        ['symlink', '/x', '/.'],
+        'ERR_INVALID_ARG_VALUE',
+        /^Expected path that ends in a name for path but received \/\. of type string$/,
+      ],
+      [
+        'a device that is a path',
+        ['device', '/dev/null'],
+        'ERR_INVALID_ARG_TYPE',
+        /^Expected object for node/,
+      ],
+      [
+        'a device without a path',
+        ['device', { type: 'p' }],
+        'ERR_INVALID_ARG_TYPE',
+        /for node\.path but received undefined$/,
+      ],
+      [
+        'a device of an unknown type',
+        ['device', { path: '/x', type: 's' }],
+        'ERR_INVALID_ARG_VALUE',
+        /^Expected one of 'c', 'b', 'p', 'u' for node\.type but received s of type string$/,
+      ],
+      [
+        'a device without a number',
+        ['device', { path: '/x', type: 'c', major: 1 }],
+        'ERR_INVALID_ARG_TYPE',
+        /^Expected integer between 0 and 1048575 for node\.minor but received undefined$/,
+      ],
+      [
+        'a major number that is too large',
+        ['device', { path: '/x', type: 'b', major: 4096, minor: 0 }],
+        'ERR_OUT_OF_RANGE',
+        /^Expected integer between 0 and 4095 for node\.major but received 4096 of type number$/,
+      ],
+      [
+        'a fifo with a number',
+        ['device', { path: '/x', type: 'p', major: 1 }],
+        'ERR_INVALID_ARG_VALUE',
+        /for node\.major but received 1/,
+      ],
+      [
+        'a domain name that is too long',
+        ['domainname', 'x'.repeat(65)],
+        'ERR_INVALID_ARG_VALUE',
+        /^Expected string of 1 to 64 bytes for name/,
+      ],
+      [
+        'a domain name that is a number',
+        ['domainname', 5],
+        'ERR_INVALID_ARG_TYPE',
+        /^Expected string for name/,
+      ],
+      [
+        'a parameter without parts',
+        ['sysctl', 'ipforward', '1'],
+        'ERR_INVALID_ARG_VALUE',
+        /^Expected name of a kernel parameter \(.*\) for name but received ipforward/,
+      ],
+      [
+        'a parameter that leads elsewhere',
+        ['sysctl', 'net/../kernel/panic', '1'],
+        'ERR_INVALID_ARG_VALUE',
+        /for name but received net\/\.\.\/kernel\/panic/,
+      ],
+      [
+        'a value that is a number',
+        ['sysctl', 'kernel.msgmax', 1],
+        'ERR_INVALID_ARG_TYPE',
+        /^Expected string for value but received 1 of type number$/,
+      ],
+      [
+        'the host name as a parameter',
+        ['sysctl', 'kernel.hostname', 'x'],
+        'ERR_INVALID_ARG_VALUE',
+        /^sysctl kernel\.hostname: the host name is set with hostname$/,
+      ],
+      [
+        'a parameter of the machine',
+        ['sysctl', 'kernel.panic', '1'],
+        'ERR_INVALID_ARG_VALUE',
+        /^sysctl kernel\.panic: it belongs to no namespace/,
+      ],
+      [
+        'an unknown fallback',
+        ['proc', '/proc', { fallback: 'skip' }],
+        'ERR_INVALID_ARG_VALUE',
+        /^Expected one of 'error', 'bind' for fallback/,
+      ],
+    ] as const
+  ).map(
+    ([title, [method, ...args], code, message]): Mistake => ({
+      title,
+      call: untyped(method, ...args),
+      code,
+      message,
+    }),
+  ),
   {
     title: 'an unknown choice for missing paths',
     call: untyped('mask', '/x', { missing: 'panic' }),
@@ -255,6 +407,186 @@ const mistakes: Mistake[] = [
     code: 'ERR_INVALID_ARG_VALUE',
     message: /rbind/,
   },
+  {
+    title: 'a bind that is filled with a copy',
+    call: untyped('mount', { destination: '/x', source: '/srv', options: ['bind', 'tmpcopyup'] }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /"tmpcopyup" is for a mount of type tmpfs/,
+  },
+  {
+    title: 'a ramfs that is filled with a copy',
+    call: untyped('mount', { destination: '/x', type: 'ramfs', options: ['tmpcopyup'] }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /"tmpcopyup" is for a tmpfs, and this is a ramfs/,
+  },
+  {
+    title: 'an idmapped tmpfs',
+    call: untyped('mount', { destination: '/x', type: 'tmpfs', options: ['idmap'] }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /idMap: only a bind can be idmapped/,
+  },
+  {
+    title: 'uidMappings without gidMappings',
+    call: untyped('mount', {
+      destination: '/x',
+      source: '/srv',
+      options: ['bind'],
+      uidMappings: [{ containerID: 0, hostID: 0, size: 1 }],
+    }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /^Expected array of mappings for mount\.gidMappings together with mount\.uidMappings$/,
+  },
+  {
+    title: 'an OCI mapping beyond the last id',
+    call: untyped('mount', {
+      destination: '/x',
+      source: '/srv',
+      options: ['bind'],
+      uidMappings: [{ containerID: 2 ** 32, hostID: 0, size: 1 }],
+    }),
+    code: 'ERR_OUT_OF_RANGE',
+    message: /for mount\.uidMappings\[0\]\.containerID but received 4294967296 of type number$/,
+  },
+  {
+    title: 'an overlay in OCI form without lower directories',
+    call: untyped('mount', { destination: '/x', type: 'overlay', options: ['upperdir=/u', 'workdir=/w'] }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /at least one lower directory/,
+  },
+
+  // Idmapped binds.
+  {
+    title: 'an idMap that is a number',
+    call: untyped('bind', '/srv', '/srv', { idMap: 1 }),
+    code: 'ERR_INVALID_ARG_TYPE',
+    message: /^Expected object or 'userns' for idMap but received 1 of type number$/,
+  },
+  {
+    title: 'an idMap of an unknown word',
+    call: untyped('bind', '/srv', '/srv', { idMap: 'user' }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /^Expected object or 'userns' for idMap but received user of type string$/,
+  },
+  {
+    title: 'an idMap without gids',
+    call: untyped('bind', '/srv', '/srv', { idMap: { uids: [] } }),
+    code: 'ERR_INVALID_ARG_TYPE',
+    message: /^Expected array for idMap\.gids but received undefined$/,
+  },
+  {
+    title: 'an idMap of nothing',
+    call: untyped('bind', '/srv', '/srv', { idMap: { uids: [], gids: [] } }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /idMap\.uids: at least one mapping is needed/,
+  },
+  {
+    title: 'an idMap of a user namespace that there is not',
+    call: () => make().namespaces({ user: false }).bind('/srv', '/srv', { idMap: 'userns' }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /there is none/,
+  },
+  {
+    title: "the container's own ids for what is in the root",
+    call: untyped('bind', { inRoot: '/srv' }, '/srv', { idMap: 'userns' }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /a mapping must be given/,
+  },
+
+  // Copies.
+  {
+    title: 'copyUp that is a path',
+    call: untyped('tmpfs', '/etc', { copyUp: '/etc' }),
+    code: 'ERR_INVALID_ARG_TYPE',
+    message: /^Expected boolean for copyUp but received \/etc of type string$/,
+  },
+
+  // Overlays.
+  {
+    title: 'an overlay without options',
+    call: untyped('overlay', '/x'),
+    code: 'ERR_INVALID_ARG_TYPE',
+    message: /^Expected object for options but received undefined$/,
+  },
+  {
+    title: 'an overlay root without lower',
+    call: overlay({}),
+    code: 'ERR_INVALID_ARG_TYPE',
+    message: /^Expected array for options\.lower but received undefined$/,
+  },
+  {
+    title: 'an overlay root of a single path',
+    call: overlay({ lower: '/a' }),
+    code: 'ERR_INVALID_ARG_TYPE',
+    message: /^Expected array for options\.lower but received \/a of type string$/,
+  },
+  {
+    title: 'an overlay root of nothing',
+    call: overlay({ lower: [] }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /^Expected array of 1 to 500 directories for options\.lower but received an array$/,
+  },
+  {
+    title: 'an overlay of more layers than the kernel takes',
+    call: overlay({ lower: Array.from({ length: 501 }, (_, number) => `/${number}`) }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /1 to 500 directories/,
+  },
+  {
+    title: 'a NUL byte in a layer',
+    call: overlay({ lower: ['/a', '/b\0'] }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /for options\.lower\[1\] but received/,
+  },
+  {
+    title: 'a layer that is given twice',
+    call: overlay({ lower: ['/a', '/b/../a'] }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /lower: \/b\/\.\.\/a is given twice/,
+  },
+  {
+    title: 'upper without work',
+    call: overlay({ lower: ['/a'], upper: '/u' }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /^work: an overlay with upper needs work/,
+  },
+  {
+    title: 'work without upper',
+    call: untyped('overlay', '/x', { lower: ['/a', '/b'], work: '/w' }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /^upper: an overlay with work needs upper/,
+  },
+  {
+    title: 'a size of an overlay that has upper',
+    call: overlay({ lower: ['/a'], upper: '/u', work: '/w', size: '1m' }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /size is of the tmpfs/,
+  },
+  {
+    title: 'an overlay of one directory that is only read',
+    call: untyped('overlay', '/x', { lower: ['/a'] }),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /two lower directories or more; for one, use a bind/,
+  },
+
+  // Labels.
+  {
+    title: 'a label that is no string',
+    call: untyped('mountLabel', 1),
+    code: 'ERR_INVALID_ARG_TYPE',
+    message: /^Expected string for label but received 1 of type number$/,
+  },
+  {
+    title: 'an empty label',
+    call: untyped('mountLabel', ''),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /^Expected string of 1 to 255 bytes for label but received/,
+  },
+  {
+    title: 'a label that is too long',
+    call: untyped('mountLabel', 'x'.repeat(256)),
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /^Expected string of 1 to 255 bytes for label but received/,
+  },
 ]
 
 for (const { title, call, code, message } of mistakes) {
@@ -276,6 +608,8 @@ const unknownOptions: Array<[method: string, args: unknown[], key: string]> = [
   ['cgroup', ['/sys/fs/cgroup'], 'ro'],
   ['dev', [], 'readOnly'],
   ['mask', ['/x'], 'mising'],
+  ['file', ['/x', ''], 'perm'],
+  ['directory', ['/x'], 'owner'],
   ['readonly', [], 'recursiv'],
   ['namespaces', [], 'net'],
 ]
@@ -294,6 +628,50 @@ for (const [method, args, key] of unknownOptions) {
 test('mount() refuses a field it does not have', (t) => {
   const mount = { destination: '/x', type: 'tmpfs', option: ['ro'] }
   t.throws(untyped('mount', mount), { code: 'ERR_INVALID_ARG_VALUE', message: /\boption\b/ })
+})
+
+test('overlays refuse an option they do not have', (t) => {
+  const options = { lower: ['/a', '/b'], lowr: [] }
+  const expected = { code: 'ERR_INVALID_ARG_VALUE', message: /\blowr\b/ }
+  t.throws(overlay(options), expected)
+  t.throws(untyped('overlay', '/x', options), expected)
+})
+
+test('device() refuses a field it does not have', (t) => {
+  const node = { path: '/dev/x', type: 'c', major: 1, minor: 3, fileMode: 0o666 }
+  t.throws(untyped('device', node), { code: 'ERR_INVALID_ARG_VALUE', message: /\bnode\.fileMode\b/ })
+})
+
+test('device() refuses the console: there is no terminal', (t) => {
+  for (const path of ['/dev/console', 'dev/./console', '//dev/x/../console']) {
+    t.throws(untyped('device', { path, type: 'c', major: 5, minor: 1 }), {
+      code: 'ERR_ROOTFS_UNSUPPORTED',
+      message: /terminal/,
+    })
+  }
+})
+
+test('a parameter of the network needs a network namespace, before or after it', (t) => {
+  const spec = {
+    code: 'ERR_ROOTFS_SPEC',
+    message: /^sysctl net\.core\.somaxconn: needs a network namespace of its own/,
+  }
+  t.throws(() => make().sysctl('net.core.somaxconn', '1').plan(), spec)
+  for (const rootfs of [
+    make().sysctl('net.core.somaxconn', '1').namespaces({ network: true }),
+    make().namespaces({ network: true }).sysctl('net.core.somaxconn', '1'),
+  ]) {
+    const step = rootfs.plan().steps.find(({ type }) => type === 'sysctl')
+    t.like(step, { source: 'net.core.somaxconn', flags: ['1'] })
+  }
+})
+
+test('a name in the namespace of the host is refused at either call', (t) => {
+  const code = { code: 'ERR_INVALID_ARG_VALUE' }
+  t.throws(() => make().namespaces({ uts: false }).domainname('x'), code)
+  t.throws(() => make().domainname('x').namespaces({ uts: false }), code)
+  t.throws(() => make().namespaces({ ipc: false }).sysctl('kernel.shmmax', '1'), code)
+  t.throws(() => make().sysctl('kernel.shmmax', '1').namespaces({ ipc: false }), code)
 })
 
 test('Rootfs.empty() refuses an option it does not have', (t) => {
@@ -341,7 +719,15 @@ const chained: Record<string, (rootfs: Rootfs) => unknown> = {
   readonly: (rootfs) => rootfs.readonly(),
   namespaces: (rootfs) => rootfs.namespaces({ network: true }),
   hostname: (rootfs) => rootfs.hostname('box'),
+  overlay: (rootfs) => rootfs.overlay('/x', { lower: ['/a', '/b'] }),
+  mountLabel: (rootfs) => rootfs.mountLabel('system_u:object_r:container_file_t:s0:c1,c2'),
   hook: (rootfs) => rootfs.hook('createRuntime', { path: '/bin/true' }),
+  file: (rootfs) => rootfs.file('/x', ''),
+  directory: (rootfs) => rootfs.directory('/x'),
+  symlink: (rootfs) => rootfs.symlink('/x', '/y'),
+  device: (rootfs) => rootfs.device({ path: '/x', type: 'p' }),
+  domainname: (rootfs) => rootfs.domainname('example.org'),
+  sysctl: (rootfs) => rootfs.sysctl('kernel.msgmax', '1'),
 }
 
 for (const [name, call] of Object.entries(chained)) {
@@ -353,6 +739,12 @@ for (const [name, call] of Object.entries(chained)) {
 
 test('Rootfs.empty() gives a builder', (t) => {
   const rootfs = Rootfs.empty({ size: '16m', mode: 0o700 })
+  t.true(rootfs instanceof Rootfs)
+  t.is(rootfs.tmpfs('/tmp'), rootfs)
+})
+
+test('Rootfs.overlay() gives a builder', (t) => {
+  const rootfs = Rootfs.overlay({ lower: ['/a'], size: '16m' })
   t.true(rootfs instanceof Rootfs)
   t.is(rootfs.tmpfs('/tmp'), rootfs)
 })
@@ -396,14 +788,19 @@ const stages: Record<string, number> = {
   namespaces: 0,
   root: 1,
   mount: 2,
+  file: 2,
+  directory: 2,
   device: 3,
   symlink: 3,
+  stub: 3,
   hook: 4,
   pivot: 5,
   propagation: 6,
   readonly: 6,
   mask: 6,
   hostname: 6,
+  domainname: 6,
+  sysctl: 6,
   verify: 7,
 }
 
@@ -411,7 +808,12 @@ const full = (): Rootfs =>
   make()
     .hostname('box')
     .readonly()
-    .mask('/etc/shadow')
+    .mask('/etc/shadow', { missing: 'stub' })
+    .domainname('example.org')
+    .sysctl('kernel.msgmax', '9000')
+    .device({ path: '/run/fifo', type: 'p' })
+    .directory('/run/made')
+    .file('/etc/motd', 'hello')
     .hook('createContainer', { path: '/bin/true' })
     .defaults()
     .bind('/srv', '/data')

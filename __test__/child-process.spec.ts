@@ -619,7 +619,7 @@ ours('a signal that is aborted before begins nothing', async (t, { spawn }) => {
 // ---------------------------------------------------------------- the environment and the lifetime
 
 same('an undefined value in env is left out', async (t, { spawn }) => {
-  const env = { PATH: '/bin:/usr/bin', SET: 'yes', UNSET: undefined } as Record<string, string>
+  const env = { PATH: '/bin:/usr/bin', SET: 'yes', UNSET: undefined } as unknown as Record<string, string>
   const child = spawn(...sh('echo "$SET $(printenv UNSET || echo unset)"'), { env })
   t.is(await text(child.stdout!), 'yes unset\n')
 })

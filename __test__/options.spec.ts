@@ -120,6 +120,8 @@ interface Target {
   /** What of the sources is bound. */
   source?: string
   options: string[]
+  /** Options that name something of the sources. */
+  layers?: (directory: string) => string[]
   /** Its flags without a word. */
   before: State
   /** The same of what is mounted below it. */
@@ -138,6 +140,13 @@ const targets: Target[] = [
   { name: 'file', source: 'strict/file', options: ['bind'], before: strict },
   { name: 'tree', source: 'strict', options: ['rbind'], before: strict, below: strict },
   { name: 'mixed-tree', source: 'bare', options: ['rbind'], before: bare, below: strict },
+  {
+    name: 'overlay',
+    type: 'overlay',
+    options: [],
+    layers: (directory) => [`lowerdir=${join(directory, 'lower')}`, `lowerdir+=${join(directory, 'bare')}`],
+    before: bare,
+  },
   { name: 'peer', source: 'peer', options: ['bind'], before: bare, shared: true },
 ]
 
@@ -179,7 +188,7 @@ function shownPropagation(target: Target, { propagation }: Meaning): string[] {
 
 /** Makes the sources in the driver's own mount namespace. */
 function sources(directory: string): string {
-  for (const name of ['bare', 'strict', 'peer']) mkdirSync(join(directory, name))
+  for (const name of ['bare', 'strict', 'peer', 'lower']) mkdirSync(join(directory, name))
   const hard = 'nosuid,nodev,noexec,noatime,nodiratime,nosymfollow'
   return `(
     cd ${directory}
@@ -254,7 +263,7 @@ const mountOf = ({ word, target, destination }: Try, directory: string): Record<
   destination,
   type: target.type,
   source: target.source === undefined ? undefined : join(directory, target.source),
-  options: [...target.options, word],
+  options: [...target.options, ...(target.layers?.(directory) ?? []), word],
 })
 
 function checkTry(t: ExecutionContext, table: MountLine[], { word, meaning, target, destination }: Try): void {
@@ -427,7 +436,7 @@ testNeeding([...asRoot.needs, 'busybox'])('what remount and the words for links 
         { destination: '/w', options: ['remount', 'dirsync'] },
       ],
       'ERR_ROOTFS_MOUNT',
-      /only a new filesystem can be given "dirsync"/,
+      /only a new filesystem can be given dirsync/,
     ],
     [[{ destination: '/w', type: 'bind', source, options: ['ro'] }], 'ERR_INVALID_ARG_VALUE', /"bind" or "rbind"/],
     ...['proc', 'sysfs', 'devpts'].map((type): [Array<Record<string, unknown>>, string, RegExp] => [

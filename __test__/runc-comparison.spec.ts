@@ -95,19 +95,28 @@ const throughMounts = (config: Config): Job['calls'] => [
   ['readonlyPaths', config.linux.readonlyPaths],
 ]
 
-async function ourTable(
-  { directory, config }: Bundle,
-  mounts: Job['calls'],
-  level: Level,
-): Promise<MountLine[]> {
-  const [root] = cells
-  const [command, ...args] = config.process.args
-  const job: Job = {
-    root: join(directory, config.root.path),
-    calls: builderCalls(config, mounts),
-    mode: 'run',
-    commands: [{ command: command!, args }],
+/** The config itself, and the process that is in it. */
+const throughBundle = ({ directory }: Bundle): Job => ({
+  root: { bundle: directory },
+  calls: [],
+  mode: 'run',
+  commands: [{}],
+})
+
+const throughBuilder =
+  (mounts: (config: Config) => Job['calls']) =>
+  ({ directory, config }: Bundle): Job => {
+    const [command, ...args] = config.process.args
+    return {
+      root: join(directory, config.root.path),
+      calls: builderCalls(config, mounts(config)),
+      mode: 'run',
+      commands: [{ command: command!, args }],
+    }
   }
+
+async function ourTable(job: Job, level: Level): Promise<MountLine[]> {
+  const [root] = cells
   const outcome = await runInCell(root!, job, host, { level, setup: onlyCgroup2 })
   if (outcome.error !== undefined) throw new Error(JSON.stringify(outcome.error, undefined, 2))
   const [result] = outcome.results
@@ -118,9 +127,10 @@ async function ourTable(
 const testHere = testNeeding(['root', 'busybox', 'runc', 'unshare'])
 
 for (const level of ['detached', 'attached'] as const) {
-  for (const [name, calls] of [
-    ['defaults()', throughDefaults],
-    ['mount() for each of its mounts, dev()', throughMounts],
+  for (const [name, makeJob] of [
+    ['defaults()', throughBuilder(throughDefaults)],
+    ['mount() for each of its mounts, dev()', throughBuilder(throughMounts)],
+    ['fromBundle()', throughBundle],
   ] as const) {
     const title = `${name}, ${level}: the mount table is runc's, but for the named differences`
     const unavailable = levelUnavailable(level)
@@ -132,7 +142,7 @@ for (const level of ['detached', 'attached'] as const) {
       const bundle = await makeBundle()
       const before = snapshotTree(join(bundle.directory, 'rootfs'))
       const theirs = await runcTable(bundle)
-      const ours = await ourTable(bundle, calls(bundle.config), level)
+      const ours = await ourTable(makeJob(bundle), level)
       t.true(theirs.length > 10, 'runc gave a table')
       t.deepEqual(snapshotTree(join(bundle.directory, 'rootfs')), before)
 

@@ -193,7 +193,7 @@ testHere('a spawned process has the events of child_process in their order', asy
   const child = (await busybox()).spawn('/bin/sh', ['-c', 'read line; echo "got $line"; exit 4'])
   t.is(child.pid, undefined, 'it is returned before it is there')
   const events: string[] = []
-  for (const name of ['spawn', 'exit', 'close', 'error']) child.on(name, () => events.push(name))
+  for (const name of ['spawn', 'exit', 'close', 'error'] as const) child.on(name, () => events.push(name))
   child.stdout!.on('end', () => events.push('end'))
   child.stdout!.resume()
   const closed = once(child, 'close')

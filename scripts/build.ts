@@ -70,6 +70,8 @@ function buildTypeScript(): void {
   announce('compiling the TypeScript layer')
   rmSync(join(root, 'dist'), { recursive: true, force: true })
   run('tsc', ['--project', 'tsconfig.build.json'])
+  // npm does the same where it installs the package.
+  chmodSync(join(root, 'dist', 'cli.js'), 0o755)
 }
 
 /** Copies a file into place in one step (a running supervisor keeps its own), unless it is there already. */

@@ -18,6 +18,7 @@ const requirements: readonly Requirement[] = [
   { package: 'bubblewrap', program: 'bwrap', purpose: 'comparison of times' },
   { package: 'busybox-static', program: 'busybox', purpose: 'the small test root', static: true },
   { package: 'debootstrap', program: 'debootstrap', purpose: 'the Debian test root' },
+  { package: 'python3', program: 'python3', purpose: 'a racer that exchanges names' },
   { package: 'uidmap', program: 'newuidmap', purpose: 'user namespaces with ranges of ids' },
 ]
 

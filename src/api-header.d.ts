@@ -1,6 +1,7 @@
 // Made by `npm run build:addon` from the comments of crates/rootfs-napi and from src/api-header.d.ts. Do not edit.
 
 import type { EventEmitter } from 'node:events'
+import type { FileHandle } from 'node:fs/promises'
 import type { Duplex, Readable, Writable } from 'node:stream'
 
 /** A file name. Bytes (Uint8Array) are for names that are not UTF-8. A NUL byte is refused. */
@@ -19,12 +20,43 @@ export type Propagation =
   | 'runbindable'
 
 /** When a hook runs; OCI runtime-spec config.md, POSIX-platform Hooks. */
-export type HookPoint = 'prestart' | 'createRuntime' | 'createContainer' | 'startContainer'
+export type HookPoint =
+  | 'prestart'
+  | 'createRuntime'
+  | 'createContainer'
+  | 'startContainer'
+  | 'poststart'
+  | 'poststop'
+
+/** A hook that is a function: it is awaited. What it throws, or rejects with, is the `cause` of the error. */
+export type HookFunction = (state: HookState) => void | Promise<void>
+
+/** What a hook function is told. */
+export interface HookState {
+  /** The host's pid of the container's first process; at `poststop` it has ended. */
+  pid: number
+  /**
+   * Where the container's root is. At `createRuntime` in `mountNamespace`, where the mounts are there below it and the
+   * host's tree is too; later the directory on the host, `/` for a root that the host doesn't have.
+   */
+  root: string
+  /** `/proc/PID/ns/mnt`, for tools that enter it, such as nsenter(1). At `poststop` it is gone. */
+  mountNamespace: string
+  /** Those of the OCI config. */
+  annotations: Record<string, string>
+}
 
 /** How a root filesystem is prepared. */
 export interface PrepareOptions {
   /** Ends the preparation, and what came of it, with an `AbortError`. */
   signal?: AbortSignal
+  /**
+   * The directory of a cgroup of version 2, in which the container is from its first instruction on; its cgroup namespace
+   * begins there. It must take processes, and the caller be allowed to put some there: cgroups(7), Delegation. Without a
+   * new pid namespace, all that is in the cgroup and below it is killed with the container (Linux 5.14), unless this
+   * process is in it. It isn't removed.
+   */
+  cgroup?: PathLike
   /** Compare the kernel's mount table with the plan afterwards and fail if a flag or a mount differs. @default true */
   verify?: boolean
   /** Called when a step is done. What it throws is an uncaught exception and changes nothing about the preparation. */
@@ -139,13 +171,25 @@ export interface RunResult<T = string> {
   warnings: readonly Warning[]
 }
 
+/** The events of a `ContainerProcess`, with what their listeners are given. */
+export interface ContainerProcessEvents {
+  /** It runs, and has a `pid`. */
+  spawn: []
+  /** It could not be started, or was aborted. */
+  error: [error: Error]
+  /** It has ended. Its streams may still have something to read. */
+  exit: [code: number | null, signal: NodeJS.Signals | null]
+  /** It has ended, and so have its streams. */
+  close: [code: number | null, signal: NodeJS.Signals | null]
+}
+
 /**
  * A command in a container, in the shape and with the events of node:child_process. It is returned at once: `pid` is
  * undefined until 'spawn', a `kill()` before that is queued, what fails before the command is executed is one 'error'
  * event with a `RootfsError`, and 'close' comes when its streams have ended and, for the first process of a container,
  * everything is taken down. Disposing it kills it and waits for 'close'.
  */
-export interface ContainerProcess extends EventEmitter, AsyncDisposable {
+export interface ContainerProcess extends EventEmitter<ContainerProcessEvents>, AsyncDisposable {
   /** The host's pid. */
   readonly pid: number | undefined
   readonly stdin: Writable | null
@@ -167,14 +211,6 @@ export interface ContainerProcess extends EventEmitter, AsyncDisposable {
   ref(): void
   /** Has Node not stay alive because of it. When Node goes, it goes too. */
   unref(): void
-  on(event: 'spawn', listener: () => void): this
-  on(event: 'error', listener: (error: Error) => void): this
-  on(event: 'exit' | 'close', listener: (code: number | null, signal: NodeJS.Signals | null) => void): this
-  on(event: string | symbol, listener: (...args: any[]) => void): this
-  once(event: 'spawn', listener: () => void): this
-  once(event: 'error', listener: (error: Error) => void): this
-  once(event: 'exit' | 'close', listener: (code: number | null, signal: NodeJS.Signals | null) => void): this
-  once(event: string | symbol, listener: (...args: any[]) => void): this
 }
 
 /** A prepared root filesystem in its own namespaces. It ends with `close`, or with this process, however that ends. */
@@ -202,8 +238,23 @@ export interface PreparedRootfs extends AsyncDisposable {
   close(): Promise<void>
 }
 
+/** An OCI runtime-spec configuration, as `config.json` has it; runtime-spec config.md. */
+export type OciSpec = Record<string, unknown>
+
 /** What takes a root filesystem's description further. */
 export interface Rootfs {
+  /**
+   * The OCI config that says the same: reading it gives the same root filesystem. What OCI has no words for is
+   * `ERR_ROOTFS_UNSUPPORTED` and named. Where the user namespace depends on the caller, it is that of this process.
+   * `process` is that of the config it came from; what was ignored is not there.
+   */
+  toSpec(): OciSpec
+  /**
+   * A function that is awaited in this process: at `createRuntime` its failure fails the preparation and undoes
+   * everything, at `poststart` it kills the container; both are `ERR_ROOTFS_HOOK`. At `poststop` its failure is a process
+   * warning. At `poststart` and `poststop` functions come after programs.
+   */
+  hook(when: 'createRuntime' | 'poststart' | 'poststop', hook: HookFunction): this
   /** The ordered, typed steps that `prepare` would take. Reads nothing but the builder. */
   plan(): Plan
   /** Makes the root filesystem, and a first process in it that waits for commands. */
@@ -215,8 +266,12 @@ export interface Rootfs {
     options: RunOptions & PrepareOptions & { encoding: 'buffer' },
   ): Promise<RunResult<Buffer>>
   run(command: string, args?: readonly string[], options?: RunOptions & PrepareOptions): Promise<RunResult>
+  /** Runs the process of the OCI config, in which options replace what they name; only after `fromBundle` and `fromSpec`. */
+  run(options: RunOptions & PrepareOptions & { encoding: 'buffer' }): Promise<RunResult<Buffer>>
+  run(options?: RunOptions & PrepareOptions): Promise<RunResult>
   /** The same without waiting for its end. */
   spawn(command: string, args?: readonly string[], options?: SpawnOptions & PrepareOptions): ContainerProcess
+  spawn(options?: SpawnOptions & PrepareOptions): ContainerProcess
 }
 
 /** The ordered, typed steps that make a root filesystem, in stages that only go forward. */
@@ -254,6 +309,8 @@ export class RootfsError extends Error {
   readonly pointer?: string
   /** What to do about it. */
   readonly hint?: string
+  /** What a hook function has thrown. */
+  readonly cause?: unknown
 }
 
 /** What kind of failure it is; docs/errors.md. */
@@ -290,6 +347,102 @@ export type RootfsErrorCode =
   | 'ERR_ROOTFS_SUPERVISOR'
   /** The prepared root filesystem has been closed. */
   | 'ERR_ROOTFS_CLOSED'
+
+/** What `probe()` tries; docs/kernels.md. */
+export type HostFeature =
+  /** Starting the helper process. */
+  | 'supervisor'
+  /** Executing the supervisor from memory, where nobody can change it; the sysctl vm.memfd_noexec below 2. */
+  | 'memfdExec'
+  /** Making and watching processes: `clone3` with a pidfd. */
+  | 'pidfd'
+  /** Every mount: `fsopen`, `open_tree`, `mount_setattr`, `move_mount`. */
+  | 'mountApi'
+  /** Mounting on detached mounts: assembling a tree that nobody sees (level `detached`). */
+  | 'detachedMounts'
+  /** Copying a mount with other attributes in one call. */
+  | 'openTreeAttr'
+  /** Comparing the mount table with the plan, by unique mount ids. */
+  | 'statmount'
+  /** Resolution inside the root. */
+  | 'openat2'
+  /** Entering a root without copying the host's mounts; needs CAP_SYS_ADMIN and CAP_SYS_CHROOT. */
+  | 'stubNamespace'
+  /** Beginning in a cgroup: `CLONE_INTO_CGROUP`, in a cgroup that the caller may write to. */
+  | 'cloneIntoCgroup'
+  /** `cgroup()` as one filesystem. */
+  | 'cgroup2'
+  /** Showing files under mapped owners; needs CAP_SYS_ADMIN. */
+  | 'idmappedMounts'
+  /** Overlay filesystems. */
+  | 'overlay'
+  /** Running without root. */
+  | 'userNamespaces'
+  /** Mapping more than one id: root, or newuidmap, newgidmap, /etc/subuid and /etc/subgid. */
+  | 'idRanges'
+  /** Overlay filesystems in a user namespace. */
+  | 'overlayInUserNamespace'
+  /** A proc of its own in a user namespace. */
+  | 'procInUserNamespace'
+  /** A sysfs of its own in a user and network namespace. */
+  | 'sysfsInUserNamespace'
+  /** `namespaces({ pid })` for this caller. */
+  | 'pidNamespaces'
+  /** `namespaces({ ipc })` for this caller. */
+  | 'ipcNamespaces'
+  /** `namespaces({ uts })` for this caller. */
+  | 'utsNamespaces'
+  /** `namespaces({ cgroup })` for this caller. */
+  | 'cgroupNamespaces'
+  /** `namespaces({ network })` for this caller. */
+  | 'networkNamespaces'
+  /** The option `seccomp`. */
+  | 'seccomp'
+  /** AppArmor is active. */
+  | 'apparmor'
+  /** SELinux is active: mount labels. */
+  | 'selinux'
+
+/** Whether this host allows something to this process. */
+export interface FeatureSupport {
+  readonly available: boolean
+  /** What was tried, and what happened. */
+  readonly reason?: string
+  /** What to do about it. */
+  readonly hint?: string
+}
+
+/** What this host allows. */
+export interface HostSupport {
+  /** The kernel's release. */
+  readonly kernel: string
+  readonly features: Readonly<Record<HostFeature, FeatureSupport>>
+}
+
+/**
+ * Finds out what this host allows this process, and why not where it doesn't, with what to do about it. Kernel features are
+ * tried, in processes that end afterwards; nothing is left. Takes some tens of milliseconds, none of them on this thread.
+ * Never rejects.
+ */
+export function probe(): Promise<HostSupport>
+
+/**
+ * Opens `path` under the directory `root` so that no symbolic link leads out: `/`, and `..` at the top, mean `root`, and
+ * magic links (such as /proc/self/root) are refused; openat2(2), RESOLVE_IN_ROOT, or its emulation where the kernel lacks that. The
+ * file is opened once: there is no moment between looking and opening. It never waits for the other end of a named pipe, and
+ * a terminal doesn't become this process's.
+ *
+ * `root` is absolute, and no symbolic link itself. `flags` are those of `fs.open`; files that are made get `mode`, less
+ * the umask. Rejects with `ERR_ROOTFS_ROOT`, `ERR_ROOTFS_SOURCE` (`errnoName` says why), `ERR_ROOTFS_ESCAPE`, or `ERR_ROOTFS_RACE` when
+ * something kept changing underneath. The caller closes the handle.
+ * @default flags 'r', mode 0o666
+ */
+export function openInRoot(
+  root: PathLike,
+  path: PathLike,
+  flags?: string | number,
+  mode?: number,
+): Promise<FileHandle>
 
 /** Something that is taken down with `await using`. */
 type AsyncDisposable = { [Symbol.asyncDispose](): Promise<void> }

@@ -1,6 +1,7 @@
 // Errors: the addon tells them as data, and here they become objects.
 import { inspect } from 'node:util'
 import type { RootfsErrorCode, Step } from '../index.js'
+import { type ErrorFacts, type InspectNow, inspectError, type Options } from './inspect.ts'
 import type { ErrorData } from './native.ts'
 
 /** What went wrong, at which step, on what, and what to do about it. */
@@ -19,8 +20,8 @@ export class RootfsError extends Error {
   declare readonly hint?: string
 
   constructor(data: Omit<ErrorData, 'code'> & { code: RootfsErrorCode }) {
-    super(data.message)
-    const { message: _, ...fields } = data
+    super(data.message, 'cause' in data ? { cause: data.cause } : undefined)
+    const { message: _, cause: __, ...fields } = data
     Object.assign(this, fields)
     // As Node's own errors have it: the code is part of the stack's first line.
     this.stack = `${this.stack}`.replace(/^\w+/, `RootfsError [${data.code}]`)
@@ -34,20 +35,8 @@ export class RootfsError extends Error {
     })
   }
 
-  [inspect.custom](_depth: number, options: object, inspectNow: typeof inspect): string {
-    const { stack: _stack, cause, ...fields } = this as Error & Record<string, unknown>
-    const lines = [this.stack ?? `${this}`]
-    for (const [key, value] of Object.entries(fields)) {
-      const text =
-        typeof value === 'string'
-          ? value
-          : inspectNow(value, { ...options, compact: true, breakLength: Infinity })
-      lines.push(`  ${key}: ${text}`)
-    }
-    if (cause !== undefined) {
-      lines.push(`  cause: ${inspectNow(cause, options)}`)
-    }
-    return lines.join('\n')
+  [inspect.custom](depth: number, options: Options, inspectNow: InspectNow): string {
+    return inspectError(this as Error & ErrorFacts, depth, options, inspectNow)
   }
 }
 

@@ -1,6 +1,7 @@
 // A plan: what would be done, in order.
 import { inspect } from 'node:util'
 import type { Plan as Public, Step, Warning } from '../index.js'
+import { inspectPlan, type Options } from './inspect.ts'
 
 export class Plan implements Public {
   readonly steps: readonly Step[]
@@ -21,7 +22,7 @@ export class Plan implements Public {
     return { steps: this.steps, warnings: this.warnings }
   }
 
-  [inspect.custom](): string {
-    return `Plan\n${this.#text.replace(/^/gm, '  ').trimEnd()}`
+  [inspect.custom](depth: number, options: Options): string {
+    return inspectPlan(this, depth, options)
   }
 }

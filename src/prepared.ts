@@ -10,9 +10,11 @@ import type {
   Step,
   Warning,
 } from '../index.js'
+import { watched } from './diagnostics.ts'
 import { abortError, callSite, makeError, RootfsError } from './errors.ts'
+import { inspectPrepared, type Options } from './inspect.ts'
 import { type Launched, type News, native } from './native.ts'
-import { listenToChild, listenToContainer, Reference } from './news.ts'
+import { closeContainer, listenToChild, listenToContainer, Reference } from './news.ts'
 import { isAborted, type Preparation, runOptions, spawnOptions } from './options.ts'
 import { ContainerProcess, commandLine } from './process.ts'
 import { finish } from './run.ts'
@@ -31,7 +33,7 @@ export async function waitUntilPrepared(
   let aborted = false
   const abort = () => {
     aborted = true
-    native.close(launched.id)
+    closeContainer(launched.id)
   }
   signal?.addEventListener('abort', abort, { once: true })
   let unlisten = () => {}
@@ -167,7 +169,7 @@ export class PreparedRootfs implements Public {
 
   async #close(): Promise<void> {
     const reference = new Reference()
-    native.close(this.#id)
+    closeContainer(this.#id)
     await this.#whenClosed
     reference.release()
   }
@@ -182,10 +184,15 @@ export class PreparedRootfs implements Public {
     }
   }
 
-  [inspect.custom](_depth: number, options: object, inspectNow: typeof inspect): string {
+  [inspect.custom](depth: number, options: Options): string {
     const state = this.#closing ? 'closed' : this.#ended ? 'ended' : 'open'
-    const { pid, skipped, warnings } = this
-    const fields = { pid, state, steps: this.steps.length, skipped, warnings, commands: this.#commands.size }
-    return `PreparedRootfs ${inspectNow(fields, options)}`
+    return inspectPrepared(
+      { ...this, state, warnings: this.#warnings, commands: this.#commands.size },
+      depth,
+      options,
+    )
   }
 }
+
+PreparedRootfs.prototype.run = watched('run', 'prepared', PreparedRootfs.prototype.run)
+PreparedRootfs.prototype.spawn = watched('spawn', 'prepared', PreparedRootfs.prototype.spawn)

@@ -2,10 +2,16 @@
 import { EventEmitter } from 'node:events'
 import { Socket } from 'node:net'
 import type { Duplex, Readable, Writable } from 'node:stream'
-import type { ExecutedStep, ContainerProcess as Public, Step, Warning } from '../index.js'
+import type {
+  ContainerProcessEvents,
+  ExecutedStep,
+  ContainerProcess as Public,
+  Step,
+  Warning,
+} from '../index.js'
 import { abortError, makeError } from './errors.ts'
 import { type Launched, type News, native } from './native.ts'
-import { listenToChild, listenToContainer, Reference } from './news.ts'
+import { closeContainer, listenToChild, listenToContainer, Reference } from './news.ts'
 import { type Control, signalName, signalNumber } from './options.ts'
 
 /** What a command is: the first process of a container of its own, or one more in a prepared one. */
@@ -56,7 +62,7 @@ export function commandLine(command: unknown, args: readonly string[] = []): rea
   return [command instanceof Uint8Array ? Buffer.from(command).toString() : String(command), ...args]
 }
 
-export class ContainerProcess extends EventEmitter implements Public {
+export class ContainerProcess extends EventEmitter<ContainerProcessEvents> implements Public {
   pid: number | undefined = undefined
   exitCode: number | null = null
   signalCode: NodeJS.Signals | null = null
@@ -92,6 +98,7 @@ export class ContainerProcess extends EventEmitter implements Public {
     control: Control,
     locate: (error: Error) => Error,
     onStep?: (step: ExecutedStep) => void,
+    failure?: Error,
   ) {
     super()
     this.spawnargs = words
@@ -119,7 +126,7 @@ export class ContainerProcess extends EventEmitter implements Public {
     this.#unlisten = listen(launched.id, (news) => this.#hear(news))
     if (launched.id === 0) {
       this.#takenDown = true
-      this.#failed = locate(abortError(control.signal as AbortSignal))
+      this.#failed = failure ?? locate(abortError(control.signal as AbortSignal))
       this.#fail()
     } else {
       this.#limit(control)
@@ -182,7 +189,7 @@ export class ContainerProcess extends EventEmitter implements Public {
   #stop(signal: NodeJS.Signals): void {
     if (this.pid === undefined && this.#place.kind === 'first') {
       this.killed = true
-      native.close(this.#id)
+      closeContainer(this.#id)
     } else {
       this.kill(signal)
     }

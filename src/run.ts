@@ -2,7 +2,7 @@
 import type { ExecutedStep, RunResult } from '../index.js'
 import { abortError, makeError, maxBufferError } from './errors.ts'
 import { type Launched, type News, native } from './native.ts'
-import { listenToChild, listenToContainer, Reference } from './news.ts'
+import { closeContainer, listenToChild, listenToContainer, Reference } from './news.ts'
 import { type Control, NO_CONTROL, signalName, signalNumber } from './options.ts'
 import type { Place } from './process.ts'
 
@@ -80,7 +80,7 @@ class Limit {
 function stop({ launched, place, control: { killSignal } }: Begun): void {
   const [container, child] = place.kind === 'first' ? [launched.id, 0] : [place.container, launched.id]
   if (killSignal === 'SIGKILL' && place.kind === 'first') {
-    native.close(container)
+    closeContainer(container)
   } else {
     native.kill(container, child, signalNumber(killSignal, 'killSignal'))
   }

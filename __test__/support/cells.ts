@@ -2,6 +2,7 @@
 import { accessSync, chmodSync, constants, cpSync, mkdirSync, readFileSync, statSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { basename, dirname, join } from 'node:path'
+import type { HostSupport } from 'rootfs'
 import type { Host } from './host.ts'
 import { checkout, type Owner } from './images.ts'
 import type { Job, Outcome } from './job.ts'
@@ -147,7 +148,7 @@ let publicCheckout: string | undefined
  * The package as an ordinary user can read it: the checkout itself, or, where that is in somebody's closed home or
  * was cloned with a strict umask, a copy of what running needs.
  */
-async function readableCheckout(host: Host): Promise<string> {
+export async function readableCheckout(host: Host): Promise<string> {
   if (publicCheckout !== undefined) return publicCheckout
   const probes = [
     'package.json',
@@ -220,4 +221,16 @@ export function openDirectory(host: Host, name: string): string {
   const directory = host.scratch(basename(name))
   chmodSync(directory, 0o1777)
   return directory
+}
+
+/** What probe() finds in a cell. */
+export async function runProbe(cell: Cell, host: Host): Promise<HostSupport> {
+  const home = cell.uid === 0 ? checkout : await readableCheckout(host)
+  const program = "import { probe } from 'rootfs'; console.log(JSON.stringify(await probe()))"
+  const node = [process.execPath, '--input-type=module', '--eval', program]
+  const asUser = ['setpriv', '--reuid', `${cell.uid}`, '--regid', `${cell.uid}`, '--clear-groups']
+  const command = cell.uid === 0 ? node : [...asUser, ...node]
+  const script = `${cell.setup ?? ''}\nexec "$@"`
+  const args = ['--mount', '--propagation', 'private', 'sh', '-ec', script, 'sh', ...command]
+  return JSON.parse(await mustRun('unshare', args, { cwd: home })) as HostSupport
 }

@@ -2,14 +2,20 @@
 // the same code, in a process whose ids, namespaces and environment are that cell's.
 import { once } from 'node:events'
 import { text } from 'node:stream/consumers'
-import { Rootfs, RootfsError } from 'rootfs'
+import { type OverlayRootOptions, type PreparedRootfs, Rootfs, RootfsError } from 'rootfs'
 import type { Command, CommandResult, ErrorData, Job, Outcome } from './job.ts'
 import { containers, eventually } from './processes.ts'
 
 type Build = (...args: unknown[]) => Rootfs
 
-function build({ root, calls }: Job): Rootfs {
-  let rootfs = typeof root === 'string' ? new Rootfs(root) : Rootfs.empty(root.empty)
+async function begin(root: Job['root']): Promise<Rootfs> {
+  if (typeof root === 'string') return new Rootfs(root)
+  if ('overlay' in root) return Rootfs.overlay(root.overlay as unknown as OverlayRootOptions)
+  return 'bundle' in root ? Rootfs.fromBundle(root.bundle, root.options) : Rootfs.empty(root.empty)
+}
+
+async function build({ root, calls }: Job): Promise<Rootfs> {
+  let rootfs = await begin(root)
   for (const [method, ...args] of calls) {
     const call = Reflect.get(rootfs, method) as Build
     rootfs = call.apply(rootfs, args)
@@ -17,13 +23,15 @@ function build({ root, calls }: Job): Rootfs {
   return rootfs
 }
 
-type Runner = Pick<Rootfs, 'run' | 'spawn'>
+type Runner = Pick<PreparedRootfs, 'run' | 'spawn'>
 
 async function runCommand(
   runner: Runner,
   { command, args = [], options = {} }: Command,
 ): Promise<CommandResult> {
-  const { exitCode, signal, stdout, stderr } = await runner.run(command, args, options)
+  const { exitCode, signal, stdout, stderr } = await (command === undefined
+    ? (runner as Rootfs).run(options)
+    : runner.run(command, args, options))
   return { exitCode, signal, stdout: String(stdout), stderr: String(stderr) }
 }
 
@@ -31,7 +39,8 @@ async function spawnCommand(
   runner: Runner,
   { command, args = [], options = {} }: Command,
 ): Promise<CommandResult> {
-  const child = runner.spawn(command, args, options)
+  const child =
+    command === undefined ? (runner as Rootfs).spawn(options) : runner.spawn(command, args, options)
   // An 'error' event rejects this; without one, 'close' comes last.
   const closed = once(child, 'close') as Promise<[number | null, string | null]>
   child.stdin?.end()
@@ -52,14 +61,14 @@ function errorData(error: unknown): ErrorData {
 async function perform(job: Job): Promise<Outcome> {
   const outcome: Outcome = { results: [], left: [] }
   try {
-    const rootfs = build(job)
+    const rootfs = await build(job)
     if (job.mode === 'prepare') {
       const box = await rootfs.prepare(job.prepare)
       try {
         outcome.steps = JSON.parse(JSON.stringify(box.steps))
         outcome.warnings = JSON.parse(JSON.stringify(box.warnings))
         outcome.mounts = JSON.parse(JSON.stringify(await box.mounts()))
-        for (const command of job.commands) outcome.results.push(await runCommand(box as Runner, command))
+        for (const command of job.commands) outcome.results.push(await runCommand(box, command))
       } finally {
         await box.close()
       }

@@ -1,14 +1,19 @@
 // What the driver program is asked to do and what it answers: JSON, so that it crosses to a process with other ids.
 
 export interface Command {
-  command: string
+  /** Without one it is the process of the bundle's config. */
+  command?: string
   args?: string[]
   options?: Record<string, unknown>
 }
 
 export interface Job {
-  /** The directory given to the constructor, or options for `Rootfs.empty`. */
-  root: string | { empty: Record<string, unknown> }
+  /** The directory given to the constructor, options for `Rootfs.empty` or `Rootfs.overlay`, or an OCI bundle with its options. */
+  root:
+    | string
+    | { empty: Record<string, unknown> }
+    | { overlay: Record<string, unknown> }
+    | { bundle: string; options?: Record<string, unknown> }
   /** Builder calls in order: the method's name, then its arguments. */
   calls: Array<[method: string, ...args: unknown[]]>
   /** Through which call the commands are run; `prepare` runs them all, one after another, in one container. */

@@ -26,6 +26,45 @@ pub(crate) struct EmptyOptions {
     pub mode: Option<u32>,
 }
 
+/// Options of `Rootfs.overlay`.
+#[napi(object, object_to_js = false)]
+pub(crate) struct OverlayRootOptions {
+    /// Directories that are only read; the first one is on top. 1 to 500, none twice. A relative one is taken from the cwd
+    /// at the call.
+    #[napi(ts_type = "readonly PathLike[]")]
+    pub lower: Vec<String>,
+    /// Where changes go, with `work`; of one container at a time (`ERR_ROOTFS_SOURCE`).
+    /// @default a tmpfs that is gone afterwards
+    #[napi(ts_type = "PathLike")]
+    pub upper: Option<String>,
+    /// An empty directory on the same mount as `upper`, for the kernel's own use.
+    #[napi(ts_type = "PathLike")]
+    pub work: Option<String>,
+    /// How much the tmpfs can hold; not with `upper`. @default half of the machine's memory
+    #[napi(ts_type = "Size")]
+    pub size: Option<f64>,
+    /// Don't wait for the disk; Linux 5.10. The kernel refuses to mount such an `upper` again until the directory
+    /// `work/incompat` in `work` is removed, because after a crash it may be incomplete. @default false
+    pub volatile: Option<bool>,
+}
+
+/// Options of `overlay`.
+#[napi(object, object_to_js = false)]
+pub(crate) struct OverlayOptions {
+    /// Directories that are only read; the first one is on top. 1 to 500, none twice; 2 or more without `upper`. A relative
+    /// one is taken from the cwd at the call.
+    #[napi(ts_type = "readonly PathLike[]")]
+    pub lower: Vec<String>,
+    /// Where changes go, with `work`; of one container at a time (`ERR_ROOTFS_SOURCE`). @default none: read-only
+    #[napi(ts_type = "PathLike")]
+    pub upper: Option<String>,
+    /// An empty directory on the same mount as `upper`, for the kernel's own use.
+    #[napi(ts_type = "PathLike")]
+    pub work: Option<String>,
+    /// See `OverlayRootOptions`. @default false
+    pub volatile: Option<bool>,
+}
+
 /// Options of `defaults`.
 #[napi(object, object_to_js = false)]
 pub(crate) struct DefaultsOptions {
@@ -59,6 +98,14 @@ pub(crate) struct BindOptions {
     /// Resolve the source inside this directory: no symlink in it can lead out.
     #[napi(ts_type = "PathLike")]
     pub within: Option<String>,
+    /// Show files under mapped owners: what belongs to `containerId` in the source looks, through the mount, as if it
+    /// belonged to the host's `hostId`, and the reverse for what is written. `{ containerId: 0, hostId: 100000, size: 65536 }`
+    /// shows root's files as 100000's, which a container that maps its 0 to 100000 sees as its own root's. `'userns'` takes
+    /// the container's own mapping, which gives just that. Ids that are not mapped show as 65534, and can't be written.
+    /// Also for submounts. With `{ inRoot }` in a user namespace, `hostId` is the container's. Needs root, Linux 5.12, and a filesystem that can (`ERR_ROOTFS_DENIED`,
+    /// `ERR_ROOTFS_UNSUPPORTED`); `mount_setattr(2)`, ID-mapped mounts. @default none
+    #[napi(ts_type = "IdMap | 'userns'")]
+    pub id_map: Option<bool>,
 }
 
 /// A file descriptor as the source of a bind.
@@ -95,6 +142,13 @@ pub(crate) struct TmpfsOptions {
     pub readonly: Option<bool>,
     /// Programs can't be executed. @default false
     pub noexec: Option<bool>,
+    /// Start with a copy of what the root has at that place: owners, modes, times, extended attributes, links, sparse files,
+    /// fifos, sockets, devices. It is copied before the tmpfs is seen, and follows no link. What is mounted below is not
+    /// copied: its mountpoint is there, and empty. In a user namespace the container's rights are what counts: what it may
+    /// not read is `ERR_ROOTFS_MOUNT`; devices are left out; files whose owner isn't mapped lose their set-id bits and
+    /// belong to 65534, whom they seemed to belong to, or to root where there is no such id. The warning `copy-up` says
+    /// what differs. @default false
+    pub copy_up: Option<bool>,
 }
 
 /// Options of `proc`; proc(5), Mount options.
@@ -230,13 +284,18 @@ pub(crate) struct NamespacePath {
     pub path: String,
 }
 
-/// Which namespaces the container has to itself; namespaces(7). It always has a mount namespace of its own.
+/// Which namespaces the container has to itself; namespaces(7). Those with a path are joined: they are opened with the rights
+/// of the caller at the call that begins a container.
 #[napi(object, object_to_js = false)]
 pub(crate) struct NamespaceOptions {
     /// `true` maps the container's root to the calling user. @default true unless the caller has `CAP_SYS_ADMIN`
-    #[napi(ts_type = "boolean | IdMap")]
+    ///
+    /// One that is joined keeps the mappings it has, which need a root. Its other namespaces can be joined with it.
+    #[napi(ts_type = "boolean | IdMap | NamespacePath")]
     pub user: Option<bool>,
-    /// Processes. Without one, processes that leave the container's process group are not ended with it. @default true
+    /// Processes. Without a new one, processes that leave the container's process group are not ended with it, unless there
+    /// is a cgroup. @default true
+    #[napi(ts_type = "boolean | NamespacePath")]
     pub pid: Option<bool>,
     /// System V IPC and POSIX message queues. @default true
     #[napi(ts_type = "boolean | NamespacePath")]
@@ -250,6 +309,12 @@ pub(crate) struct NamespaceOptions {
     /// A new network namespace has only a loopback, and it is up. @default false
     #[napi(ts_type = "boolean | NamespacePath")]
     pub network: Option<bool>,
+    /// A mount namespace that is joined. Nothing in it changes: the tree is assembled outside of every mount namespace, held by
+    /// this process's supervisor and entered by chroot(2). So it can be neither listed by `mounts()` nor compared with the
+    /// plan, a new user namespace in it is refused by the kernel, and masks, read-only paths and hooks before the start
+    /// are refused here. Needs Linux 6.15. @default a new one
+    #[napi(ts_type = "NamespacePath")]
+    pub mount: Option<String>,
 }
 
 /// A mount in OCI form; runtime-spec config.md, Mounts.
@@ -264,6 +329,40 @@ pub(crate) struct OciMount {
     /// Words from left to right, the last one wins. One that is unknown goes to the filesystem.
     #[napi(ts_type = "readonly string[]")]
     pub options: Option<Vec<String>>,
+    /// Of a bind, with `gidMappings`: a file of `containerID` in the source looks, through the mount, as if it belonged to the
+    /// host's `hostID`. `idmap` among the options covers the source alone, `ridmap` what is mounted below it too; with one
+    /// of them and no mappings it is the container's user namespace that maps.
+    #[napi(ts_type = "readonly OciIdMapping[]")]
+    pub uid_mappings: Option<Vec<OciIdMapping>>,
+    /// The same for groups.
+    #[napi(ts_type = "readonly OciIdMapping[]")]
+    pub gid_mappings: Option<Vec<OciIdMapping>>,
+}
+
+/// A line of `uidMappings` or `gidMappings`; runtime-spec config.md, Mounts.
+#[napi(object, object_to_js = false)]
+pub(crate) struct OciIdMapping {
+    /// First id in the source.
+    #[napi(js_name = "containerID")]
+    pub container_id: u32,
+    /// First id that is shown, of the host.
+    #[napi(js_name = "hostID")]
+    pub host_id: u32,
+    /// How many ids.
+    pub size: u32,
+}
+
+/// How an OCI config is read; docs/oci.md.
+#[napi(object, object_to_js = false)]
+pub(crate) struct SpecOptions {
+    /// Fields that may be present but are not enforced: they are taken as absent, and listed as plan warnings. Names such
+    /// as `'linux.seccomp'` or `'mounts[].uidMappings'`, or JSON pointers such as `'/mounts/3'`. Any other field that is
+    /// not enforced is an error. @default []
+    #[napi(ts_type = "readonly string[]")]
+    pub ignore: Option<Vec<String>>,
+    /// Whether the config must have a `root`. With `false`, one without it gets an empty tmpfs, as `Rootfs.empty()`
+    /// makes. @default true
+    pub expect_root: Option<bool>,
 }
 
 /// A program that runs at a point of the container's life; runtime-spec config.md, POSIX-platform Hooks. It gets the

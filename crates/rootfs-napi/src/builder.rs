@@ -10,10 +10,11 @@ use napi_derive::napi;
 use rootfs::PathBytes;
 use rootfs::defaults;
 use rootfs::plan::Plan;
+use rootfs::process::ProcessSpec;
 use rootfs::protocol;
 use rootfs::spec::{BindSource, Mask, MissingMask, ReadonlyRoot, Root, RootfsSpec};
 
-use crate::api::{Step, Warning, step, warning};
+use crate::api::{Step, Warning, lossy, step, warning};
 use crate::argument::{JsArg, Options, Parsed, absolute_path, mode, path, size, text, unexpected};
 use crate::content;
 use crate::failure::{ArgumentKind, Failure};
@@ -28,6 +29,8 @@ use crate::stdio;
 pub struct Rootfs {
     spec: RootfsSpec,
     sources: Vec<Arc<OwnedFd>>,
+    /// Of the OCI config that it was made from.
+    process: Option<Arc<ProcessSpec>>,
     /// Made when it is first needed after a change.
     plan: OnceCell<EncodedPlan>,
 }
@@ -38,6 +41,9 @@ pub(crate) struct EncodedPlan {
     pub(crate) plan: Arc<Plan>,
     pub(crate) bytes: Arc<[u8]>,
 }
+
+/// A longer plan is made again, in bytes.
+const LARGEST_KEPT: usize = 1 << 20;
 
 thread_local! {
     /// The last one made: programs often describe the same again for each container.
@@ -55,18 +61,31 @@ fn plan_of(spec: &RootfsSpec) -> Parsed<EncodedPlan> {
     let plan = Plan::new(spec)?;
     let bytes = protocol::encode(&plan).into();
     let plan = EncodedPlan { plan: Arc::new(plan), bytes };
-    LAST.set(Some((spec.clone(), plan.clone())));
+    // The content of files is not kept after its builder.
+    if plan.bytes.len() <= LARGEST_KEPT {
+        LAST.set(Some((spec.clone(), plan.clone())));
+    }
     Ok(plan)
 }
 
 impl Rootfs {
     fn describe(root: Root) -> Self {
-        Self { spec: RootfsSpec::new(root), sources: Vec::new(), plan: OnceCell::new() }
+        Self::from_config(RootfsSpec::new(root), None)
+    }
+
+    /// What an OCI config says.
+    pub(crate) fn from_config(spec: RootfsSpec, process: Option<Arc<ProcessSpec>>) -> Self {
+        Self { spec, sources: Vec::new(), process, plan: OnceCell::new() }
     }
 
     /// What the builder says now.
     pub(crate) fn spec(&self) -> &RootfsSpec {
         &self.spec
+    }
+
+    /// The process of the OCI config that it was made from.
+    pub(crate) fn process(&self) -> Option<&Arc<ProcessSpec>> {
+        self.process.as_ref()
     }
 
     /// Descriptors of bind sources.
@@ -137,6 +156,23 @@ impl Rootfs {
             Ok(Root::Empty { size, mode })
         };
         let root = parse().map_err(|failure| failure.throw(env))?;
+        Ok(Self::describe(root))
+    }
+
+    /// An overlay as root; `mount(8)`, overlay. Without `upper`, changes go to a tmpfs that is gone afterwards, and nothing is
+    /// written on the host. With `upper` they stay there, but for mountpoints, which are removed again; directories that
+    /// the kernel copied there to make one stay. All are directories of the host, opened before anything is mounted
+    /// (`ERR_ROOTFS_SOURCE`); mounts below a lower directory are not seen. Owner and mode of the root are those of `upper`,
+    /// else of the first lower directory. Without privileges it needs Linux 5.11, and what is hidden and replaced is
+    /// written in `user.overlay.` attributes; root's overlays are made with root's rights, for user namespaces too.
+    #[napi(
+        factory,
+        js_name = "overlay",
+        ts_args_type = "options: OverlayRootOptions",
+        ts_return_type = "Rootfs"
+    )]
+    pub fn overlay_root(env: Env, options: JsArg) -> Result<Self> {
+        let root = options::overlay_root(options).map_err(|failure| failure.of_argument().throw(env))?;
         Ok(Self::describe(root))
     }
 
@@ -278,6 +314,25 @@ impl Rootfs {
             options.finish()?;
             spec.extend(defaults::dev(size, readonly));
             spec.dev = true;
+            Ok(())
+        })?;
+        Ok(this.object)
+    }
+
+    /// An overlay, always nosuid and nodev; `mount(8)`, overlay. Without `upper` it is read-only, and needs two lower
+    /// directories or more: for one, use `bind`. All are directories of the host, opened before anything is mounted;
+    /// mounts below them are not seen. For other options of the filesystem use `mount({ type: 'overlay' })`.
+    #[napi(ts_args_type = "destination: PathLike, options: OverlayOptions", ts_return_type = "this")]
+    pub fn overlay<'a>(
+        &mut self,
+        env: Env,
+        this: This<'a>,
+        destination: JsArg,
+        options: JsArg,
+    ) -> Result<Object<'a>> {
+        self.change(env, |spec| {
+            let destination = path("destination", &destination)?;
+            spec.add(options::overlay(destination, &options)?);
             Ok(())
         })?;
         Ok(this.object)
@@ -440,6 +495,18 @@ impl Rootfs {
         Ok(this.object)
     }
 
+    /// The SELinux context of the files of new filesystems: tmpfs, devpts, overlays, what masks directories, message queues.
+    /// Files of binds, proc, sysfs and cgroup keep their own. Without SELinux on the host it has no effect. 1 to 255 bytes;
+    /// `mount(8)`, `context`.
+    #[napi(ts_args_type = "label: string", ts_return_type = "this")]
+    pub fn mount_label<'a>(&mut self, env: Env, this: This<'a>, label: JsArg) -> Result<Object<'a>> {
+        self.change(env, |spec| {
+            spec.mount_label = Some(options::mount_label(&label)?);
+            Ok(())
+        })?;
+        Ok(this.object)
+    }
+
     /// The NIS domain name inside; needs a uts namespace of the container's own. At most 64 bytes; setdomainname(2).
     #[napi(ts_args_type = "name: string", ts_return_type = "this")]
     pub fn domainname<'a>(&mut self, env: Env, this: This<'a>, name: JsArg) -> Result<Object<'a>> {
@@ -457,9 +524,10 @@ impl Rootfs {
     /// A kernel parameter, set in the container's namespaces when the root has been entered. Its name is written with dots
     /// (`net.ipv4.ip_forward`) or slashes, as sysctl(8) has it; the last value of a name wins. Only what belongs to a
     /// namespace that the container has to itself can be set: `net.*` (network), `kernel.msg*`, `kernel.sem`,
-    /// `kernel.shm*` and `fs.mqueue.*` (ipc), `kernel.domainname` (uts). What the kernel refuses names the parameter:
+    /// `kernel.shm*` and `fs.mqueue.*` (ipc), `kernel.domainname` (uts). Without a network namespace, which may be asked for
+    /// after this call, `net.*` is `ERR_ROOTFS_SPEC` when the builder is used. What the kernel refuses names the parameter:
     /// `ERR_ROOTFS_UNSUPPORTED` where there is none of that name, `ERR_ROOTFS_SPEC` for a value, else `ERR_ROOTFS_DENIED`.
-    /// proc_sys(5); runtime-spec config-linux.md, Sysctl.
+    /// `proc_sys(5)`; runtime-spec config-linux.md, Sysctl.
     #[napi(ts_args_type = "name: string, value: string", ts_return_type = "this")]
     pub fn sysctl<'a>(&mut self, env: Env, this: This<'a>, name: JsArg, value: JsArg) -> Result<Object<'a>> {
         self.change(env, |spec| {
@@ -469,17 +537,44 @@ impl Rootfs {
         Ok(this.object)
     }
 
-    /// An OCI hook: a program that runs at a point of the container's life.
-    #[napi(
-        ts_args_type = "when: 'prestart' | 'createRuntime' | 'createContainer' | 'startContainer', hook: OciHook",
-        ts_return_type = "this"
-    )]
+    /// An OCI hook: a program that runs at a point of the container's life. `prestart`, `createRuntime`, `poststart` and
+    /// `poststop` run in the caller's namespaces, `createContainer` and `startContainer` in the container's. When one fails,
+    /// everything is undone and the error is `ERR_ROOTFS_HOOK`; `poststop` runs when everything is taken down, and its
+    /// failure is a process warning.
+    #[napi(ts_args_type = "when: HookPoint, hook: OciHook", ts_return_type = "this")]
     pub fn hook<'a>(&mut self, env: Env, this: This<'a>, when: JsArg, hook: JsArg) -> Result<Object<'a>> {
         self.change(env, |spec| {
             spec.hooks.push(options::hook(&when, &hook)?);
             Ok(())
         })?;
         Ok(this.object)
+    }
+
+    /// A function of the TypeScript layer, by its number and name. Its place among the hooks of that point.
+    #[napi(skip_typescript)]
+    pub fn function_hook(&mut self, env: Env, when: JsArg, number: u32, name: String) -> Result<u32> {
+        let mut place = 0;
+        self.change(env, |spec| {
+            let hook = options::function_hook(&when, number, name)?;
+            place = spec.hooks.iter().filter(|other| other.point == hook.point).count();
+            spec.hooks.push(hook);
+            Ok(())
+        })?;
+        Ok(u32::try_from(place).unwrap_or(u32::MAX))
+    }
+
+    /// What functions are told of the container.
+    #[napi(skip_typescript)]
+    pub fn hook_facts(&self) -> HookFacts {
+        let root = match &self.spec.root {
+            Root::Directory(path) => lossy(path),
+            Root::Empty { .. } | Root::Overlay { .. } => "/".to_owned(),
+        };
+        let annotations = self.spec.annotations.iter();
+        HookFacts {
+            root,
+            annotations: annotations.map(|(name, value)| vec![name.clone(), value.clone()]).collect(),
+        }
     }
 
     /// The steps that `prepare` would take, and its text; made into a `Plan` by the TypeScript layer.
@@ -492,6 +587,17 @@ impl Rootfs {
             warnings: plan.warnings.iter().map(warning).collect(),
             text,
         })
+    }
+}
+
+internal_object! {
+    /// What functions are told of the container.
+    HookFacts {
+        /// The root directory; `/` where the host has none.
+        root as "root": String,
+        /// Pairs of a name and a value.
+        annotations as "annotations": Vec<Vec<String>>,
+        ..
     }
 }
 

@@ -11,20 +11,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use rootfs::error::{Error, ErrorCode, Result};
+use rootfs::Hint;
+use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
 use rootfs::journal;
-use rootfs::kernel::memfd;
-use rootfs::kernel::supervisor_process::{self, Executable, SupervisorProcess};
+use rootfs::kernel::supervisor_process::{self, SupervisorProcess};
+use rootfs::kernel::{memfd, process};
 use rootfs::mountinfo;
 use rootfs::plan::Plan;
 use rootfs::protocol::{
-    self, Ended, ExecutedStep, Exit, Frame, FrameError, Kind, Leftover, MAX_FDS, Report, Start,
+    self, Answer, Ended, ExecutedStep, Exit, Frame, FrameError, FunctionCall, Kind, Leftover, MAX_FDS,
+    Report, Start, TakenDown,
 };
 use rustix::event::{EventfdFlags, epoll};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, UCred};
+use rustix::net::UCred;
 use rustix::process::Signal;
 
 use crate::identity::Identity;
+use crate::supervisor::{self, SupervisorFile, duplicate, socket_pair};
 
 /// What happened to a container, or to a command in one.
 #[derive(Debug)]
@@ -39,8 +42,10 @@ pub(crate) enum News {
     Failed(Box<Error>),
     /// It has ended.
     Exited(Exit),
+    /// A function of the caller is to be run.
+    Function { pid: i32, call: FunctionCall },
     /// Everything is taken down.
-    Closed(Vec<Leftover>),
+    Closed(TakenDown),
     /// The mount table.
     Mounts(Vec<mountinfo::Entry>),
     /// A command whose output was collected is over with everything.
@@ -54,6 +59,8 @@ pub(crate) struct Finished {
     pub(crate) failure: Option<Box<Error>>,
     pub(crate) report: Option<Report>,
     pub(crate) left: Vec<Leftover>,
+    /// Hooks that failed after its end.
+    pub(crate) failures: Vec<Error>,
     pub(crate) output: [Vec<u8>; 2],
     /// The stream that had more than was to be taken: 1 or 2.
     pub(crate) overflow: Option<usize>,
@@ -84,6 +91,8 @@ struct Collector {
     over: bool,
     /// A signal asked for before there was a process.
     queued: Option<i32>,
+    /// Whether its beginning is told at once, and not only at the end.
+    announce: bool,
 }
 
 /// News, and what it is about.
@@ -108,6 +117,10 @@ pub(crate) struct Beginning {
     pub(crate) payload: OwnedFd,
     /// The ends of the container: the standard three, then further ones.
     pub(crate) streams: Vec<OwnedFd>,
+    /// The cgroup's directory.
+    pub(crate) cgroup: Option<OwnedFd>,
+    /// Namespaces that are joined.
+    pub(crate) joined: Vec<OwnedFd>,
     /// Bind sources.
     pub(crate) sources: Vec<OwnedFd>,
     /// Whether it is one command.
@@ -116,6 +129,8 @@ pub(crate) struct Beginning {
     pub(crate) collection: Option<Collection>,
     /// Whether what the first process says is told at once, and not only at the end.
     pub(crate) watch: bool,
+    /// Whether functions of the caller run on the way.
+    pub(crate) functions: bool,
 }
 
 struct Supervisor {
@@ -125,6 +140,7 @@ struct Supervisor {
     identity: Identity,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 struct Container {
     supervisor: u64,
     environment: u64,
@@ -139,6 +155,8 @@ struct Container {
     /// The first process has closed its end: its command is executed, or it is gone.
     silent: bool,
     told: bool,
+    /// The poststart programs still run: it has not begun before.
+    starting: bool,
     children: BTreeMap<u64, Option<Arc<OwnedFd>>>,
 }
 
@@ -254,6 +272,7 @@ impl Container {
             failure: None,
             silent: false,
             told: false,
+            starting: beginning.start.poststart,
             children: BTreeMap::new(),
         }
     }
@@ -274,7 +293,9 @@ impl SpareProcess {
 /// The spare process that can do what is asked for, if there is one.
 fn take_spare(state: &mut State, supervisor: u64, beginning: &Beginning) -> Option<SpareProcess> {
     // Its request is one message.
-    if beginning.sources.len() + beginning.streams.len() > MAX_FDS - 1 || state.spares.is_empty() {
+    if beginning.sources.len() + beginning.streams.len() + beginning.joined.len() > MAX_FDS - 1
+        || state.spares.is_empty()
+    {
         return None;
     }
     let wanted = beginning.start.without_sources();
@@ -355,9 +376,9 @@ impl Client {
         }
         let id = self.number();
         let (ours, theirs) = socket_pair()?;
-        let journal = rustix::fs::memfd_create(c"rootfs-journal", rustix::fs::MemfdFlags::CLOEXEC).map_err(
-            |errno| Error::new(ErrorCode::Supervisor, format!("the journal can't be made: {errno}")),
-        )?;
+        let journal = rustix::fs::memfd_create(c"rootfs-journal", rustix::fs::MemfdFlags::CLOEXEC)
+            .map_err(|errno| SysError::new("memfd_create", errno, "\"rootfs-journal\""))
+            .context(ErrorCode::Supervisor, || "the journal can't be made")?;
         let container = Container::new(&beginning, ours, journal);
         self.add_container(&mut state, id, container, &mut beginning)?;
         if let Some(number) = current {
@@ -429,7 +450,13 @@ impl Client {
             if beginning.watch { self.watch(container.socket.as_fd(), Token::Container(id)) } else { Ok(()) };
         state.containers.insert(id, container);
         let added = watched.and_then(|()| match beginning.collection.take() {
-            Some(collection) => self.collect(state, id, 0, id, collection),
+            Some(collection) => {
+                self.collect(state, id, 0, id, collection)?;
+                if let Some(collector) = state.collectors.get_mut(&id) {
+                    collector.announce = beginning.functions;
+                }
+                Ok(())
+            }
             None => Ok(()),
         });
         if added.is_err() {
@@ -443,7 +470,8 @@ impl Client {
         let flags =
             if matches!(token, Token::Stream(_, 0)) { epoll::EventFlags::OUT } else { epoll::EventFlags::IN };
         epoll::add(&self.epoll, fd, epoll::EventData::new_u64(token.pack()), flags)
-            .map_err(|errno| Error::new(ErrorCode::Supervisor, format!("epoll: {errno}")))
+            .map_err(|errno| SysError::new("epoll_ctl", errno, format!("EPOLL_CTL_ADD, {token:?}")))
+            .context(ErrorCode::Supervisor, || "the client can't watch a descriptor")
     }
 
     fn send_start(
@@ -461,10 +489,12 @@ impl Client {
         let Some(container) = state.containers.get_mut(&id) else { return Err(closed()) };
         container.supervisor = supervisor;
         let journal = duplicate(&container.journal)?;
-        let Beginning { start, payload, streams, sources, .. } = beginning;
+        let Beginning { start, payload, streams, cgroup, joined, sources, .. } = beginning;
         let mut streams = streams.into_iter();
         let mut fds = vec![payload, socket, journal];
         fds.extend(streams.by_ref().take(3));
+        fds.extend(cgroup);
+        fds.extend(joined);
         let mut others: Vec<OwnedFd> = streams.chain(sources).collect();
         // What doesn't fit into one message goes before.
         let room = MAX_FDS - fds.len();
@@ -537,7 +567,8 @@ impl Client {
         for (index, stream) in streams.iter().enumerate() {
             if let Some(stream) = stream {
                 rustix::io::ioctl_fionbio(stream, true)
-                    .map_err(|errno| Error::new(ErrorCode::Exec, format!("a pipe can't be used: {errno}")))?;
+                    .map_err(|errno| SysError::new("ioctl", errno, "FIONBIO"))
+                    .context(ErrorCode::Exec, || format!("the pipe of stdio[{index}] can't be used"))?;
                 self.watch(stream.as_fd(), Token::Stream(key, index))?;
             }
         }
@@ -552,6 +583,7 @@ impl Client {
             finished: Finished::default(),
             over: false,
             queued: None,
+            announce: false,
         };
         state.collectors.insert(key, collector);
         Ok(())
@@ -595,6 +627,19 @@ impl Client {
         kill_process(&mut self.state(), container, child, signal)
     }
 
+    /// Tells a first process how the function went that it has asked for.
+    pub(crate) fn answer_function(&self, container: u64, failure: Option<String>) {
+        let answer: Answer<()> = match failure {
+            Some(message) => Answer::Failed(Error::new(ErrorCode::Hook, message)),
+            None => Answer::Done(()),
+        };
+        let mut state = self.state();
+        let Some(socket) = state.containers.get(&container).map(|known| Arc::clone(&known.socket)) else {
+            return;
+        };
+        self.send(&mut state, &socket, Kind::FunctionDone, 0, protocol::encode(&answer), Vec::new());
+    }
+
     /// Has a container killed and taken down.
     pub(crate) fn close(&self, container: u64) {
         let mut state = self.state();
@@ -607,7 +652,7 @@ impl Client {
             state.waiting.remove(position);
             if let Some(container) = state.containers.remove(&id) {
                 deliver(state, id, 0, &container, News::Failed(closed()));
-                deliver(state, id, 0, &container, News::Closed(Vec::new()));
+                deliver(state, id, 0, &container, News::Closed(TakenDown::default()));
             }
             return;
         }
@@ -686,7 +731,7 @@ impl Client {
     /// Starts a supervisor for all that wait. Runs on the thread, without the lock while it takes time.
     fn start_supervisor(&self) {
         let identity = Identity::of_this_process();
-        let started = self.executable().and_then(|executable| begin_supervisor(&executable));
+        let started = self.executable().and_then(|executable| supervisor::begin(&executable));
         let mut state = self.state();
         state.starting = false;
         let waiting = std::mem::take(&mut state.waiting);
@@ -736,25 +781,22 @@ impl Client {
     /// The supervisor's executable: its file, or a sealed copy of it.
     fn executable(&self) -> Result<SupervisorFile> {
         let mut state = self.state();
-        if let Some(path) = std::env::var_os("ROOTFS_SUPERVISOR_EXEC") {
-            use std::os::unix::ffi::OsStringExt;
-            return CString::new(path.into_vec()).map(SupervisorFile::Path).map_err(|_| {
-                Error::new(ErrorCode::Supervisor, "ROOTFS_SUPERVISOR_EXEC contains a NUL byte")
-            });
+        if let Some(file) = SupervisorFile::of_environment()? {
+            return Ok(file);
         }
         if state.executable.is_none() {
             let path = state.path.clone().unwrap_or_default();
-            let bytes = read_file(&path)?;
-            let copy = memfd::sealed(c"rootfs-supervisor", &bytes, true).map_err(|call| {
-                Error::from_call(ErrorCode::Supervisor, "the supervisor can't be copied to memory", &call)
-                    .with_hint("memory files may be forbidden: set ROOTFS_SUPERVISOR_EXEC to the path of rootfs-supervisor")
-            })?;
-            state.executable = Some(copy);
+            state.executable = Some(SupervisorFile::copy(&path)?);
         }
         match &state.executable {
             Some(copy) => duplicate(copy).map(SupervisorFile::Memory),
             None => Err(Error::new(ErrorCode::Supervisor, "the supervisor's executable is missing")),
         }
+    }
+
+    /// Where the file of the supervisor is.
+    pub(crate) fn path(&self) -> CString {
+        self.state().path.clone().unwrap_or_default()
     }
 
     fn hear_supervisor(&self, state: &mut State, number: u64) {
@@ -801,23 +843,35 @@ impl Client {
                     end(state, id, exit);
                 }
                 if closed {
-                    self.closed(state, id, Vec::new());
+                    self.closed(state, id, TakenDown::default());
                 }
             }
             Kind::Closed => {
-                let left = frame.decode::<Vec<Leftover>>().unwrap_or_default();
-                self.closed(state, id, left);
+                let taken_down = frame.decode().unwrap_or_default();
+                self.closed(state, id, taken_down);
+            }
+            Kind::Poststart => {
+                hear_container(state, id);
+                let answer = frame.decode::<Answer<()>>().unwrap_or_else(|_| Answer::Failed(closed()));
+                if let Some(mut container) = state.containers.remove(&id) {
+                    container.starting = false;
+                    match answer {
+                        Answer::Done(()) => tell_begun(state, id, &mut container),
+                        Answer::Failed(error) => container.failure = Some(error),
+                    }
+                    state.containers.insert(id, container);
+                }
             }
             _ => {}
         }
     }
 
     /// All of a container is taken down.
-    fn closed(&self, state: &mut State, id: u64, left: Vec<Leftover>) {
+    fn closed(&self, state: &mut State, id: u64, taken_down: TakenDown) {
         if let Some(container) = state.containers.remove(&id) {
             let _ = epoll::delete(&self.epoll, &*container.socket);
             remember(state, id, &container);
-            deliver(state, id, 0, &container, News::Closed(left));
+            deliver(state, id, 0, &container, News::Closed(taken_down));
         }
         if state.supervisors.len() > 1 {
             self.retire(state);
@@ -861,85 +915,21 @@ impl Client {
             let cleaned = journal::clean_up(&container.journal);
             let mut left = cleaned.left;
             left.extend(cleaned.in_use.iter().map(|record| journal::leftover(record, "its tree is in use")));
-            deliver(state, id, 0, &container, News::Closed(left));
+            deliver(state, id, 0, &container, News::Closed(TakenDown { left, failures: Vec::new() }));
         }
     }
 }
 
-/// Where the supervisor is executed from.
-enum SupervisorFile {
-    Memory(OwnedFd),
-    Path(CString),
-}
-
-fn begin_supervisor(file: &SupervisorFile) -> Result<(SupervisorProcess, OwnedFd)> {
-    let (ours, theirs) = socket_pair()?;
-    let executable = match file {
-        SupervisorFile::Memory(fd) => Executable::Memory(fd.as_fd()),
-        SupervisorFile::Path(path) => Executable::Path(path.clone()),
-    };
-    let process = supervisor_process::start(&executable, theirs.as_fd()).map_err(|call| {
-        let error = Error::from_call(ErrorCode::Supervisor, "the supervisor can't be started", &call);
-        match (file, call.errno) {
-            (SupervisorFile::Memory(_), 13 | 1) => error.with_hint(
-                "the host forbids executing memory files (sysctl vm.memfd_noexec, or a security module): set \
-                 ROOTFS_SUPERVISOR_EXEC to the path of rootfs-supervisor",
-            ),
-            _ => error,
-        }
-    })?;
-    drop(theirs);
-    // The first frame may take a moment: this thread has nothing else to do before it is there.
-    let poll = &mut [rustix::event::PollFd::new(&ours, rustix::event::PollFlags::IN)];
-    let patience = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
-    let ready = rustix::event::poll(poll, Some(&patience));
-    let hello = if ready == Ok(1) { protocol::receive(&ours) } else { Err(FrameError::WouldBlock) };
-    match hello {
-        Ok(frame) if frame.kind == Kind::Hello => Ok((process, ours)),
-        other => {
-            rootfs::kernel::process::kill(process.pidfd.as_fd());
-            supervisor_process::reap(process.pid);
-            let what =
-                other.map_or_else(|error| error.to_string(), |_| "it says something else first".to_owned());
-            Err(Error::new(ErrorCode::Supervisor, format!("the supervisor doesn't begin: {what}"))
-                .with_hint("the addon and rootfs-supervisor must be of the same version"))
-        }
+/// Adds what only shows from here, where the host's policy can be read: the first process may be behind its root already.
+fn explained(error: Box<Error>) -> Box<Error> {
+    // Whoever has no rights over the host gets a user namespace.
+    if error.hint.is_none()
+        && !process::has_capability(process::CAP_SYS_ADMIN)
+        && let Some(hint) = Hint::of_restricted_user_namespace(&error)
+    {
+        return error.with_hint(hint);
     }
-}
-
-fn read_file(path: &CString) -> Result<Vec<u8>> {
-    use rustix::fs::{Mode, OFlags};
-    let fail = |what: &str, errno: rustix::io::Errno| {
-        let call = rootfs::error::SysError {
-            syscall: "open",
-            errno: errno.raw_os_error(),
-            arguments: path.to_string_lossy().into_owned(),
-        };
-        Error::from_call(ErrorCode::Supervisor, what, &call)
-            .with_hint("reinstall the package: the file rootfs-supervisor must be beside the addon")
-    };
-    let file = rustix::fs::open(path.as_c_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|errno| fail("the supervisor's executable can't be opened", errno))?;
-    memfd::read(&file, 64 << 20).map_err(|call| {
-        Error::from_call(ErrorCode::Supervisor, "the supervisor's executable can't be read", &call)
-    })
-}
-
-fn socket_pair() -> Result<(OwnedFd, OwnedFd)> {
-    let fail = |errno: rustix::io::Errno| {
-        Error::new(ErrorCode::Supervisor, format!("a socket can't be made: {errno}"))
-    };
-    let (ours, theirs) =
-        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-            .map_err(fail)?;
-    rustix::io::ioctl_fionbio(&ours, true).map_err(fail)?;
-    Ok((ours, theirs))
-}
-
-fn duplicate(fd: &OwnedFd) -> Result<OwnedFd> {
-    rustix::io::fcntl_dupfd_cloexec(fd, 3).map_err(|errno| {
-        Error::new(ErrorCode::Supervisor, format!("a descriptor can't be duplicated: {errno}"))
-    })
+    error
 }
 
 fn has_ended(pidfd: &OwnedFd) -> bool {
@@ -1097,7 +1087,10 @@ impl Collector {
     /// Keeps what is told until all is; what it doesn't keep goes on.
     fn note(&mut self, news: News) -> Option<News> {
         match news {
-            News::Spawned { report, .. } => self.finished.report = Some(report.unwrap_or_default()),
+            News::Spawned { pid, report } => {
+                self.finished.report = Some(report.unwrap_or_default());
+                return self.announce.then_some(News::Spawned { pid, report: None });
+            }
             News::Failed(error) => {
                 self.finished.failure.get_or_insert(error);
                 self.over |= self.child != 0;
@@ -1106,8 +1099,8 @@ impl Collector {
                 self.finished.exit = Some(exit);
                 self.over |= self.child != 0;
             }
-            News::Closed(left) => {
-                self.finished.left = left;
+            News::Closed(taken_down) => {
+                (self.finished.left, self.finished.failures) = (taken_down.left, taken_down.failures);
                 self.over = true;
                 if !self.held.is_empty() {
                     self.read_rest();
@@ -1167,16 +1160,17 @@ fn tell_finished(state: &mut State, key: u64, environment: u64, plan: &Arc<Plan>
 fn fail(state: &mut State, id: u64, error: Box<Error>) {
     if let Some(container) = state.containers.remove(&id) {
         deliver(state, id, 0, &container, News::Failed(error));
-        deliver(state, id, 0, &container, News::Closed(Vec::new()));
+        deliver(state, id, 0, &container, News::Closed(TakenDown::default()));
     }
 }
 
 /// The first process has ended.
 fn end(state: &mut State, id: u64, exit: Exit) {
     let Some(mut container) = state.containers.remove(&id) else { return };
-    for (child, _) in std::mem::take(&mut container.children) {
+    for (child, begun) in std::mem::take(&mut container.children) {
         // Commands end with the first process of their pid namespace, and nobody is left to tell how.
-        deliver(state, id, child, &container, News::Exited(Exit::Signal(9)));
+        let news = if begun.is_some() { News::Exited(Exit::Signal(9)) } else { News::Failed(closed()) };
+        deliver(state, id, child, &container, news);
     }
     if let Some(error) = container.failure.take() {
         deliver(state, id, 0, &container, News::Failed(error));
@@ -1199,7 +1193,7 @@ fn end(state: &mut State, id: u64, exit: Exit) {
 
 /// Tells once that the command runs, or that the root is prepared, when all is known that belongs to it.
 fn tell_begun(state: &mut State, id: u64, container: &mut Container) {
-    if container.told || container.failure.is_some() {
+    if container.told || container.starting || container.failure.is_some() {
         return;
     }
     let Some((pid, _)) = container.process else { return };
@@ -1258,13 +1252,21 @@ fn serve_container(state: &mut State, id: u64, container: &mut Container, mut fr
                 deliver(state, id, 0, container, News::Step(step));
             }
         }
-        Kind::Failed => container.failure = frame.decode::<Error>().ok().map(Box::new),
+        Kind::Function => {
+            let pid = container.process.as_ref().map_or(0, |(pid, _)| *pid);
+            if let Ok(call) = frame.decode() {
+                deliver(state, id, 0, container, News::Function { pid, call });
+            }
+        }
+        Kind::Failed => container.failure = frame.decode::<Error>().ok().map(|error| explained(error.into())),
         Kind::Spawned => {
             let Some(pidfd) = frame.fds.pop() else { return };
             let pid = pid_of(&pidfd);
             if let Some(known) = container.children.get_mut(&child) {
                 *known = Some(Arc::new(pidfd));
-                deliver(state, id, child, container, News::Spawned { pid, report: None });
+                // There is none where there is nothing to say.
+                let report = (!frame.body.is_empty()).then(|| frame.decode().unwrap_or_default());
+                deliver(state, id, child, container, News::Spawned { pid, report });
             }
         }
         Kind::SpawnFailed if container.children.remove(&child).is_some() => {

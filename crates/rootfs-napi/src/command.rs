@@ -19,31 +19,72 @@ pub(crate) struct Command {
     pub(crate) streams: Vec<Stream>,
 }
 
-/// Parses a command, its arguments, and those options that TypeScript leaves to us.
-pub(crate) fn parse(command: &JsArg, args: &JsArg, options: JsArg) -> Parsed<Command> {
+/// Parses a command, its arguments, and those options that TypeScript leaves to us. Without a command it is the process
+/// of the OCI config, in which the options replace what they name.
+pub(crate) fn parse(
+    command: &JsArg,
+    args: &JsArg,
+    options: JsArg,
+    configured: Option<&ProcessSpec>,
+) -> Parsed<Command> {
+    let mut process = match (command, configured) {
+        (JsArg::Undefined, Some(configured)) => configured.clone(),
+        (JsArg::Undefined, None) => {
+            return Err(unexpected(
+                ArgumentKind::Type,
+                "string or Uint8Array",
+                "command",
+                &JsArg::Other("undefined, and there is no OCI config whose process could be run"),
+            ));
+        }
+        _ => named(command, args)?,
+    };
+    let mut options = Options::of_call(options)?;
+    if let Some(env) = options.take("env", environment)? {
+        process.env = env;
+    }
+    if let Some(cwd) = options.take("cwd", working_directory)? {
+        process.cwd = Some(cwd);
+    }
+    if let Some(capabilities) = options.take("capabilities", capabilities)? {
+        process.capabilities = Some(capabilities);
+    }
+    if let Some(user) = options.take("user", user)? {
+        process.user = user;
+    }
+    process.no_new_privileges = options.flag("noNewPrivileges", process.no_new_privileges)?;
+    if let Some(rlimits) = options.take("rlimits", |name, value| array(name, value, rlimit))? {
+        process.rlimits = rlimits;
+    }
+    if let Some(filter) = options.take("seccomp", filter)? {
+        process.seccomp = Some(filter);
+    }
+    let streams = options.take("stdio", stdio::streams)?.unwrap_or_else(|| stdio::DEFAULT_STREAMS.to_vec());
+    process.descriptors = stdio::further_descriptors(&streams);
+    options.finish()?;
+    Ok(Command { process, streams })
+}
+
+/// A command with what it gets when nothing is said.
+fn named(command: &JsArg, args: &JsArg) -> Parsed<ProcessSpec> {
     let command = path("command", command)?;
     let mut words = vec![command.as_bytes().to_vec()];
     if *args != JsArg::Undefined {
         words.extend(array("args", args, text)?.into_iter().map(String::into_bytes));
     }
-    let mut options = Options::of_call(options)?;
-    let user = options.take("user", user)?.unwrap_or_default();
-    let streams = options.take("stdio", stdio::streams)?.unwrap_or_else(|| stdio::DEFAULT_STREAMS.to_vec());
-    let process = ProcessSpec {
+    Ok(ProcessSpec {
         command,
         args: words,
-        env: options.take("env", environment)?.unwrap_or_else(|| vec![DEFAULT_PATH.to_vec()]),
-        cwd: options.take("cwd", working_directory)?,
-        capabilities: options.take("capabilities", capabilities)?,
-        user,
-        no_new_privileges: options.flag("noNewPrivileges", true)?,
-        rlimits: options.take("rlimits", |name, value| array(name, value, rlimit))?.unwrap_or_default(),
-        seccomp: options.take("seccomp", filter)?,
-        descriptors: stdio::further_descriptors(&streams),
+        env: vec![DEFAULT_PATH.to_vec()],
+        cwd: None,
+        capabilities: None,
+        user: User::default(),
+        no_new_privileges: true,
+        rlimits: Vec::new(),
+        seccomp: None,
+        descriptors: Vec::new(),
         oom_score_adj: None,
-    };
-    options.finish()?;
-    Ok(Command { process, streams })
+    })
 }
 
 fn working_directory(name: &str, value: &JsArg) -> Parsed<PathBytes> {

@@ -6,11 +6,14 @@ use std::sync::Arc;
 use napi::{Env, Result};
 use napi_derive::napi;
 use rootfs::ErrorCode;
+use rootfs::PathBytes;
+use rootfs::error::{CallContext, SysError};
 use rootfs::execute::Level;
 use rootfs::kernel::{memfd, process};
+use rootfs::namespace::NamespaceKind;
 use rootfs::process::ProcessSpec;
 use rootfs::protocol::{self, PayloadRest, Start};
-use rootfs::spec::{IdMap, IdMapping, Namespace, Namespaces, UserNamespace};
+use rootfs::spec::{HookPoint, IdMap, IdMapping, Namespace, Namespaces, UserNamespace};
 
 use crate::argument::{JsArg, MAX_SAFE_INTEGER, Options, Parsed, unexpected};
 use crate::builder::{EncodedPlan, Rootfs};
@@ -19,6 +22,8 @@ use crate::command::{self, Command};
 use crate::environment::Environment;
 use crate::failure::{ArgumentKind, Failure};
 use crate::js::internal_object;
+use crate::namespace;
+use crate::options::host_path;
 use crate::stdio::{self, Ends, Stream};
 
 internal_object! {
@@ -51,6 +56,7 @@ impl Launched {
 struct Preparation {
     verify: bool,
     report_steps: bool,
+    cgroup: Option<PathBytes>,
 }
 
 fn preparation(options: JsArg) -> Parsed<Preparation> {
@@ -58,15 +64,16 @@ fn preparation(options: JsArg) -> Parsed<Preparation> {
     let preparation = Preparation {
         verify: options.flag("verify", true)?,
         report_steps: options.flag("reportSteps", false)?,
+        cgroup: options.take("cgroup", host_path)?,
     };
     options.finish()?;
     Ok(preparation)
 }
 
 /// The mapping of the user namespace; `None` for none.
-fn mapping(namespaces: &Namespaces, privileged: bool) -> Option<IdMap> {
+pub(crate) fn mapping(namespaces: &Namespaces, privileged: bool) -> Option<IdMap> {
     match &namespaces.user {
-        UserNamespace::None => None,
+        UserNamespace::None | UserNamespace::Path(_) => None,
         UserNamespace::UnlessPrivileged if privileged => None,
         UserNamespace::Mapped(map) => Some(map.clone()),
         UserNamespace::Caller | UserNamespace::UnlessPrivileged => {
@@ -175,27 +182,36 @@ fn begin(
     let with_plan = |error| Failure::with_plan(error, &plan);
     let privileged = process::has_capability(process::CAP_SYS_ADMIN);
     let user = mapping(&spec.namespaces, privileged);
+    let (joins, joined) = namespace::open(spec, privileged, user.is_some())?;
+    let in_user_namespace = user.is_some() || joins.contains(&NamespaceKind::User);
+    let cgroup = preparation.cgroup.as_ref().map(namespace::open_cgroup).transpose()?;
     let sources: Vec<OwnedFd> = rootfs
         .sources()
         .iter()
         .map(|fd| rustix::io::fcntl_dupfd_cloexec(&**fd, 3))
         .collect::<std::result::Result<_, _>>()
-        .map_err(|errno| {
-            rootfs::Error::new(ErrorCode::Source, format!("a descriptor can't be duplicated: {errno}"))
-        })?;
+        .map_err(|errno| SysError::new("fcntl", errno, "F_DUPFD_CLOEXEC"))
+        .context(ErrorCode::Source, || "the descriptor of a bind can't be duplicated")?;
     let further = command.as_ref().map_or(0, |command| command.process.descriptors.len());
     let new = |namespace: &Namespace| *namespace == Namespace::New;
-    let hooks: Vec<_> = spec.hooks.iter().map(|hook| hook.point).collect();
+    let hooks = &spec.hooks;
+    let programs = |point| hooks.iter().any(|hook| hook.point == point && hook.function.is_none());
+    let functions = hooks.iter().any(|hook| hook.function.is_some());
     let start = Start {
         pid: new(&spec.namespaces.pid),
         ipc: new(&spec.namespaces.ipc),
         uts: new(&spec.namespaces.uts),
         cgroup_namespace: new(&spec.namespaces.cgroup),
         network: new(&spec.namespaces.network),
-        mount: user.is_some(),
-        opener: (privileged && user.is_some()) || hooks.iter().any(|point| point.in_runtime_namespaces()),
+        mount: in_user_namespace && spec.namespaces.mount == Namespace::New,
+        opener: (privileged && in_user_namespace)
+            || programs(HookPoint::Prestart)
+            || programs(HookPoint::CreateRuntime),
         hooks: !hooks.is_empty(),
-        cgroup: false,
+        poststart: programs(HookPoint::Poststart),
+        poststop: programs(HookPoint::Poststop),
+        cgroup: cgroup.is_some(),
+        joins,
         bounding: command
             .as_ref()
             .filter(|_| hooks.is_empty())
@@ -237,9 +253,12 @@ fn begin(
         start,
         payload,
         streams: theirs,
+        cgroup,
+        joined,
         sources,
         one_command,
-        watch: collection.is_none() || preparation.report_steps,
+        watch: collection.is_none() || preparation.report_steps || functions,
+        functions,
         collection,
     };
     let id = Client::get().and_then(|client| client.start(beginning)).map_err(with_plan)?;
@@ -269,7 +288,7 @@ pub(crate) fn launch(
     aborted: bool,
 ) -> Result<Launched> {
     let environment = Environment::of(env)?;
-    command::parse(&command, &args, process)
+    command::parse(&command, &args, process, rootfs.process().map(AsRef::as_ref))
         .and_then(|command| {
             let (preparation, wanted) = (preparation(options)?, wanted(collect)?);
             begin(environment.id, rootfs, Some(command), &preparation, wanted, aborted)
@@ -307,7 +326,7 @@ pub(crate) fn spawn(
     collect: JsArg,
     aborted: bool,
 ) -> Result<Launched> {
-    command::parse(&command, &args, process)
+    command::parse(&command, &args, process, None)
         .and_then(|command| match (wanted(collect)?, aborted) {
             (wanted, true) => Launched::nothing(&command.streams, wanted),
             (wanted, false) => spawn_in(id(container), &command.process, &command.streams, wanted),
@@ -328,6 +347,14 @@ pub(crate) fn mounts(env: Env, container: f64) -> Result<f64> {
 #[napi(skip_typescript)]
 pub(crate) fn kill(container: f64, child: f64, signal: i32) -> bool {
     Client::get().is_ok_and(|client| client.kill(id(container), id(child), signal))
+}
+
+/// Says how a function went that the container's first process waits for: with a message, it failed.
+#[napi(skip_typescript)]
+pub(crate) fn answer_function(container: f64, failure: Option<String>) {
+    if let Ok(client) = Client::get() {
+        client.answer_function(id(container), failure);
+    }
 }
 
 /// Has a container killed and taken down.

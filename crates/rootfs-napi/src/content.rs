@@ -48,6 +48,7 @@ pub(crate) fn file(destination: PathBytes, content: JsArg, options: JsArg) -> Pa
         kind: MountKind::File { content, mode, uid, gid },
         attributes: Attributes { set, ..Attributes::default() },
         propagation: vec![Propagation::RPRIVATE],
+        id_map: None,
         ineffective: Vec::new(),
         links: Links::default(),
     })

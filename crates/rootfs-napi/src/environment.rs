@@ -63,3 +63,9 @@ pub(crate) fn initialize(
     env.add_env_cleanup_hook(client, move |client| client.remove_environment(id))?;
     Ok(())
 }
+
+/// The release that this addon is of; the TypeScript layer must be of the same.
+#[napi(skip_typescript)]
+pub(crate) fn version() -> &'static str {
+    rootfs::protocol::RELEASE
+}

@@ -2,7 +2,7 @@
 
 use napi::bindgen_prelude::Buffer;
 use rootfs::mountinfo::Entry;
-use rootfs::protocol::{Exit, Leftover, Report};
+use rootfs::protocol::{Exit, Leftover, Report, TakenDown};
 
 use crate::api::{ExecutedStep, MountInfo, Step, Warning, executed_step, lossy, step, warning};
 use crate::client::{Event, Finished, News};
@@ -16,7 +16,7 @@ internal_object! {
         container as "container": f64,
         /// The command; 0 for the container itself.
         child as "child": f64,
-        /// `step`, `ready`, `spawn`, `error`, `exit`, `closed`, `mounts`, `finished`.
+        /// `step`, `ready`, `spawn`, `error`, `exit`, `closed`, `mounts`, `function`, `finished`.
         kind as "kind": &'static str,
         ..
         /// Of `ready` and `spawn`.
@@ -35,6 +35,11 @@ internal_object! {
         warnings as "warnings": Vec<Warning>,
         /// Of `mounts`.
         mounts as "mounts": Vec<MountInfo>,
+        /// Of `function`: its number, and where the root is.
+        function as "function": u32,
+        root as "root": String,
+        /// Of `closed` and `finished`: hooks that failed after the end.
+        failures as "failures": Vec<ErrorData>,
         /// Of `finished`: standard output and error.
         stdout as "stdout": Buffer,
         stderr as "stderr": Buffer,
@@ -52,6 +57,7 @@ impl JsEvent {
             told.skipped = filled(skipped.map(step).collect());
             told.warnings = filled(plan.warnings.iter().chain(&report.warnings).map(warning).collect());
         };
+        let failed = |error| ErrorData::new(error, Some(&plan));
         told.kind = match news {
             News::Step(done) => {
                 told.steps = Some(executed_step(&plan, &done).into_iter().collect());
@@ -82,13 +88,28 @@ impl JsEvent {
                 told.signal = Some(signal);
                 "exit"
             }
-            News::Closed(left) => {
+            News::Function { pid, call } => {
+                told.pid = Some(pid);
+                told.function = Some(call.function);
+                told.root = Some(lossy(&call.root));
+                "function"
+            }
+            News::Closed(TakenDown { left, failures }) => {
+                told.failures = filled(failures.into_iter().map(failed).collect());
                 told.warnings = filled(left.into_iter().map(left_warning).collect());
                 "closed"
             }
             News::Finished(finished) => {
-                let Finished { exit, failure, report: done, left, output: [stdout, stderr], overflow } =
-                    *finished;
+                let Finished {
+                    exit,
+                    failure,
+                    report: done,
+                    left,
+                    failures,
+                    output: [stdout, stderr],
+                    overflow,
+                } = *finished;
+                told.failures = filled(failures.into_iter().map(failed).collect());
                 match exit {
                     Some(Exit::Code(code)) => told.exit_code = Some(code),
                     Some(Exit::Signal(signal)) => told.signal = Some(signal),

@@ -45,10 +45,6 @@ impl Failure {
         Self::Argument { kind, message }
     }
 
-    pub(crate) fn unsupported(message: impl Into<String>) -> Self {
-        Error::new(ErrorCode::Unsupported, message).into()
-    }
-
     pub(crate) fn with_plan(error: Box<Error>, plan: &Arc<Plan>) -> Self {
         Self::Rootfs { error, plan: Some(Arc::clone(plan)) }
     }

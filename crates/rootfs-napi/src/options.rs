@@ -2,14 +2,15 @@
 
 use rootfs::PathBytes;
 use rootfs::options::{Attributes, Links, Propagation, attr};
+use rootfs::overlay::{MAX_LOWER, Overlay, pair};
 use rootfs::spec::{
-    BindSource, Hook, HookPoint, IdMap, IdMapping, MissingMask, Mount, MountKind, Namespace, Namespaces,
-    UserNamespace, mount_from_oci,
+    BindSource, Hook, HookPoint, IdMap, IdMapping, MAX_LABEL, MissingMask, Mount, MountIdMap, MountIds,
+    MountKind, Namespace, Namespaces, Root, UserNamespace, mount_from_oci,
 };
 
 use crate::argument::{
-    JsArg, Options, Parsed, absolute_path, array, boolean, id, integer, integer32, mode, path, size, text,
-    unexpected, word,
+    JsArg, Options, Parsed, absolute_path, array, id, integer, integer32, mode, path, size, text, unexpected,
+    word,
 };
 use crate::failure::{ArgumentKind, Failure};
 
@@ -83,12 +84,14 @@ pub(crate) fn bind(source: BindSource, destination: PathBytes, options: JsArg) -
     })?;
     let propagation = options.take("propagation", propagation)?.unwrap_or(Propagation::RPRIVATE);
     let within = options.take("within", host_path)?;
+    let ids = options.take("idMap", mount_ids)?;
     options.finish()?;
     Ok(Mount {
         destination,
         kind: MountKind::Bind { source, recursive, optional, within },
         attributes: Attributes { set_recursive: set, atime_recursive: atime, ..Attributes::default() },
         propagation: vec![propagation],
+        id_map: ids.map(|ids| MountIdMap { ids, recursive }),
         ineffective: Vec::new(),
         links: Links::default(),
     })
@@ -103,9 +106,11 @@ fn filesystem(destination: PathBytes, fstype: &str, set: u64, data: Vec<(String,
             superblock: Vec::new(),
             data,
             bind_fallback: false,
+            copy_up: false,
         },
         attributes: Attributes { set, ..Attributes::default() },
         propagation: Vec::new(),
+        id_map: None,
         ineffective: Vec::new(),
         links: Links::default(),
     }
@@ -133,8 +138,64 @@ pub(crate) fn tmpfs(destination: PathBytes, options: JsArg) -> Parsed<Mount> {
             set |= bit;
         }
     }
+    let wanted = options.flag("copyUp", false)?;
     options.finish()?;
-    Ok(filesystem(destination, "tmpfs", set, data))
+    let mut mount = filesystem(destination, "tmpfs", set, data);
+    if let MountKind::Filesystem { copy_up, .. } = &mut mount.kind {
+        *copy_up = wanted;
+    }
+    Ok(mount)
+}
+
+/// The directories of an overlay, and whether it is volatile; the rest of the options is left.
+fn overlay_of(options: &mut Options, private_upper: bool) -> Parsed<Overlay> {
+    let lower = options.require("lower", |name, value| {
+        let lower = array(name, value, host_path)?;
+        if lower.is_empty() || lower.len() > MAX_LOWER {
+            let wanted = format!("array of 1 to {MAX_LOWER} directories");
+            return Err(unexpected(ArgumentKind::Value, wanted, name, value));
+        }
+        Ok(lower)
+    })?;
+    let upper = options.take("upper", host_path)?;
+    let work = options.take("work", host_path)?;
+    let volatile = options.flag("volatile", false)?;
+    let upper = pair(upper, work).map_err(|what| Failure::argument(ArgumentKind::Value, what.to_owned()))?;
+    let overlay = Overlay { lower, upper, volatile, ..Overlay::default() };
+    overlay.validate(private_upper)?;
+    Ok(overlay)
+}
+
+pub(crate) fn overlay_root(options: JsArg) -> Parsed<Root> {
+    let mut options = Options::nested("options", &options)?;
+    let overlay = overlay_of(&mut options, true)?;
+    let size = options.take("size", |name, value| {
+        if overlay.upper.is_some() {
+            let what = format!(
+                "{name} is of the tmpfs that an overlay without upper is written to, and there is upper"
+            );
+            return Err(Failure::argument(ArgumentKind::Value, what));
+        }
+        size(name, value)
+    })?;
+    options.finish()?;
+    Ok(Root::Overlay { overlay, size })
+}
+
+pub(crate) fn overlay(destination: PathBytes, options: &JsArg) -> Parsed<Mount> {
+    let mut options = Options::nested("options", options)?;
+    let overlay = overlay_of(&mut options, false)?;
+    options.finish()?;
+    let readonly = if overlay.upper.is_none() { attr::RDONLY } else { 0 };
+    Ok(Mount {
+        destination,
+        kind: MountKind::Overlay(overlay),
+        attributes: Attributes { set: attr::NOSUID | attr::NODEV | readonly, ..Attributes::default() },
+        propagation: Vec::new(),
+        id_map: None,
+        ineffective: Vec::new(),
+        links: Links::default(),
+    })
 }
 
 pub(crate) fn proc(destination: PathBytes, options: JsArg) -> Parsed<Mount> {
@@ -184,8 +245,28 @@ pub(crate) fn oci_mount(value: JsArg) -> Parsed<Mount> {
     let source = object.take("source", path)?;
     let fstype = object.take("type", text)?;
     let words = object.take("options", |name, value| array(name, value, text))?.unwrap_or_default();
+    let lines = |name: &str, value: &JsArg| array(name, value, oci_mapping);
+    let uids = object.take("uidMappings", lines)?.unwrap_or_default();
+    let gids = object.take("gidMappings", lines)?.unwrap_or_default();
     object.finish()?;
-    let mut mount = mount_from_oci(destination, source, fstype.as_deref(), &words)?;
+    let mappings = match (uids.is_empty(), gids.is_empty()) {
+        (true, true) => None,
+        (false, false) => Some(IdMap { uids, gids }),
+        (_, missing) => {
+            let (given, missing) =
+                if missing { ("uidMappings", "gidMappings") } else { ("gidMappings", "uidMappings") };
+            return Err(Failure::argument(
+                ArgumentKind::Value,
+                format!("Expected array of mappings for mount.{missing} together with mount.{given}"),
+            ));
+        }
+    };
+    let mut mount = mount_from_oci(destination, source, fstype.as_deref(), &words, mappings)?;
+    if let MountKind::Overlay(overlay) = &mut mount.kind {
+        for (name, path) in overlay.directories_mut().filter(|(_, path)| !path.is_absolute()) {
+            *path = host_path(name, &JsArg::Bytes(path.as_bytes().to_vec()))?;
+        }
+    }
     if let MountKind::Bind { source: BindSource::Host(path), .. } = &mut mount.kind
         && !path.is_absolute()
     {
@@ -225,20 +306,59 @@ fn mapping(name: &str, value: &JsArg) -> Parsed<IdMapping> {
     Ok(mapping)
 }
 
+/// A line of `uidMappings` or `gidMappings`, whose keys the OCI writes in capitals.
+fn oci_mapping(name: &str, value: &JsArg) -> Parsed<IdMapping> {
+    let mut object = Options::nested(name, value)?;
+    let mapping = IdMapping {
+        container_id: object.require("containerID", id)?,
+        host_id: object.require("hostID", id)?,
+        size: object.require("size", |name, value| integer32(name, value, 1, u32::MAX))?,
+    };
+    object.finish()?;
+    Ok(mapping)
+}
+
+fn id_map(name: &str, value: &JsArg) -> Parsed<IdMap> {
+    let mut object = Options::nested(name, value)?;
+    let uids = object.require("uids", |name, value| array(name, value, mapping))?;
+    let gids = object.require("gids", |name, value| array(name, value, mapping))?;
+    object.finish()?;
+    Ok(IdMap { uids, gids })
+}
+
+fn mount_ids(name: &str, value: &JsArg) -> Parsed<MountIds> {
+    match value {
+        JsArg::String(text) if text == "userns" => Ok(MountIds::UserNamespace),
+        JsArg::String(_) => Err(unexpected(ArgumentKind::Value, "object or 'userns'", name, value)),
+        JsArg::Object(_) => id_map(name, value).map(MountIds::Map),
+        other => Err(unexpected(ArgumentKind::Type, "object or 'userns'", name, other)),
+    }
+}
+
+/// The SELinux context of new filesystems.
+pub(crate) fn mount_label(value: &JsArg) -> Parsed<String> {
+    let label = text("label", value)?;
+    if label.is_empty() || label.len() > MAX_LABEL {
+        let wanted = format!("string of 1 to {MAX_LABEL} bytes");
+        return Err(unexpected(ArgumentKind::Value, wanted, "label", value));
+    }
+    Ok(label)
+}
+
 fn user(name: &str, value: &JsArg) -> Parsed<UserNamespace> {
     match value {
         JsArg::Bool(true) => Ok(UserNamespace::Caller),
         JsArg::Bool(false) => Ok(UserNamespace::None),
-        JsArg::Object(entries) if entries.iter().any(|(key, _)| key == "path") => Err(Failure::unsupported(
-            "user: joining an existing user namespace is not supported by this version",
-        )),
-        JsArg::Object(_) => {
-            let mut object = Options::nested(name, value)?;
-            let uids = object.require("uids", |name, value| array(name, value, mapping))?;
-            let gids = object.require("gids", |name, value| array(name, value, mapping))?;
-            object.finish()?;
-            Ok(UserNamespace::Mapped(IdMap { uids, gids }))
+        JsArg::Object(entries) if entries.iter().any(|(key, _)| key == "path") => {
+            if entries.iter().any(|(key, _)| key == "uids" || key == "gids") {
+                let message = format!(
+                    "Expected {{ path }} without uids and gids for {name}: it has its mappings already"
+                );
+                return Err(Failure::argument(ArgumentKind::Value, message));
+            }
+            namespace_path(name, value).map(UserNamespace::Path)
         }
+        JsArg::Object(_) => id_map(name, value).map(UserNamespace::Mapped),
         other => Err(unexpected(ArgumentKind::Type, "boolean or object", name, other)),
     }
 }
@@ -247,23 +367,16 @@ fn namespace(name: &str, value: &JsArg) -> Parsed<Namespace> {
     match value {
         JsArg::Bool(true) => Ok(Namespace::New),
         JsArg::Bool(false) => Ok(Namespace::Inherit),
-        JsArg::Object(_) => {
-            let mut object = Options::nested(name, value)?;
-            let path = object.require("path", absolute_path)?;
-            object.finish()?;
-            Ok(Namespace::Path(path))
-        }
+        JsArg::Object(_) => namespace_path(name, value).map(Namespace::Path),
         other => Err(unexpected(ArgumentKind::Type, "boolean or object", name, other)),
     }
 }
 
-fn pid(name: &str, value: &JsArg) -> Parsed<Namespace> {
-    match value {
-        JsArg::Object(_) => Err(Failure::unsupported(
-            "pid: joining an existing pid namespace is not supported by this version",
-        )),
-        _ => boolean(name, value).map(|new| if new { Namespace::New } else { Namespace::Inherit }),
-    }
+fn namespace_path(name: &str, value: &JsArg) -> Parsed<PathBytes> {
+    let mut object = Options::nested(name, value)?;
+    let path = object.require("path", absolute_path)?;
+    object.finish()?;
+    Ok(path)
 }
 
 /// Changes the namespaces that are named and leaves the others.
@@ -273,7 +386,7 @@ pub(crate) fn namespaces(namespaces: &mut Namespaces, value: &JsArg) -> Parsed<(
     if let Some(user) = object.take("user", user)? {
         changed.user = user;
     }
-    if let Some(pid) = object.take("pid", pid)? {
+    if let Some(pid) = object.take("pid", namespace)? {
         changed.pid = pid;
     }
     for (key, place) in [
@@ -286,30 +399,43 @@ pub(crate) fn namespaces(namespaces: &mut Namespaces, value: &JsArg) -> Parsed<(
             *place = wanted;
         }
     }
-    if object.take("mount", |_, _| Ok(()))?.is_some() {
-        return Err(Failure::unsupported(
-            "mount: joining an existing mount namespace is not supported by this version",
-        ));
+    if let Some(path) = object.take("mount", namespace_path)? {
+        changed.mount = Namespace::Path(path);
     }
     object.finish()?;
     *namespaces = changed;
     Ok(())
 }
 
+const HOOK_POINTS: [&str; 6] =
+    ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+
+fn hook_point(when: &JsArg, points: &[&str]) -> Parsed<HookPoint> {
+    word("when", when, points, |text| {
+        points
+            .contains(&text)
+            .then(|| HookPoint::ALL.into_iter().find(|point| point.name() == text))
+            .flatten()
+    })
+}
+
+/// A function of the caller, under the number by which TypeScript knows it.
+pub(crate) fn function_hook(when: &JsArg, number: u32, name: String) -> Parsed<Hook> {
+    const POINTS: [&str; 3] = ["createRuntime", "poststart", "poststop"];
+    let point = hook_point(when, &POINTS)?;
+    let path = if name.is_empty() { "function".to_owned() } else { name };
+    Ok(Hook {
+        point,
+        path: path.into(),
+        args: Vec::new(),
+        env: Vec::new(),
+        timeout: None,
+        function: Some(number),
+    })
+}
+
 pub(crate) fn hook(when: &JsArg, value: &JsArg) -> Parsed<Hook> {
-    const POINTS: [&str; 4] = ["prestart", "createRuntime", "createContainer", "startContainer"];
-    if let JsArg::String(text) = when
-        && ["poststart", "poststop"].contains(&text.as_str())
-    {
-        return Err(Failure::unsupported(format!("{text} hooks are not supported by this version")));
-    }
-    let point =
-        word("when", when, &POINTS, |text| HookPoint::ALL.into_iter().find(|point| point.name() == text))?;
-    if matches!(value, JsArg::Other("a function")) {
-        return Err(Failure::unsupported(
-            "hooks that are JavaScript functions are not supported by this version",
-        ));
-    }
+    let point = hook_point(when, &HOOK_POINTS)?;
     let bytes = |name: &str, value: &JsArg| text(name, value).map(String::into_bytes);
     let mut object = Options::nested("hook", value)?;
     let hook = Hook {
@@ -318,6 +444,7 @@ pub(crate) fn hook(when: &JsArg, value: &JsArg) -> Parsed<Hook> {
         args: object.take("args", |name, value| array(name, value, bytes))?.unwrap_or_default(),
         env: object.take("env", |name, value| array(name, value, bytes))?.unwrap_or_default(),
         timeout: object.take("timeout", |name, value| integer32(name, value, 1, i32::MAX.cast_unsigned()))?,
+        function: None,
     };
     object.finish()?;
     Ok(hook)

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
 use rootfs::PathBytes;
+use rootfs::error::SysError;
 use rustix::fs::{FileType, OFlags};
 
 use crate::argument::{JsArg, Parsed, integer32, unexpected};
@@ -90,12 +91,9 @@ pub(crate) struct Ends {
     pub(crate) ours: Vec<Option<OwnedFd>>,
 }
 
-fn system(what: &str, errno: rustix::io::Errno) -> Failure {
-    let code = rootfs::ErrorCode::Exec;
-    let mut error =
-        rootfs::Error::new(code, format!("{what}: {}", rootfs::error::errno_text(errno.raw_os_error())));
-    error.errno = Some(errno.raw_os_error());
-    error.into()
+fn system(what: &str, syscall: &'static str, arguments: &str, errno: rustix::io::Errno) -> Failure {
+    let call = SysError::new(syscall, errno, arguments);
+    rootfs::Error::from_call(rootfs::ErrorCode::Exec, what, &call).into()
 }
 
 /// A copy of a descriptor the caller names. `borrow` is how the only place with `unsafe` sees it.
@@ -126,7 +124,7 @@ pub(crate) fn open(streams: &[Stream]) -> Parsed<Ends> {
             }
             Stream::Pipe => {
                 let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-                    .map_err(|errno| system("a pipe can't be made", errno))?;
+                    .map_err(|errno| system("a pipe can't be made", "pipe2", "O_CLOEXEC", errno))?;
                 let (their, end) = if index == 0 { (read, write) } else { (write, read) };
                 our = Some(end);
                 their
@@ -144,11 +142,11 @@ pub(crate) fn open(streams: &[Stream]) -> Parsed<Ends> {
     Ok(Ends { theirs, ours })
 }
 
-/// A pipe that goes both ways, as child_process has it for what is not a standard stream.
+/// A pipe that goes both ways, as Node has it for what is not a standard stream.
 fn socket_pair() -> Parsed<(OwnedFd, OwnedFd)> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType};
     rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-        .map_err(|errno| system("a pipe can't be made", errno))
+        .map_err(|errno| system("a pipe can't be made", "socketpair", "AF_UNIX, SOCK_STREAM", errno))
 }
 
 /// The null device, opened once and verified to be it: a command whose `/dev` has another reopens its own.
@@ -156,17 +154,21 @@ fn null() -> Parsed<OwnedFd> {
     static NULL: OnceLock<OwnedFd> = OnceLock::new();
     let copy = |null: &OwnedFd| {
         rustix::io::fcntl_dupfd_cloexec(null, 3)
-            .map_err(|errno| system("the null device can't be duplicated", errno))
+            .map_err(|errno| system("the null device can't be duplicated", "fcntl", "F_DUPFD_CLOEXEC", errno))
     };
     if let Some(null) = NULL.get() {
         return copy(null);
     }
     let null = rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, rustix::fs::Mode::empty())
-        .map_err(|errno| system("/dev/null can't be opened", errno))?;
-    let stat = rustix::fs::fstat(&null).map_err(|errno| system("/dev/null can't be looked at", errno))?;
+        .map_err(|errno| {
+            system("the null device can't be opened", "open", "\"/dev/null\", O_RDWR|O_CLOEXEC", errno)
+        })?;
+    let stat = rustix::fs::fstat(&null)
+        .map_err(|errno| system("the null device can't be looked at", "fstat", "\"/dev/null\"", errno))?;
     let device = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
     if FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice || device != (1, 3) {
-        return Err(system("/dev/null is not the null device", rustix::io::Errno::NODEV));
+        let what = "/dev/null is not the null device";
+        return Err(rootfs::Error::new(rootfs::ErrorCode::Exec, what).into());
     }
     copy(NULL.get_or_init(|| null))
 }

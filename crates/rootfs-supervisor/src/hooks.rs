@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fmt::Write as _;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rootfs::error::{Error, ErrorCode, Result};
+use rootfs::error::{Error, ErrorCode, Result, SysError};
 use rootfs::kernel::{memfd, process};
 use rootfs::oci::OCI_VERSION;
 use rootfs::path::PathBytes;
 use rootfs::plan::Plan;
-use rootfs::protocol::Exit;
-use rootfs::spec::Hook;
+use rootfs::protocol::{self, Exit};
+use rootfs::spec::{Hook, HookPoint, Root};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::MemfdFlags;
 
@@ -26,72 +26,155 @@ pub(crate) struct Context<'a> {
     pub(crate) directory: Option<BorrowedFd<'a>>,
     /// The path of the root, as the hook sees it.
     pub(crate) root: &'a PathBytes,
-    /// What it belongs to.
+    /// What the hook is of.
     pub(crate) plan: &'a Plan,
+    /// The environment of a `startContainer` hook that has none of its own.
+    pub(crate) env: &'a [Vec<u8>],
 }
 
 /// The state, as OCI runtime-spec `runtime.md` has it.
-fn state(context: &Context<'_>) -> Vec<u8> {
+fn state(point: HookPoint, context: &Context<'_>) -> Vec<u8> {
     let root = context.root.to_string();
     let bundle = context.plan.bundle.as_ref().map_or_else(|| root.clone(), ToString::to_string);
     let annotations: BTreeMap<_, _> =
         context.plan.annotations.iter().map(|(name, value)| (name, value)).collect();
-    let state = serde_json::json!({
+    let mut state = serde_json::json!({
         "ociVersion": OCI_VERSION,
         "id": format!("rootfs-{}", context.pid),
-        "status": "creating",
-        "pid": context.pid,
+        "status": point.status(),
         "bundle": bundle,
         "root": root,
         "annotations": annotations,
     });
+    // A number that may belong to somebody else by now is of no use.
+    if point != HookPoint::Poststop {
+        state["pid"] = context.pid.into();
+    }
     state.to_string().into_bytes()
 }
 
-fn failure(hook: &Hook, what: impl Into<String>) -> Box<Error> {
-    let mut error =
-        Error::new(ErrorCode::Hook, format!("hook {} {}: {}", hook.point.name(), hook.path, what.into()));
+/// The error of a hook: which one by its point and place among those of that point.
+pub(crate) fn failure(plan: &Plan, hook: &Hook, what: &str) -> Box<Error> {
+    let point = hook.point.name();
+    let index = plan.hooks_at(hook.point).position(|other| std::ptr::eq(other, hook)).unwrap_or(0);
+    let mut error = Error::new(ErrorCode::Hook, format!("hook {point}[{index}] {}: {what}", hook.path));
     error.source = Some(hook.path.clone());
     error
 }
 
+/// Runs the programs of a point in the caller's namespaces, one after the other. What failed: a poststart hook that fails is
+/// the last, and poststop hooks are all run.
+pub(crate) fn run_all(plan: &Plan, point: HookPoint, pid: i32) -> Vec<Error> {
+    let root = match plan.root() {
+        Some(Root::Directory(path)) => path.clone(),
+        _ => PathBytes::from("/"),
+    };
+    let context = Context { pid, directory: None, root: &root, plan, env: &[] };
+    let mut failures = Vec::new();
+    for hook in plan.hooks_at(point).filter(|hook| hook.function.is_none()) {
+        if let Err(error) = run(hook, &context) {
+            failures.push(*error);
+            if point == HookPoint::Poststart {
+                break;
+            }
+        }
+    }
+    failures
+}
+
+/// A child of the supervisor that runs programs.
+#[derive(Debug)]
+pub(crate) struct Runner {
+    /// The child.
+    pub(crate) pidfd: OwnedFd,
+    /// What it says at its end: a memory file.
+    result: OwnedFd,
+    /// What it runs.
+    pub(crate) point: HookPoint,
+}
+
+impl Runner {
+    /// Begins to run the programs of a point.
+    pub(crate) fn begin(payload: &OwnedFd, point: HookPoint, pid: i32) -> Result<Self> {
+        let what = |text: String| {
+            Error::new(ErrorCode::Hook, format!("{} hooks can't be run: {text}", point.name()))
+        };
+        let result = rustix::fs::memfd_create(c"rootfs-hooks", MemfdFlags::CLOEXEC)
+            .map_err(|errno| what(SysError::new("memfd_create", errno, "\"rootfs-hooks\"").to_string()))?;
+        let fork = process::fork(process::CloneRequest::default()).map_err(|call| what(call.to_string()))?;
+        let process::Fork::Parent { pidfd, .. } = fork else {
+            let _ = process::die_with_parent();
+            process::set_name(c"rootfs-hooks");
+            let mut keep = [payload, &result].map(AsRawFd::as_raw_fd);
+            keep.sort_unstable();
+            process::close_all_but(3, &keep);
+            let failures = match crate::first_process::read_payload(payload) {
+                Ok(payload) => run_all(&payload.plan, point, pid),
+                Err(error) => vec![*error],
+            };
+            let written = rustix::io::write(&result, &protocol::encode(&failures));
+            process::exit(i32::from(written.is_err()))
+        };
+        Ok(Self { pidfd, result, point })
+    }
+
+    /// What failed, when the child has ended.
+    pub(crate) fn failures(&self) -> Vec<Error> {
+        let ended = process::wait_for(self.pidfd.as_fd());
+        let said = memfd::read(&self.result, 1 << 20).ok().and_then(|bytes| protocol::decode(&bytes).ok());
+        match (ended, said) {
+            (Ok(Exit::Code(0)), Some(failures)) => failures,
+            _ => vec![*Error::new(ErrorCode::Hook, format!("the {} hooks were killed", self.point.name()))],
+        }
+    }
+
+    /// Waits for its end as long as this, then kills it.
+    pub(crate) fn end_within(&self, seconds: u32) {
+        if !wait(self.pidfd.as_fd(), Some(seconds)) {
+            process::kill(self.pidfd.as_fd());
+        }
+        let _ = process::wait_for(self.pidfd.as_fd());
+    }
+}
+
 /// Runs a hook and waits until it has ended.
 pub(crate) fn run(hook: &Hook, context: &Context<'_>) -> Result<()> {
-    let input = memfd::sealed(c"rootfs-state", &state(context), false)
-        .map_err(|call| failure(hook, call.to_string()))?;
+    let fail = |what: &str| failure(context.plan, hook, what);
+    let input = memfd::sealed(c"rootfs-state", &state(hook.point, context), false)
+        .map_err(|call| fail(&call.to_string()))?;
     let capture = || {
-        rustix::fs::memfd_create(c"rootfs-hook-output", MemfdFlags::CLOEXEC)
-            .map_err(|errno| failure(hook, errno.to_string()))
+        rustix::fs::memfd_create(c"rootfs-hook-output", MemfdFlags::CLOEXEC).map_err(|errno| {
+            fail(&SysError::new("memfd_create", errno, "\"rootfs-hook-output\"").to_string())
+        })
     };
     let (output, errors) = (capture()?, capture()?);
     let (report, child_report) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-        .map_err(|errno| failure(hook, errno.to_string()))?;
-    let fork =
-        process::fork(process::CloneRequest::default()).map_err(|call| failure(hook, call.to_string()))?;
-    let process::Fork::Parent { pidfd, .. } = fork else {
+        .map_err(|errno| fail(&SysError::new("pipe2", errno, "O_CLOEXEC").to_string()))?;
+    let fork = process::fork(process::CloneRequest::default()).map_err(|call| fail(&call.to_string()))?;
+    let process::Fork::Parent { pid, pidfd } = fork else {
         execute(hook, context, [input.as_fd(), output.as_fd(), errors.as_fd()], child_report.as_fd());
     };
     drop(child_report);
     let in_time = wait(pidfd.as_fd(), hook.timeout);
     if !in_time {
         process::kill(pidfd.as_fd());
+        // What it has begun too: it leads a group of its own.
+        process::kill_group(pid);
     }
-    let exit = process::wait_for(pidfd.as_fd()).map_err(|call| failure(hook, call.to_string()))?;
+    let exit = process::wait_for(pidfd.as_fd()).map_err(|call| fail(&call.to_string()))?;
     let mut start_failure = [0; 512];
     let length = rustix::io::read(&report, &mut start_failure).unwrap_or(0);
     if length > 0 {
-        return Err(failure(hook, String::from_utf8_lossy(&start_failure[..length])));
+        return Err(fail(&String::from_utf8_lossy(&start_failure[..length])));
     }
     if !in_time {
         let seconds = hook.timeout.unwrap_or_default();
-        return Err(failure(hook, format!("did not end within {seconds} s{}", said(&output, &errors))));
+        return Err(fail(&format!("did not end within {seconds} s{}", said(&output, &errors))));
     }
     match exit {
         Exit::Code(0) => Ok(()),
-        Exit::Code(code) => Err(failure(hook, format!("exit status {code}{}", said(&output, &errors)))),
-        Exit::Signal(signal) => {
-            Err(failure(hook, format!("killed by signal {signal}{}", said(&output, &errors))))
-        }
+        Exit::Code(code) => Err(fail(&format!("exit status {code}{}", said(&output, &errors)))),
+        Exit::Signal(signal) => Err(fail(&format!("killed by signal {signal}{}", said(&output, &errors)))),
     }
 }
 
@@ -138,7 +221,7 @@ fn execute(hook: &Hook, context: &Context<'_>, streams: [BorrowedFd<'_>; 3], rep
     if let Some(directory) = context.directory
         && let Err(errno) = rustix::process::fchdir(directory)
     {
-        fail(format!("its working directory can't be entered: {errno}"));
+        fail(format!("its working directory {} can't be entered: fchdir: {errno}", context.root));
     }
     for (number, stream) in (0..).zip(streams) {
         if let Err(call) = process::duplicate_to(stream, number) {
@@ -146,6 +229,8 @@ fn execute(hook: &Hook, context: &Context<'_>, streams: [BorrowedFd<'_>; 3], rep
         }
     }
     let _ = process::new_session();
+    // Whoever waits for it may be killed, and then nobody wants it any more.
+    let _ = process::die_with_parent();
     process::set_umask(0o022);
     process::unblock_signals();
     // Every other descriptor is close-on-exec.
@@ -157,6 +242,8 @@ fn execute(hook: &Hook, context: &Context<'_>, streams: [BorrowedFd<'_>; 3], rep
     if args.is_empty() {
         args.push(path.clone());
     }
-    let call = process::execute(&path, &args, &strings(&hook.env));
+    let inherits = hook.env.is_empty() && hook.point == HookPoint::StartContainer;
+    let env = strings(if inherits { context.env } else { &hook.env });
+    let call = process::execute(&path, &args, &env);
     fail(call.to_string());
 }

@@ -4,7 +4,8 @@ use std::ffi::CString;
 use std::fmt::Write as _;
 use std::os::fd::AsFd;
 
-use rootfs::error::{CallContext, Error, ErrorCode, Result};
+use rootfs::Hint;
+use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
 use rootfs::kernel::linux::Linux;
 use rootfs::kernel::{memfd, process};
 use rootfs::protocol::Exit;
@@ -68,8 +69,11 @@ pub(crate) fn run_helpers(pid: i32, map: &IdMap) -> Result<()> {
             .filter_map(|directory| CString::new(format!("{directory}/{name}")).ok())
             .find(|path| rustix::fs::access(path.as_c_str(), rustix::fs::Access::EXEC_OK).is_ok());
         let Some(path) = path else {
-            return Err(Error::new(ErrorCode::Denied, format!("{name} is needed to map ranges of ids and is not installed"))
-                .with_hint("install the package uidmap (Debian, Ubuntu) or shadow-utils (Fedora), or map only your own id"));
+            return Err(Error::new(
+                ErrorCode::Denied,
+                format!("{name} is needed to map ranges of ids and is not installed"),
+            )
+            .with_hint(Hint::NoIdHelpers));
         };
         let mut args = vec![name.to_owned(), pid.to_string()];
         for line in list {
@@ -77,7 +81,8 @@ pub(crate) fn run_helpers(pid: i32, map: &IdMap) -> Result<()> {
         }
         let args: Vec<CString> = args.into_iter().filter_map(|arg| CString::new(arg).ok()).collect();
         let errors = rustix::fs::memfd_create(c"rootfs-newidmap", rustix::fs::MemfdFlags::CLOEXEC)
-            .map_err(|errno| Error::new(ErrorCode::Denied, format!("{name}: {errno}")))?;
+            .map_err(|errno| SysError::new("memfd_create", errno, "\"rootfs-newidmap\""))
+            .context(ErrorCode::Supervisor, || format!("the output of {name} can't be taken"))?;
         let fork = process::fork(process::CloneRequest::default()).context(ErrorCode::Denied, || name)?;
         let process::Fork::Parent { pidfd, .. } = fork else {
             for number in 1..3 {
@@ -93,11 +98,9 @@ pub(crate) fn run_helpers(pid: i32, map: &IdMap) -> Result<()> {
             let said = String::from_utf8_lossy(&said);
             return Err(Error::new(
                 ErrorCode::Denied,
-                format!("{name} refused the mapping: {}", said.trim()),
+                format!("{name}, which reads {file}, refused the mapping: {}", said.trim()),
             )
-            .with_hint(format!(
-                "the ranges must be granted to the calling user in {file}, one line user:first:count"
-            )));
+            .with_hint(Hint::NoSubordinateIds));
         }
     }
     Ok(())

@@ -5,12 +5,15 @@
 //! forked children.
 
 mod broker;
+mod cgroup;
 mod command;
 mod first_process;
 mod hooks;
 mod idmap;
+mod join;
 mod opener;
 mod pid1;
+mod probe;
 mod server;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -37,6 +40,10 @@ fn main() {
     let _ = process::new_session();
     if replace_standard_streams().is_err() {
         process::exit(1);
+    }
+    let only_probe = std::env::args_os().nth(1).is_some_and(|argument| argument == "probe");
+    if only_probe {
+        process::exit(probe::run(&socket));
     }
     // A container that becomes its command wakes this process, and shall not wait for it.
     process::do_not_interrupt();

@@ -3,9 +3,9 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rootfs::error::{CallContext, Error, ErrorCode, Result};
+use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
 use rootfs::execute::content::change_directory;
-use rootfs::execute::{attach_at, sources};
+use rootfs::execute::{Level, attach_at, sources};
 use rootfs::kernel::linux::Linux;
 use rootfs::kernel::{Kernel, process};
 use rootfs::path::PathBytes;
@@ -75,7 +75,14 @@ impl Opener<'_> {
 
     fn hand_over_sources(&self, kernel: &Linux, payload: &Payload, map: &IdMap) -> Result<()> {
         let fds = self.descriptors.get(payload.further_descriptors()..).unwrap_or_default();
-        let request = sources::Request { fds, devices_for: Some(map), verify: payload.rest.verify };
+        let request = sources::Request {
+            fds,
+            devices_for: Some(map),
+            user: Some(map),
+            own_mount_namespace: false,
+            attached_layers: payload.rest.level == Some(Level::Attached),
+            verify: payload.rest.verify,
+        };
         let opened = match sources::open(kernel, &payload.plan, &request) {
             Ok(opened) => opened.into_list(),
             Err(error) => {
@@ -165,10 +172,9 @@ impl Opener<'_> {
                         "the hook of a request is not in the plan",
                     ));
                 };
-                hooks::run(
-                    hook,
-                    &hooks::Context { pid: self.pid, directory: None, root, plan: &payload.plan },
-                )?;
+                let context =
+                    hooks::Context { pid: self.pid, directory: None, root, plan: &payload.plan, env: &[] };
+                hooks::run(hook, &context)?;
                 Ok((true, None))
             }
         }
@@ -203,7 +209,8 @@ impl Opener<'_> {
             rustix::net::SocketFlags::CLOEXEC,
             None,
         )
-        .map_err(|errno| Error::new(ErrorCode::Supervisor, errno.to_string()))?;
+        .map_err(|errno| SysError::new("socketpair", errno, "AF_UNIX, SOCK_SEQPACKET"))
+        .context(ErrorCode::Supervisor, what)?;
         let fork = process::fork(process::CloneRequest::default()).context(ErrorCode::Supervisor, what)?;
         let process::Fork::Parent { pidfd, .. } = fork else {
             let result = process::set_namespace(self.pidfd.as_fd(), process::namespaces::MOUNT)

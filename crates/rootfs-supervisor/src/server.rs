@@ -3,21 +3,29 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rootfs::error::{Error, ErrorCode, Result};
+use rootfs::Hint;
+use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
 use rootfs::execute::Level;
 use rootfs::execute::filesystem::Filesystem;
 use rootfs::journal::{self, Record};
 use rootfs::kernel::linux::{Linux, become_stub};
 use rootfs::kernel::memfd;
 use rootfs::kernel::process::{self, namespaces};
+use rootfs::plan::Plan;
 use rootfs::process::Rlimit;
-use rootfs::protocol::{self, Answer, Ended, Exit, Frame, FrameError, Hello, Kind, Leftover, Spare, Start};
+use rootfs::protocol::{
+    self, Answer, Ended, Exit, Frame, FrameError, Hello, Kind, Leftover, Spare, Start, TakenDown,
+};
+use rootfs::spec::HookPoint;
 use rustix::event::epoll;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup;
 use crate::first_process::{Asked, FirstProcess, SetUp, check_sender, error_body};
+use crate::hooks::Runner;
 use crate::idmap;
+use crate::join;
 use crate::opener::Opener;
 
 const RLIMIT_NOFILE: u32 = 7;
@@ -30,6 +38,7 @@ enum Event {
     Control(u64),
     Cleaned,
     Stub,
+    Hooks(u64),
 }
 
 impl Event {
@@ -40,6 +49,8 @@ impl Event {
             Self::Control(id) => id << 2 | 2,
             Self::Cleaned => 3,
             Self::Stub => 1 << 2 | 3,
+            // No container has the number 0.
+            Self::Hooks(id) => id << 2,
         }
     }
 
@@ -49,7 +60,8 @@ impl Event {
             (id, 2) => Self::Control(id),
             (0, 3) => Self::Cleaned,
             (_, 3) => Self::Stub,
-            _ => Self::Node,
+            (0, _) => Self::Node,
+            (id, _) => Self::Hooks(id),
         }
     }
 }
@@ -70,6 +82,20 @@ struct Container {
     set_up: bool,
     /// What it has needed.
     filesystems: Vec<Filesystem>,
+    /// What its hooks are found in, if there are any that come after the start.
+    payload: Option<OwnedFd>,
+    /// The programs that run now.
+    hooks: Option<Runner>,
+    /// Whether the beginning is over, with what follows from it.
+    begun: bool,
+    /// Its cgroup, if that is what ends all of it.
+    cgroup: Option<OwnedFd>,
+    /// Which that is, when it was killed.
+    killed: Option<cgroup::Identity>,
+    /// How it has ended.
+    exit: Option<Exit>,
+    /// Mountpoints that are left, when the poststop programs run.
+    left: Option<Vec<Leftover>>,
 }
 
 /// What a spare first process is made for.
@@ -138,6 +164,8 @@ struct Server {
     /// What a spare first process is to be made for, when there is time.
     wanted: Option<Wanted>,
     stub: Stub,
+    /// The cgroups that were killed.
+    killed: Vec<cgroup::Identity>,
 }
 
 /// A frame that waits for Node.
@@ -174,6 +202,7 @@ pub(crate) fn run(node: OwnedFd) -> i32 {
         spares_made: 0,
         wanted: None,
         stub: Stub::Unknown,
+        killed: Vec::new(),
     };
     if rustix::net::sockopt::set_socket_passcred(&server.node, true).is_err()
         || rustix::io::ioctl_fionbio(&server.node, true).is_err()
@@ -193,7 +222,7 @@ impl Server {
     }
 
     fn greet(&self) -> std::result::Result<(), FrameError> {
-        let hello = Hello { pid: own_pid() };
+        let hello = Hello { pid: own_pid(), release: protocol::RELEASE.to_owned() };
         protocol::send(&self.node, Kind::Hello, 0, &protocol::encode(&hello), &[])
     }
 
@@ -259,6 +288,7 @@ impl Server {
                     Event::Control(id) => self.controlled(id),
                     Event::Cleaned => self.cleaned(),
                     Event::Stub => self.stub_made(),
+                    Event::Hooks(id) => self.hooks_ended(id),
                 }
             }
             if node && !self.hear_node() {
@@ -306,6 +336,7 @@ impl Server {
         let (payload, node, journal) = (next()?, next()?, next()?);
         let streams = [next()?, next()?, next()?];
         let cgroup = if start.cgroup { Some(next()?) } else { None };
+        let namespaces = start.joins.iter().map(|_| next()).collect::<Result<Vec<_>>>()?;
         let mut sources = self.early.remove(&id).unwrap_or_default();
         sources.extend(fds);
         if sources.len() != start.sources as usize {
@@ -318,37 +349,59 @@ impl Server {
         } else {
             (None, None)
         };
-        let first = FirstProcess {
+        let mut first = FirstProcess {
             start: start.clone(),
-            asked: Some(Asked { payload: duplicate(&payload)?, streams, others: sources, later: false }),
+            asked: Some(Asked {
+                payload: duplicate(&payload)?,
+                streams,
+                namespaces,
+                others: sources,
+                later: false,
+            }),
             node,
             journal: duplicate(&journal)?,
             control: first_control,
             opener: first_opener,
-            known_level: self.level.filter(|_| start.user.is_none()),
+            known_level: self.level.filter(|_| start.user.is_none() && !start.joins_first()),
             stub: if start.can_wait() { self.stub() } else { None },
             filesystems: Vec::new(),
             open_files: self.open_files,
             identity: self.identity,
         };
+        // Since Linux 6.14 a process that is cloned into a cgroup where cgroup.kill was ever used is killed at once. It can
+        // still be made by one that has been moved there.
+        let again = cgroup.as_ref().filter(|cgroup| {
+            !self.killed.is_empty() && cgroup::identity(cgroup).is_some_and(|id| self.killed.contains(&id))
+        });
         let request = process::CloneRequest {
             namespaces: clone_flags(&start),
-            cgroup: cgroup.as_ref().map(AsFd::as_fd),
+            cgroup: if again.is_none() { cgroup.as_ref().map(AsFd::as_fd) } else { None },
         };
-        let fork = process::fork(request).map_err(|call| clone_error(&start, &call))?;
-        let process::Fork::Parent { pid, pidfd } = fork else { first.run() };
-        let mut container = Container {
-            pid,
-            pidfd,
-            start,
-            journal,
-            control,
-            opener: None,
-            mapper: None,
-            locks: Vec::new(),
-            set_up: false,
-            filesystems: Vec::new(),
+        let mut start = start;
+        let process = if start.joins_first() || again.is_some() {
+            let namespaces = first.asked.as_ref().map_or(&[][..], |asked| &asked.namespaces);
+            match join::make(&self.kernel, &start, namespaces, again, request)? {
+                join::Side::Supervisor(made) => {
+                    start.user = made.user.or(start.user);
+                    (made.pid, made.pidfd)
+                }
+                join::Side::First(user) => {
+                    first.start.user = user.or(first.start.user);
+                    first.run();
+                }
+            }
+        } else {
+            match process::fork(request).map_err(|call| clone_error(&start, &call))? {
+                process::Fork::Parent { pid, pidfd } => (pid, pidfd),
+                process::Fork::Child => first.run(),
+            }
         };
+        let mut container = Container::new(process, start, journal, control);
+        // With a pid namespace the end of its first process is the end of all.
+        container.cgroup = cgroup.filter(|_| !container.start.pid);
+        if container.start.poststart || container.start.poststop {
+            container.payload = Some(duplicate(&payload)?);
+        }
         if let Err(error) = self.introduce(id, &mut container, opener_end.as_ref(), &payload, &first) {
             container.kill();
             let _ = process::wait_for(container.pidfd.as_fd());
@@ -366,7 +419,10 @@ impl Server {
         if exists || self.spares_made == SPARES {
             return Ok(());
         }
-        let system = |errno: rustix::io::Errno| Error::new(ErrorCode::Supervisor, errno.to_string());
+        let system = |errno: rustix::io::Errno| {
+            let call = SysError::new("epoll_ctl", errno, "a spare first process");
+            Error::from_call(ErrorCode::Supervisor, "a spare first process can't be watched", &call)
+        };
         let start = like.clone();
         let (control, first_control) = pair()?;
         let (node_end, first_node) = pair()?;
@@ -392,18 +448,7 @@ impl Server {
         // Numbers that Node doesn't give, and no other supervisor: Node counts from one.
         let id = 1 << 51 | u64::from(own_pid().cast_unsigned()) << 28 | self.spares_made;
         self.spares_made += 1;
-        let container = Container {
-            pid,
-            pidfd,
-            start,
-            journal,
-            control,
-            opener: None,
-            mapper: None,
-            locks: Vec::new(),
-            set_up: false,
-            filesystems: Vec::new(),
-        };
+        let container = Container::new((pid, pidfd), start, journal, control);
         let told = self
             .watch(container.pidfd.as_fd(), Event::Ended(id))
             .and_then(|()| self.watch_end(container.control.as_fd(), Event::Control(id)))
@@ -467,7 +512,9 @@ impl Server {
                 self.watch_end(control, Event::Control(id))
             }
         });
-        watched.map_err(|errno| Error::new(ErrorCode::Supervisor, format!("epoll: {errno}")))?;
+        watched
+            .map_err(|errno| SysError::new("epoll_ctl", errno, "EPOLL_CTL_ADD"))
+            .context(ErrorCode::Supervisor, || "the supervisor can't watch a first process")?;
         if let Some(socket) = opener {
             let fork = process::fork(process::CloneRequest::default())
                 .map_err(|call| Error::from_call(ErrorCode::Supervisor, "an opener can't be made", &call))?;
@@ -508,12 +555,24 @@ impl Server {
                         return;
                     }
                 }
+                Ok(Frame { kind: Kind::Failed, .. }) => container.set_up = false,
                 _ => break,
             }
         }
-        // It has ended, become its command, or stays. Either way it asks for nothing more.
+        self.begun(id);
+    }
+
+    /// It has ended, become its command, or stays. Either way it asks for nothing more.
+    fn begun(&mut self, id: u64) {
         let Some(container) = self.containers.get_mut(&id) else { return };
         let _ = epoll::delete(&self.epoll, &container.control);
+        if std::mem::replace(&mut container.begun, true) {
+            return;
+        }
+        if container.start.poststart && container.set_up {
+            self.run_hooks(id, HookPoint::Poststart);
+            return;
+        }
         if container.start.can_wait() && container.set_up {
             // What can't be made now is made when it is asked for, or its error is told then.
             let filesystems = std::mem::take(&mut container.filesystems);
@@ -611,8 +670,29 @@ impl Server {
         let exit = process::wait_for(container.pidfd.as_fd()).unwrap_or(Exit::Code(255));
         let _ = epoll::delete(&self.epoll, &container.pidfd);
         container.ended();
-        let closed =
-            journal::is_empty(&container.journal) && self.pending.is_empty() && self.cleaner.is_none();
+        container.exit = Some(exit);
+        if let Some(killed) = container.killed
+            && !self.killed.contains(&killed)
+        {
+            self.killed.push(killed);
+        }
+        // A command may end before it is known here that it has begun.
+        if container.start.poststart && !container.begun {
+            self.controlled(id);
+        }
+        // The end is told after the beginning is over.
+        if self.containers.get(&id).is_some_and(|container| container.hooks.is_none()) {
+            self.tell_end(id, exit);
+        }
+    }
+
+    /// Tells Node of an end, and takes down what is left.
+    fn tell_end(&mut self, id: u64, exit: Exit) {
+        let Some(container) = self.containers.get_mut(&id) else { return };
+        let closed = journal::is_empty(&container.journal)
+            && self.pending.is_empty()
+            && self.cleaner.is_none()
+            && !container.start.poststop;
         self.take_spare(id);
         self.tell_node(Kind::Exited, id, protocol::encode(&Ended { exit, closed }), Vec::new());
         if closed {
@@ -688,20 +768,80 @@ impl Server {
                 .filter(|(owner, _)| owner == id)
                 .map(|(_, leftover)| leftover.clone())
                 .collect();
-            self.closed(*id, &left);
+            self.closed(*id, left);
         }
     }
 
-    fn closed(&mut self, id: u64, left: &[Leftover]) {
+    fn closed(&mut self, id: u64, left: Vec<Leftover>) {
+        if let Some(container) = self.containers.get_mut(&id)
+            && container.start.poststop
+        {
+            container.left = Some(left);
+            self.run_hooks(id, HookPoint::Poststop);
+        } else {
+            self.tell_closed(id, TakenDown { left, failures: Vec::new() });
+        }
+    }
+
+    fn tell_closed(&mut self, id: u64, mut taken_down: TakenDown) {
         self.containers.remove(&id);
-        let mut shown = left;
         // What doesn't fit into a frame is left out; the first hundreds tell enough.
-        let mut body = protocol::encode(&shown);
+        let mut body = protocol::encode(&taken_down);
         while body.len() > protocol::MAX_BODY {
-            shown = &shown[..shown.len() / 2];
-            body = protocol::encode(&shown);
+            taken_down.left.truncate(taken_down.left.len() / 2);
+            taken_down.failures.truncate(taken_down.failures.len() / 2);
+            body = protocol::encode(&taken_down);
         }
         self.tell_node(Kind::Closed, id, body, Vec::new());
+    }
+
+    /// Has a child run the programs of a point.
+    fn run_hooks(&mut self, id: u64, point: HookPoint) {
+        let Some(container) = self.containers.get_mut(&id) else { return };
+        let Some(payload) = &container.payload else { return };
+        let begun = Runner::begin(payload, point, container.pid).and_then(|runner| {
+            let data = epoll::EventData::new_u64(Event::Hooks(id).pack());
+            epoll::add(&self.epoll, &runner.pidfd, data, epoll::EventFlags::IN).map_err(|errno| {
+                process::kill(runner.pidfd.as_fd());
+                let _ = process::wait_for(runner.pidfd.as_fd());
+                Error::new(ErrorCode::Hook, format!("{} hooks can't be waited for: {errno}", point.name()))
+            })?;
+            Ok(runner)
+        });
+        match begun {
+            Ok(runner) => container.hooks = Some(runner),
+            Err(error) => self.hooks_told(id, point, vec![*error]),
+        }
+    }
+
+    /// The child has ended.
+    fn hooks_ended(&mut self, id: u64) {
+        let Some(runner) = self.containers.get_mut(&id).and_then(|container| container.hooks.take()) else {
+            return;
+        };
+        let _ = epoll::delete(&self.epoll, &runner.pidfd);
+        let failures = runner.failures();
+        self.hooks_told(id, runner.point, failures);
+    }
+
+    fn hooks_told(&mut self, id: u64, point: HookPoint, failures: Vec<Error>) {
+        let Some(container) = self.containers.get_mut(&id) else { return };
+        if point == HookPoint::Poststop {
+            let left = container.left.take().unwrap_or_default();
+            return self.tell_closed(id, TakenDown { left, failures });
+        }
+        let exit = container.exit;
+        let answer = match failures.into_iter().next() {
+            Some(error) => {
+                container.kill();
+                Answer::Failed(Box::new(error))
+            }
+            None => Answer::Done(()),
+        };
+        self.tell_node(Kind::Poststart, id, protocol::encode(&answer), Vec::new());
+        if let Some(exit) = exit {
+            self.tell_end(id, exit);
+        }
     }
 
     /// Node is gone, however that happened: so is everything.
@@ -711,9 +851,15 @@ impl Server {
         }
         let containers = std::mem::take(&mut self.containers);
         let mut journals = Vec::new();
+        let mut stopped = Vec::new();
         for (id, mut container) in containers {
-            let _ = process::wait_for(container.pidfd.as_fd());
-            container.ended();
+            if container.exit.is_none() {
+                let _ = process::wait_for(container.pidfd.as_fd());
+                container.ended();
+            }
+            if container.start.poststop {
+                stopped.push((container.pid, container.payload, container.hooks));
+            }
             journals.push((id, container.journal));
         }
         if let Some(cleaner) = self.cleaner.take() {
@@ -723,8 +869,19 @@ impl Server {
         }
         let journals: Vec<(u64, &OwnedFd)> = journals.iter().map(|(id, journal)| (*id, journal)).collect();
         clean_now(&journals, std::mem::take(&mut self.pending));
+        // All at once, and nobody is left to be told of failures.
+        let runners = stopped.into_iter().filter_map(|(pid, payload, running)| match running {
+            Some(runner) if runner.point == HookPoint::Poststop => Some(runner),
+            _ => Runner::begin(&payload?, HookPoint::Poststop, pid).ok(),
+        });
+        for runner in runners.collect::<Vec<_>>() {
+            runner.end_within(LAST_PATIENCE);
+        }
     }
 }
+
+/// How many seconds poststop programs get when Node is gone.
+const LAST_PATIENCE: u32 = 10;
 
 /// Removes what these containers made, and what earlier ones made in trees that were in use.
 fn clean_now(journals: &[(u64, &OwnedFd)], pending: Vec<Record>) -> Cleaned {
@@ -767,20 +924,51 @@ fn answer_mapped(control: &OwnedFd, result: Result<()>) {
 }
 
 impl Container {
+    fn new((pid, pidfd): (i32, OwnedFd), start: Start, journal: OwnedFd, control: OwnedFd) -> Self {
+        Self {
+            pid,
+            pidfd,
+            start,
+            journal,
+            control,
+            opener: None,
+            mapper: None,
+            locks: Vec::new(),
+            set_up: false,
+            filesystems: Vec::new(),
+            payload: None,
+            hooks: None,
+            begun: false,
+            cgroup: None,
+            killed: None,
+            exit: None,
+            left: None,
+        }
+    }
+
     fn kill(&self) {
+        if let Some(hooks) = self.hooks.as_ref().filter(|hooks| hooks.point == HookPoint::Poststart) {
+            process::kill(hooks.pidfd.as_fd());
+        }
+        if self.exit.is_some() {
+            return;
+        }
         process::kill(self.pidfd.as_fd());
+        self.kill_others();
+    }
+
+    /// Without a pid namespace the end of the first process ends no other. It leads a session and group of its own; its
+    /// cgroup holds also those that have left the group.
+    fn kill_others(&self) -> Option<cgroup::Identity> {
         if !self.start.pid {
-            // Without a pid namespace the end of the first process ends no other. It leads a session and group of its
-            // own.
             process::kill_group(self.pid);
         }
+        self.cgroup.as_ref().and_then(cgroup::kill)
     }
 
     /// The first process is gone; what was held for it goes too.
     fn ended(&mut self) {
-        if !self.start.pid {
-            process::kill_group(self.pid);
-        }
+        self.killed = self.kill_others();
         self.locks.clear();
         for helper in [self.opener.take(), self.mapper.take()].into_iter().flatten() {
             process::kill(helper.as_fd());
@@ -794,15 +982,16 @@ fn own_pid() -> i32 {
 }
 
 /// A connection between two processes of a container.
-fn pair() -> Result<(OwnedFd, OwnedFd)> {
+pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd)> {
     rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-        .map_err(|errno| Error::new(ErrorCode::Supervisor, format!("a socket can't be made: {errno}")))
+        .map_err(|errno| SysError::new("socketpair", errno, "AF_UNIX, SOCK_SEQPACKET"))
+        .context(ErrorCode::Supervisor, || "the supervisor can't make a connection to a first process")
 }
 
 fn duplicate(fd: &OwnedFd) -> Result<OwnedFd> {
-    rustix::io::fcntl_dupfd_cloexec(fd, 0).map_err(|errno| {
-        Error::new(ErrorCode::Supervisor, format!("a descriptor can't be duplicated: {errno}"))
-    })
+    rustix::io::fcntl_dupfd_cloexec(fd, 0)
+        .map_err(|errno| SysError::new("fcntl", errno, format!("{}, F_DUPFD_CLOEXEC", fd.as_raw_fd())))
+        .context(ErrorCode::Supervisor, || "the supervisor can't duplicate a descriptor of a request")
 }
 
 fn clone_flags(start: &Start) -> u64 {
@@ -824,16 +1013,12 @@ fn clone_flags(start: &Start) -> u64 {
     flags
 }
 
-fn clone_error(start: &Start, call: &rootfs::error::SysError) -> Box<Error> {
-    let error = Error::from_call(ErrorCode::Denied, "the container's first process can't be made", call);
-    if start.user.is_some() {
-        error.with_hint(
-            "user namespaces may be restricted on this host: look at sysctl kernel.unprivileged_userns_clone, \
-             user.max_user_namespaces and kernel.apparmor_restrict_unprivileged_userns",
-        )
-    } else if call.errno == 1 {
-        error.with_hint("new namespaces without a user namespace need CAP_SYS_ADMIN")
-    } else {
-        error
-    }
+pub(crate) fn clone_error(start: &Start, call: &SysError) -> Box<Error> {
+    // The plan is for the first process to read, but this step is the same in each.
+    let step = Plan::NAMESPACES;
+    let what = format!("step {step} (namespaces): the container's first process can't be made");
+    let mut error = Error::from_call(ErrorCode::Denied, what, call);
+    error.step = Some(step);
+    error.hint = Hint::of_clone_into(call, start.user.is_some(), start.cgroup).map(String::from);
+    error
 }

@@ -52,6 +52,7 @@ fn check(cell: Cell, level: Level, hooks: bool, mountpoints: bool) {
         ] {
             let args = ["sh", "-c", &text].map(|arg| arg.as_bytes().to_vec()).to_vec();
             spec.hooks.push(Hook {
+                function: None,
                 point,
                 path: "/bin/sh".into(),
                 args,

@@ -45,9 +45,11 @@ pub fn filesystem(destination: &str, fstype: &str, flags: u64, data: &[(&str, &s
                 .map(|(key, value)| ((*key).to_owned(), (!value.is_empty()).then(|| (*value).to_owned())))
                 .collect(),
             bind_fallback: false,
+            copy_up: false,
         },
         attributes: Attributes { set: flags, ..Attributes::default() },
         propagation: Vec::new(),
+        id_map: None,
         ineffective: Vec::new(),
         links: Links::default(),
     }
@@ -72,6 +74,7 @@ pub fn cgroup(readonly: bool) -> Mount {
         kind: MountKind::Cgroup,
         attributes: Attributes { set: flags, atime: Some(attr::RELATIME), ..Attributes::default() },
         propagation: Vec::new(),
+        id_map: None,
         ineffective: Vec::new(),
         links: Links::default(),
     }

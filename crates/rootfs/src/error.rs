@@ -5,13 +5,14 @@ use std::fmt;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::hint::Hint;
 use crate::path::PathBytes;
 
 /// The result of everything that can fail here. The error is boxed: it is large, and rare.
 pub type Result<T, E = Box<Error>> = std::result::Result<T, E>;
 
 macro_rules! error_codes {
-    ($($variant:ident $name:literal $meaning:literal;)*) => {
+    ($($variant:ident $name:literal $meaning:literal $advice:literal;)*) => {
         /// What kind of thing went wrong. The one table of codes: documentation and the TypeScript union are made from it.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub enum ErrorCode { $(#[doc = $meaning] $variant,)* }
@@ -29,27 +30,48 @@ macro_rules! error_codes {
             pub const fn meaning(self) -> &'static str {
                 match self { $(Self::$variant => $meaning,)* }
             }
+
+            /// What to do about it, for the documentation.
+            pub const fn advice(self) -> &'static str {
+                match self { $(Self::$variant => $advice,)* }
+            }
         }
     };
 }
 
 error_codes! {
-    Spec "ERR_ROOTFS_SPEC" "The description is wrong or contradicts itself.";
-    Root "ERR_ROOTFS_ROOT" "The root directory is missing, a symbolic link, or not a directory.";
-    Source "ERR_ROOTFS_SOURCE" "A source is missing, can't be read, or changed while it was used.";
-    Escape "ERR_ROOTFS_ESCAPE" "A path or working directory would leave the root.";
-    Proc "ERR_ROOTFS_PROC" "A mount on or below /proc that is not allowed, or a /proc that was tampered with.";
-    Mount "ERR_ROOTFS_MOUNT" "The kernel refused a mount or one of its attributes.";
-    Locked "ERR_ROOTFS_LOCKED" "A mount flag that is locked by a more privileged mount namespace was to be cleared.";
-    Device "ERR_ROOTFS_DEVICE" "A device node could not be made, or one that exists is another device.";
-    Race "ERR_ROOTFS_RACE" "Something kept changing underneath; it may be tried again.";
-    Verify "ERR_ROOTFS_VERIFY" "The kernel's mount table is not what was asked for.";
-    Hook "ERR_ROOTFS_HOOK" "A hook failed or ran out of time.";
-    Exec "ERR_ROOTFS_EXEC" "The command could not be started.";
-    Denied "ERR_ROOTFS_DENIED" "The policy of the host forbids it.";
-    Unsupported "ERR_ROOTFS_UNSUPPORTED" "The kernel, the platform or this version lacks something.";
-    Supervisor "ERR_ROOTFS_SUPERVISOR" "The helper process is missing, can't be executed, is of another version, or died.";
-    Closed "ERR_ROOTFS_CLOSED" "The prepared root filesystem has been closed.";
+    Spec "ERR_ROOTFS_SPEC" "The description is wrong or contradicts itself."
+        "Correct what the message names.";
+    Root "ERR_ROOTFS_ROOT" "The root directory is missing, a symbolic link, or not a directory."
+        "Give an existing directory, absolute, whose last component is no link (`fs.realpath`).";
+    Source "ERR_ROOTFS_SOURCE" "A source is missing, can't be read, or changed while it was used."
+        "Check the path; `optional: true` skips a bind whose source is missing.";
+    Escape "ERR_ROOTFS_ESCAPE" "A path or working directory would leave the root."
+        "Look at the image: something leads out of it.";
+    Proc "ERR_ROOTFS_PROC" "A mount on or below /proc that is not allowed, or a /proc that was tampered with."
+        "Mount `proc` on /proc, on an ordinary directory; mask or bind single files instead.";
+    Mount "ERR_ROOTFS_MOUNT" "The kernel refused a mount or one of its attributes."
+        "`kernelLog` has the kernel's own words about options; `errno` the rest.";
+    Locked "ERR_ROOTFS_LOCKED" "A mount flag that is locked by a more privileged mount namespace was to be cleared."
+        "Leave the flag as it is, or do without the user namespace.";
+    Device "ERR_ROOTFS_DEVICE" "A device node could not be made, or one that exists is another device."
+        "Remove the file that is in the way, or map the owner.";
+    Race "ERR_ROOTFS_RACE" "Something kept changing underneath; it may be tried again."
+        "Try again.";
+    Verify "ERR_ROOTFS_VERIFY" "The kernel's mount table is not what was asked for."
+        "Report it: the kernel did something else than it was asked to. `verify: false` leaves the comparison out.";
+    Hook "ERR_ROOTFS_HOOK" "A hook failed or ran out of time."
+        "The message has the hook's exit status and output.";
+    Exec "ERR_ROOTFS_EXEC" "The command could not be started."
+        "Check the command, its interpreter and libraries in the root, and its mode.";
+    Denied "ERR_ROOTFS_DENIED" "The policy of the host forbids it."
+        "`hint` names what forbids it: missing privileges, a sysctl, a security module.";
+    Unsupported "ERR_ROOTFS_UNSUPPORTED" "The kernel, the platform or this version lacks something."
+        "See [kernels.md](kernels.md), or the README's limits for what this version lacks.";
+    Supervisor "ERR_ROOTFS_SUPERVISOR" "The helper process is missing, can't be executed, is of another version, or died."
+        "Reinstall the package; where memory files can't be executed, set `ROOTFS_SUPERVISOR_EXEC`.";
+    Closed "ERR_ROOTFS_CLOSED" "The prepared root filesystem has been closed."
+        "Use a prepared root before it is closed.";
 }
 
 impl fmt::Display for ErrorCode {
@@ -83,6 +105,11 @@ pub struct SysError {
 pub type SysResult<T> = std::result::Result<T, SysError>;
 
 impl SysError {
+    /// A call that failed outside of the kernel trait.
+    pub fn new(syscall: &'static str, errno: rustix::io::Errno, arguments: impl Into<String>) -> Self {
+        Self { syscall, errno: errno.raw_os_error(), arguments: arguments.into() }
+    }
+
     /// Whether the call failed with this errno.
     pub fn is(&self, errno: Errno) -> bool {
         self.errno == errno as i32
@@ -155,6 +182,7 @@ impl Error {
         let mut error = Self::new(code, format!("{what}: {call}"));
         error.syscall = Some(call.syscall.to_owned());
         error.errno = Some(call.errno);
+        error.hint = Hint::of_call(call).map(String::from);
         error
     }
 

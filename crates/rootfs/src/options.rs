@@ -381,6 +381,10 @@ pub struct ParsedOptions {
     pub propagation: Vec<Propagation>,
     /// Flags of the superblock: `fsconfig` flags, and [`IVERSION`].
     pub superblock: Vec<&'static str>,
+    /// A tmpfs begins with a copy of what it covers.
+    pub copy_up: bool,
+    /// An idmapped mount, and whether those below it are too.
+    pub id_map: Option<bool>,
     /// What is left for the filesystem: key and, after a `=`, value.
     pub data: Vec<(String, Option<String>)>,
 }
@@ -441,16 +445,12 @@ pub fn parse<S: AsRef<str>>(words: &[S]) -> Result<ParsedOptions> {
             Effect::Superblock(key) | Effect::Iversion(key) => parsed.superblock.push(key),
             Effect::Bind(recursive) => parsed.bind = Some(recursive),
             Effect::Propagation(kind, recursive) => parsed.propagation.push(Propagation { kind, recursive }),
+            Effect::CopyUp => parsed.copy_up = true,
+            Effect::IdMap(recursive) => parsed.id_map = Some(recursive),
             Effect::Remount => parsed.remount = true,
             Effect::Nofollow(Nofollow::CopySymlink) => parsed.links.copy = true,
             Effect::Nofollow(Nofollow::Source) => parsed.links.source = true,
             Effect::Nofollow(Nofollow::Destination) => parsed.links.destination = true,
-            Effect::CopyUp | Effect::IdMap(_) => {
-                return Err(Error::new(
-                    ErrorCode::Unsupported,
-                    format!("the mount option \"{text}\" is not supported by this version"),
-                ));
-            }
         }
     }
     let Attributes { set, clear, atime, .. } = parsed.attributes;
@@ -552,7 +552,6 @@ mod tests {
         ) {
             let names: Vec<&str> = picked
                 .iter()
-                .filter(|word| !matches!(word.effect, Effect::CopyUp | Effect::IdMap(_)))
                 .map(|word| word.name)
                 .collect();
             let attributes = parse(&names).unwrap().attributes;
@@ -566,13 +565,6 @@ mod tests {
     fn unknown_words_go_to_the_filesystem() {
         let parsed = parse(&["mode=755", "nosuid", "newinstance"]).unwrap();
         assert_eq!(parsed.data, [("mode".into(), Some("755".into())), ("newinstance".into(), None)]);
-    }
-
-    #[test]
-    fn words_that_cannot_be_given_are_refused_and_never_ignored() {
-        for word in ["tmpcopyup", "idmap", "ridmap"] {
-            assert_eq!(parse(&[word]).unwrap_err().code, ErrorCode::Unsupported, "{word}");
-        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::defaults;
 use crate::error::Result;
 use crate::options::{Propagation, PropagationType, attr};
 use crate::path::PathBytes;
+use crate::process::Capabilities;
 use crate::spec::{
     BindSource, Content, Device, DeviceType, Directory, Hook, HookPoint, Mask, MissingMask, Mount, MountKind,
     Namespace, Namespaces, Root, RootfsSpec, Symlink, UserNamespace,
@@ -233,6 +234,7 @@ impl Action {
         match self {
             Self::Root { root: Root::Directory(path), .. } => Some(path.clone()),
             Self::Root { root: Root::Empty { .. }, .. } => Some("tmpfs".into()),
+            Self::Root { root: Root::Overlay { .. }, .. } => Some("overlay".into()),
             Self::Mount { mount, .. } => match &mount.kind {
                 MountKind::Bind { source, .. } => match source {
                     BindSource::Host(path) | BindSource::Fd { path, .. } | BindSource::InRoot(path) => {
@@ -242,6 +244,7 @@ impl Action {
                 MountKind::Filesystem { fstype, source, .. } => {
                     Some(source.clone().unwrap_or_else(|| fstype.as_str().into()))
                 }
+                MountKind::Overlay(_) => Some("overlay".into()),
                 MountKind::Cgroup => Some("cgroup".into()),
                 MountKind::File { .. } | MountKind::Remount { .. } => None,
             },
@@ -263,6 +266,11 @@ impl Action {
                     Root::Directory(_) => vec!["rbind".to_owned()],
                     Root::Empty { size, mode } => {
                         let mut words = vec![format!("mode={mode:o}")];
+                        words.extend(size.map(|size| format!("size={size}")));
+                        words
+                    }
+                    Root::Overlay { overlay, size } => {
+                        let mut words = overlay.words();
                         words.extend(size.map(|size| format!("size={size}")));
                         words
                     }
@@ -318,7 +326,13 @@ fn mount_words(mount: &Mount) -> Vec<String> {
                 words.push("optional".to_owned());
             }
         }
-        MountKind::Filesystem { fstype, .. } => words.push(fstype.clone()),
+        MountKind::Filesystem { fstype, copy_up, .. } => {
+            words.push(fstype.clone());
+            if *copy_up {
+                words.push("tmpcopyup".to_owned());
+            }
+        }
+        MountKind::Overlay(overlay) => words.extend(overlay.words()),
         MountKind::File { content, mode, uid, gid } => {
             words.extend([format!("size={}", content.len()), format!("mode={mode:o}")]);
             words.extend((*uid != 0).then(|| format!("uid={uid}")));
@@ -329,6 +343,9 @@ fn mount_words(mount: &Mount) -> Vec<String> {
             words.extend(bind.then(|| "bind".to_owned()));
         }
         MountKind::Cgroup => {}
+    }
+    if let Some(id_map) = &mount.id_map {
+        words.push(if id_map.recursive { "ridmap" } else { "idmap" }.to_owned());
     }
     words.extend(mount.links.words().map(str::to_owned));
     words.extend(mount.attributes.words().into_iter().map(str::to_owned));
@@ -351,9 +368,10 @@ fn namespace_words(namespaces: &Namespaces) -> Vec<String> {
         UserNamespace::UnlessPrivileged => words.push("user?".to_owned()),
         UserNamespace::None => {}
         UserNamespace::Caller | UserNamespace::Mapped(_) => words.push("user".to_owned()),
+        UserNamespace::Path(path) => words.push(format!("user={path}")),
     }
-    words.push("mount".to_owned());
     for (name, namespace) in [
+        ("mount", &namespaces.mount),
         ("pid", &namespaces.pid),
         ("ipc", &namespaces.ipc),
         ("uts", &namespaces.uts),
@@ -400,9 +418,14 @@ pub struct Plan {
     pub annotations: Vec<(String, String)>,
     /// The directory of the OCI bundle, for hooks; the root's when there is none.
     pub bundle: Option<PathBytes>,
+    /// The SELinux context of the files of new filesystems, where the host has SELinux.
+    pub mount_label: Option<String>,
 }
 
 impl Plan {
+    /// The index of the namespaces step: it is the first of every plan.
+    pub const NAMESPACES: u32 = 0;
+
     /// Plans a specification, which is validated first. Reads nothing but its argument.
     pub fn new(spec: &RootfsSpec) -> Result<Self> {
         spec.validate()?;
@@ -412,6 +435,7 @@ impl Plan {
             steps: builder.steps,
             warnings: builder.warnings,
             annotations: spec.annotations.clone(),
+            mount_label: spec.mount_label.clone(),
             bundle: spec.bundle.clone(),
         })
     }
@@ -419,6 +443,11 @@ impl Plan {
     /// Whether a step needs the tree attached while the host's tree is still there.
     pub fn needs_attached_tree(&self) -> bool {
         self.hooks().any(|hook| hook.point.needs_attached_tree())
+    }
+
+    /// The step of the first mask.
+    pub fn first_mask(&self) -> Option<u32> {
+        self.steps.iter().find(|step| matches!(step.action, Action::Mask(_))).map(|step| step.index)
     }
 
     /// The hooks, in order.
@@ -441,6 +470,11 @@ impl Plan {
         })
     }
 
+    /// The hooks of a point, in order.
+    pub fn hooks_at(&self, point: HookPoint) -> impl Iterator<Item = &Hook> {
+        self.hooks().filter(move |hook| hook.point == point)
+    }
+
     /// The namespaces step.
     pub fn namespaces(&self) -> Option<&Namespaces> {
         self.steps.iter().find_map(|step| match &step.action {
@@ -456,6 +490,16 @@ impl Plan {
             _ => None,
         })
     }
+}
+
+/// What has to be said about a process in a root with masks: one that may mount may also unmount them.
+pub fn mask_warning(first_mask: Option<u32>, capabilities: &Capabilities) -> Option<Warning> {
+    let step = first_mask.filter(|_| capabilities.keeps("SYS_ADMIN"))?;
+    Some(Warning {
+        code: "mask-removable".to_owned(),
+        message: "the process keeps CAP_SYS_ADMIN, so it can unmount what hides masked paths".to_owned(),
+        step: Some(step),
+    })
 }
 
 impl fmt::Display for Plan {
@@ -484,6 +528,9 @@ impl fmt::Display for Plan {
             line.push_str("  ");
             line.push_str(&row[4]);
             writeln!(f, "{}", line.trim_end())?;
+        }
+        if let Some(label) = &self.mount_label {
+            writeln!(f, "label of new filesystems: {label}")?;
         }
         for warning in &self.warnings {
             writeln!(f, "warning: {}", warning.message)?;
@@ -606,7 +653,8 @@ impl Builder {
             MountKind::Filesystem { fstype, .. } => {
                 (fstype == "tmpfs" || (below && has_own_superblock(fstype)), has_own_superblock(fstype))
             }
-            MountKind::Bind { .. } => (below, false),
+            // An overlay's superblock can be another user namespace's; nobody in the container has rights over it then.
+            MountKind::Bind { .. } | MountKind::Overlay(_) => (below, false),
             MountKind::Remount { bind, .. } => (below, !bind),
             MountKind::Cgroup | MountKind::File { .. } => (false, false),
         };
@@ -702,8 +750,18 @@ impl Builder {
     fn plan_devices(&mut self, spec: &RootfsSpec) {
         for device in planned_devices(spec) {
             let path = device.path.clone();
+            let usual = spec.dev && !spec.devices.contains(&device);
+            let is_fifo = device.kind == DeviceType::Fifo;
             let index = self.push(Action::Device(device));
+            if usual {
+                continue;
+            }
             self.warn_if_relative(&path, index);
+            if !is_fifo && is_below_nodev(spec, &path.normalized()) {
+                let message =
+                    format!("{path} is on a mount with nodev: where it is made as a node it can't be opened");
+                self.warn("nodev-device", Some(index), message);
+            }
         }
         if !spec.dev {
             return;
@@ -777,6 +835,17 @@ impl Places {
     }
 }
 
+/// Whether the mount that a path is on, as far as the specification says, has nodev.
+fn is_below_nodev(spec: &RootfsSpec, path: &PathBytes) -> bool {
+    let mounts = spec.content.iter().filter_map(|item| match item {
+        Content::Mount(mount) if path.starts_with(&mount.destination.normalized()) => Some(mount),
+        _ => None,
+    });
+    // Of several on one place, the last one is on top.
+    let nearest = mounts.max_by_key(|mount| mount.destination.normalized().components().count());
+    nearest.is_some_and(|mount| (mount.attributes.set | mount.attributes.set_recursive) & attr::NODEV != 0)
+}
+
 /// The usual nodes, then the others. `/dev/ptmx` is always the link to the container's own terminals.
 fn planned_devices(spec: &RootfsSpec) -> Vec<Device> {
     let mut devices = if spec.dev { defaults::devices() } else { Vec::new() };
@@ -812,12 +881,15 @@ fn unique<T>(items: &[T], path: impl Fn(&T) -> &PathBytes) -> Vec<&T> {
 }
 
 #[cfg(test)]
+mod content_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::spec::MissingMask;
     use proptest::prelude::*;
 
-    fn default_spec() -> RootfsSpec {
+    pub(super) fn default_spec() -> RootfsSpec {
         let mut spec = RootfsSpec::new(Root::Directory("/srv/root".into()));
         spec.add(defaults::proc());
         spec.extend(defaults::dev(defaults::DEV_SIZE, false));
@@ -880,6 +952,7 @@ mod tests {
                 args: vec![],
                 env: vec![],
                 timeout: None,
+                function: None,
             });
         }
         let plan = Plan::new(&spec).unwrap();
@@ -900,7 +973,7 @@ mod tests {
             destinations in proptest::collection::vec("(/[a-c]){1,3}", 0..12),
             readonly in any::<bool>(),
             dev in any::<bool>(),
-            hooks in proptest::collection::vec(0_usize..4, 0..4),
+            hooks in proptest::collection::vec(0_usize..6, 0..4),
         ) {
             let mut spec = RootfsSpec::new(Root::Empty { size: None, mode: 0o755 });
             for destination in &destinations {
@@ -909,7 +982,7 @@ mod tests {
             }
             spec.dev = dev;
             for hook in hooks {
-                spec.hooks.push(Hook { point: HookPoint::ALL[hook], path: "/h".into(), args: vec![], env: vec![], timeout: None });
+                spec.hooks.push(Hook { point: HookPoint::ALL[hook], path: "/h".into(), args: vec![], env: vec![], timeout: None, function: None });
             }
             let plan = Plan::new(&spec).unwrap();
             for pair in plan.steps.windows(2) {

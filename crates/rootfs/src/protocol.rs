@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::execute::Level;
+use crate::namespace::NamespaceKind;
 use crate::path::PathBytes;
 use crate::plan::{Plan, Warning};
 use crate::process::ProcessSpec;
@@ -26,6 +27,8 @@ use crate::spec::IdMap;
 
 /// Both sides must have the same: the addon and the supervisor are released together.
 pub const VERSION: u16 = 1;
+/// The release: what goes in frames is the same within one only.
+pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
 /// The first bytes of every frame.
 pub const MAGIC: [u8; 4] = *b"RTFS";
 /// A frame's body is at most this long; what is longer goes into a memfd.
@@ -62,7 +65,7 @@ kinds! {
     Close 4 "Node to supervisor: kill a container.";
     Started 5 "Supervisor to Node and to the first process, on their own sockets: it exists. Body: its pid. Descriptor: its pidfd.";
     Exited 6 "Supervisor to Node: the first process has ended. Body: [`Ended`].";
-    Closed 7 "Supervisor to Node: everything is taken down. Body: the paths that were left, with the reason.";
+    Closed 7 "Supervisor to Node: everything is taken down. Body: [`TakenDown`].";
     Refused 8 "Supervisor to Node: no first process could be made. Body: [`Error`].";
     Ready 9 "First process to Node: all steps are done. Body: [`Report`].";
     Step 10 "First process to Node: a step is done. Body: [`ExecutedStep`].";
@@ -81,19 +84,25 @@ kinds! {
     Brokered 23 "Opener to first process: it is done. Body: an answer.";
     Spare 24 "Supervisor to Node: a first process that waits for its request. Body: [`Spare`]. Descriptors: its socket, its journal, its pidfd.";
     Begin 25 "Node to a spare first process: its request. Descriptors: payload, stdin, stdout, stderr, then as many as its [`Start`] says.";
+    Function 40 "First process to Node: run this function. Body: [`FunctionCall`].";
+    FunctionDone 41 "Node to first process: it has run. Body: an [`Answer`].";
+    Poststart 42 "Supervisor to Node: the poststart programs have run. Body: an [`Answer`]; after a failure the container is killed.";
+    Probed 43 "Supervisor that only probes, to Node: what it has found. Body: a list of [`Finding`](crate::support::Finding).";
 }
 
 /// The first frame of a supervisor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// Its pid, in the namespace of the sender.
     pub pid: i32,
+    /// Its [`RELEASE`].
+    pub release: String,
 }
 
 /// How a container is begun. The supervisor reads this and nothing else.
 ///
 /// Descriptors, in this order: the payload (a sealed memfd with a [`Payload`]), the first process's socket, the
-/// journal, stdin, stdout, stderr, the cgroup directory if `cgroup`, then `sources` more: those that the command has besides
+/// journal, stdin, stdout, stderr, the cgroup directory if `cgroup`, those of `joins`, then `sources` more: those that the command has besides
 /// the standard three, and bind sources.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts")]
@@ -116,8 +125,14 @@ pub struct Start {
     pub opener: bool,
     /// Whether the plan has hooks, which are told the first process's pid.
     pub hooks: bool,
+    /// Whether there are poststart programs, which a child of the supervisor runs.
+    pub poststart: bool,
+    /// Whether there are poststop programs, likewise.
+    pub poststop: bool,
     /// Whether a cgroup directory is among the descriptors.
     pub cgroup: bool,
+    /// The namespaces that are joined, in the order of their descriptors.
+    pub joins: Vec<NamespaceKind>,
     /// The bounding set of the one command that the container is, if nothing else is executed in it before. A first
     /// process that waits can give up the rest meanwhile.
     pub bounding: Option<u64>,
@@ -129,7 +144,19 @@ impl Start {
     /// Whether a first process can be made before it is asked for. Not where somebody else takes part in its beginning,
     /// nor where it would keep an old copy of the caller's mounts.
     pub fn can_wait(&self) -> bool {
-        self.user.is_none() && !self.mount && !self.opener && !self.hooks && !self.cgroup
+        self.user.is_none()
+            && !self.mount
+            && !self.opener
+            && !self.hooks
+            && !self.cgroup
+            && !self.joins_first()
+    }
+
+    /// Whether namespaces have to be joined before the first process is made: it couldn't do it itself, or it would not be in
+    /// them.
+    pub fn joins_first(&self) -> bool {
+        let needs = |kind: &NamespaceKind| matches!(kind, NamespaceKind::User | NamespaceKind::Pid);
+        self.joins.iter().any(needs) || (self.user.is_some() && !self.joins.is_empty())
     }
 
     /// What two requests have in common that the same spare first process can serve.
@@ -218,6 +245,24 @@ pub struct Report {
     pub skipped: Vec<u32>,
     /// What the caller should know.
     pub warnings: Vec<Warning>,
+}
+
+/// A function of the caller that is to be run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionCall {
+    /// By which number he knows it.
+    pub function: u32,
+    /// Where the container's root is, in the mount namespace of its first process.
+    pub root: PathBytes,
+}
+
+/// What is left to say when everything is taken down.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakenDown {
+    /// Mountpoints that stay.
+    pub left: Vec<Leftover>,
+    /// Poststop programs that failed.
+    pub failures: Vec<Error>,
 }
 
 /// A mountpoint that was not removed.

@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::content::{Directory, FileContent, Symlink};
 use crate::error::{Error, ErrorCode, Result};
+use crate::namespace::NamespaceKind;
 use crate::options::{self, Attributes, Links, Propagation};
+use crate::overlay::Overlay;
 use crate::path::PathBytes;
 use crate::plan::Warning;
 use crate::protocol::MAX_PAYLOAD;
@@ -17,6 +19,9 @@ pub const MAX_MAJOR: u32 = (1 << 12) - 1;
 /// The largest minor number of a device.
 pub const MAX_MINOR: u32 = (1 << 20) - 1;
 
+/// The longest SELinux context of a mount: more doesn't go through `fsconfig(2)`.
+pub const MAX_LABEL: usize = 255;
+
 /// The root filesystem itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Root {
@@ -28,6 +33,13 @@ pub enum Root {
         size: Option<u64>,
         /// The mode of its root directory.
         mode: u32,
+    },
+    /// An overlay. Without an upper directory, changes go to a tmpfs of its own.
+    Overlay {
+        /// What it is made of.
+        overlay: Overlay,
+        /// The size of the tmpfs in bytes; the kernel's default is half of memory.
+        size: Option<u64>,
     },
 }
 
@@ -71,6 +83,8 @@ pub enum MountKind {
         superblock: Vec<String>,
         /// Its own options.
         data: Vec<(String, Option<String>)>,
+        /// Whether it begins with a copy of what the root has at its place; of a tmpfs only.
+        copy_up: bool,
         /// Whether a proc that a user namespace may not mount is the caller's, bound.
         bind_fallback: bool,
     },
@@ -85,6 +99,8 @@ pub enum MountKind {
         /// Group, as the container sees it.
         gid: u32,
     },
+    /// An overlay; without an upper directory it is only read.
+    Overlay(Overlay),
     /// The cgroup filesystems the host has: version 2, or version 1 with a directory for each hierarchy.
     Cgroup,
     /// What is mounted there already gets other flags.
@@ -98,6 +114,24 @@ pub enum MountKind {
     },
 }
 
+/// Whose files those of a bind seem to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountIds {
+    /// What the container's user namespace maps.
+    UserNamespace,
+    /// A file of `container_id` in the source looks, through the mount, as if it belonged to the host's `host_id`.
+    Map(IdMap),
+}
+
+/// How a bind is idmapped; `mount_setattr(2)`, `MOUNT_ATTR_IDMAP`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountIdMap {
+    /// The mapping.
+    pub ids: MountIds,
+    /// Whether mounts below the source are mapped too.
+    pub recursive: bool,
+}
+
 /// One mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
@@ -109,6 +143,8 @@ pub struct Mount {
     pub attributes: Attributes,
     /// Applied one after the other.
     pub propagation: Vec<Propagation>,
+    /// Of a bind: whose files those of the source seem to be.
+    pub id_map: Option<MountIdMap>,
     /// Option words that have no effect on a bind; they become plan warnings.
     pub ineffective: Vec<String>,
     /// What is done about symbolic links that its source or destination ends in.
@@ -137,9 +173,9 @@ impl Content {
         }
     }
 
-    fn validate(&self) -> Result<()> {
+    fn validate(&self, spec: &RootfsSpec) -> Result<()> {
         match self {
-            Self::Mount(mount) => RootfsSpec::validate_mount(mount),
+            Self::Mount(mount) => spec.validate_mount(mount),
             Self::Directory(directory) => {
                 check_path("destination", &directory.path)?;
                 for id in [directory.uid, directory.gid].into_iter().flatten() {
@@ -298,6 +334,8 @@ pub enum UserNamespace {
     Caller,
     /// A new one with these mappings.
     Mapped(IdMap),
+    /// An existing one, with the mappings it has.
+    Path(PathBytes),
 }
 
 /// One of the other namespaces.
@@ -311,11 +349,13 @@ pub enum Namespace {
     Path(PathBytes),
 }
 
-/// Which namespaces the container gets. The mount namespace is always a new one.
+/// Which namespaces the container gets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespaces {
     /// Ids.
     pub user: UserNamespace,
+    /// Mounts. In one that isn't new nothing is changed: the tree is detached, and entered by `chroot`.
+    pub mount: Namespace,
     /// Processes.
     pub pid: Namespace,
     /// System V IPC and POSIX message queues.
@@ -332,6 +372,7 @@ impl Default for Namespaces {
     fn default() -> Self {
         Self {
             user: UserNamespace::UnlessPrivileged,
+            mount: Namespace::New,
             pid: Namespace::New,
             ipc: Namespace::New,
             uts: Namespace::New,
@@ -352,12 +393,22 @@ pub enum HookPoint {
     CreateContainer,
     /// In the container's namespaces, after the root is entered and before the command is executed.
     StartContainer,
+    /// In the runtime's namespaces, after the command is executed.
+    Poststart,
+    /// In the runtime's namespaces, after everything is taken down.
+    Poststop,
 }
 
 impl HookPoint {
     /// In the order they run.
-    pub const ALL: [Self; 4] =
-        [Self::Prestart, Self::CreateRuntime, Self::CreateContainer, Self::StartContainer];
+    pub const ALL: [Self; 6] = [
+        Self::Prestart,
+        Self::CreateRuntime,
+        Self::CreateContainer,
+        Self::StartContainer,
+        Self::Poststart,
+        Self::Poststop,
+    ];
 
     /// The OCI name.
     pub const fn name(self) -> &'static str {
@@ -366,26 +417,48 @@ impl HookPoint {
             Self::CreateRuntime => "createRuntime",
             Self::CreateContainer => "createContainer",
             Self::StartContainer => "startContainer",
+            Self::Poststart => "poststart",
+            Self::Poststop => "poststop",
         }
     }
 
     /// Whether it needs the tree attached at the root's path while the host's tree is still there.
     pub const fn needs_attached_tree(self) -> bool {
-        !matches!(self, Self::StartContainer)
+        matches!(self, Self::Prestart | Self::CreateRuntime | Self::CreateContainer)
     }
 
     /// Whether it runs in the namespaces of the caller.
     pub const fn in_runtime_namespaces(self) -> bool {
-        matches!(self, Self::Prestart | Self::CreateRuntime)
+        !matches!(self, Self::CreateContainer | Self::StartContainer)
+    }
+
+    /// Whether it comes after the command was executed: then the first process has nothing to do with it.
+    pub const fn is_after_start(self) -> bool {
+        matches!(self, Self::Poststart | Self::Poststop)
+    }
+
+    /// Whether a function of the caller can run there.
+    pub const fn takes_functions(self) -> bool {
+        matches!(self, Self::CreateRuntime | Self::Poststart | Self::Poststop)
+    }
+
+    /// The container's status as the hook is told it; OCI runtime-spec, runtime.md, State.
+    pub const fn status(self) -> &'static str {
+        match self {
+            Self::Prestart | Self::CreateRuntime | Self::CreateContainer => "creating",
+            Self::StartContainer => "created",
+            Self::Poststart => "running",
+            Self::Poststop => "stopped",
+        }
     }
 }
 
-/// A program that runs at a point of a container's life.
+/// A program, or a function of the caller, that runs at a point of a container's life.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hook {
     /// When.
     pub point: HookPoint,
-    /// The program, absolute.
+    /// The program, absolute; or the name of the function.
     pub path: PathBytes,
     /// Its arguments, the first being its name; the path when empty.
     pub args: Vec<Vec<u8>>,
@@ -393,6 +466,8 @@ pub struct Hook {
     pub env: Vec<Vec<u8>>,
     /// After how many seconds it is killed, which is a failure.
     pub timeout: Option<u32>,
+    /// The number by which the caller knows his function; `None` for a program.
+    pub function: Option<u32>,
 }
 
 /// Everything about a root filesystem.
@@ -422,7 +497,7 @@ pub struct RootfsSpec {
     pub domainname: Option<String>,
     /// Kernel parameters inside, by their names, and what they are set to.
     pub sysctl: Vec<(String, String)>,
-    /// The `SELinux` label of what the mounts contain.
+    /// The SELinux context of the files of new filesystems.
     pub mount_label: Option<String>,
     /// Programs to run on the way.
     pub hooks: Vec<Hook>,
@@ -521,12 +596,14 @@ impl RootfsSpec {
 
     /// Checks everything that can be checked without a kernel, except what the types rule out already.
     pub fn validate(&self) -> Result<()> {
-        self.validate_from([0; 5])
+        self.validate_from([0; 5])?;
+        self.validate_sysctl(true)
     }
 
     /// The same where everything was checked before but what was added since: a long list isn't walked for each addition.
     pub fn validate_since(&self, checkpoint: &Checkpoint) -> Result<()> {
-        self.validate_from(checkpoint.lengths)
+        self.validate_from(checkpoint.lengths)?;
+        self.validate_sysctl(false)
     }
 
     fn validate_from(&self, [content, devices, masks, readonly_paths, hooks]: [usize; 5]) -> Result<()> {
@@ -536,8 +613,14 @@ impl RootfsSpec {
                 return Err(spec_error(format!("root: {path} is not an absolute path")));
             }
         }
+        if let Root::Overlay { overlay, size } = &self.root {
+            overlay.validate(true)?;
+            if size.is_some() && overlay.upper.is_some() {
+                return Err(spec_error("size: only the tmpfs of an overlay without upper has a size"));
+            }
+        }
         for (index, item) in self.content.iter().enumerate().skip(content) {
-            item.validate().map_err(|mut error| {
+            item.validate(self).map_err(|mut error| {
                 error.message = format!("mounts[{index}]: {}", error.message);
                 error.destination = Some(item.destination().clone());
                 error
@@ -554,6 +637,7 @@ impl RootfsSpec {
             check_path(&format!("readonlyPaths[{index}]"), path)?;
         }
         self.namespaces.validate()?;
+        self.validate_mount_namespace()?;
         for (what, name) in [("hostname", &self.hostname), ("domainname", &self.domainname)] {
             let Some(name) = name else { continue };
             if name.len() > 64 || name.contains('\0') {
@@ -565,16 +649,21 @@ impl RootfsSpec {
                 )));
             }
         }
-        for (name, value) in &self.sysctl {
-            let fail = |what: &str| spec_error(format!("sysctl {name}: {what}"));
-            let path = sysctl::path_of(name).map_err(fail)?;
-            sysctl::check(&path, &self.namespaces).map_err(|what| fail(&what))?;
-            if value.contains('\0') {
-                return Err(fail("the value contains a NUL byte"));
-            }
+        if let Some(label) = &self.mount_label
+            && (label.is_empty() || label.len() > MAX_LABEL || label.contains('\0'))
+        {
+            return Err(spec_error(format!(
+                "mountLabel: 1 to {MAX_LABEL} bytes and no NUL byte are possible"
+            )));
         }
         for (index, hook) in self.hooks.iter().enumerate().skip(hooks) {
             let what = format!("hooks.{}[{index}]", hook.point.name());
+            if hook.function.is_some() {
+                if !hook.point.takes_functions() {
+                    return Err(spec_error(format!("{what}: only a program can run there")));
+                }
+                continue;
+            }
             check_path(&what, &hook.path)?;
             if !hook.path.is_absolute() {
                 return Err(spec_error(format!("{what}: {} is not an absolute path", hook.path)));
@@ -586,9 +675,50 @@ impl RootfsSpec {
         Ok(())
     }
 
-    fn validate_mount(mount: &Mount) -> Result<()> {
+    /// What can't be had where the mount namespace is not the container's own.
+    fn validate_mount_namespace(&self) -> Result<()> {
+        if self.namespaces.mount == Namespace::New {
+            return Ok(());
+        }
+        let what = if !self.masks.is_empty() {
+            "masks"
+        } else if !self.readonly_paths.is_empty() {
+            "readonlyPaths"
+        } else if self.readonly.is_some_and(|readonly| readonly.recursive) {
+            "readonly, recursive"
+        } else if let Some(hook) = self.hooks.iter().find(|hook| hook.point.needs_attached_tree()) {
+            return Err(spec_error(format!(
+                "hooks.{}: needs a mount namespace of the container's own",
+                hook.point.name()
+            )));
+        } else {
+            return Ok(());
+        };
+        Err(spec_error(format!("{what}: needs a mount namespace of the container's own")))
+    }
+
+    /// Without a network namespace nothing is said about parameters of the network while the specification is not `whole`:
+    /// by default there is none, and it may still be asked for.
+    fn validate_sysctl(&self, whole: bool) -> Result<()> {
+        for (name, value) in &self.sysctl {
+            let fail = |what: &str| spec_error(format!("sysctl {name}: {what}"));
+            let path = sysctl::path_of(name).map_err(fail)?;
+            if whole || !path.starts_with("net/") {
+                sysctl::check(&path, &self.namespaces).map_err(|what| fail(&what))?;
+            }
+            if value.contains('\0') {
+                return Err(fail("the value contains a NUL byte"));
+            }
+        }
+        Ok(())
+    }
+
+    fn validate_mount(&self, mount: &Mount) -> Result<()> {
         check_path("destination", &mount.destination)?;
         mount.validate_links()?;
+        if let Some(id_map) = &mount.id_map {
+            self.validate_id_map(id_map, &mount.kind)?;
+        }
         match &mount.kind {
             MountKind::Bind { source, within, .. } => {
                 let path = match source {
@@ -607,7 +737,12 @@ impl RootfsSpec {
                     }
                 }
             }
-            MountKind::Filesystem { fstype, source, .. } => {
+            MountKind::Filesystem { fstype, source, copy_up, .. } => {
+                if *copy_up && fstype != "tmpfs" {
+                    return Err(spec_error(format!(
+                        "the option \"tmpcopyup\" is for a tmpfs, and this is a {fstype}"
+                    )));
+                }
                 if fstype.is_empty() || fstype.contains('\0') {
                     return Err(spec_error("type: a filesystem's name is needed"));
                 }
@@ -626,9 +761,30 @@ impl RootfsSpec {
                 check_id("file", *gid)?;
                 check_mode("file", *mode)?;
             }
+            MountKind::Overlay(overlay) => overlay.validate(false)?,
             MountKind::Cgroup | MountKind::Remount { .. } => {}
         }
         Ok(())
+    }
+
+    fn validate_id_map(&self, id_map: &MountIdMap, kind: &MountKind) -> Result<()> {
+        let MountKind::Bind { source, .. } = kind else {
+            return Err(spec_error("idMap: only a bind can be idmapped"));
+        };
+        match &id_map.ids {
+            MountIds::Map(map) => {
+                validate_mappings("idMap.uids", &map.uids)?;
+                validate_mappings("idMap.gids", &map.gids)
+            }
+            MountIds::UserNamespace if matches!(source, BindSource::InRoot(_)) => Err(spec_error(
+                "idMap: what is in the root has the container's own ids already; a mapping must be given",
+            )),
+            MountIds::UserNamespace if self.namespaces.user == UserNamespace::None => Err(spec_error(
+                "idMap: without mappings of its own a mount takes those of the container's user namespace, and there \
+                 is none",
+            )),
+            MountIds::UserNamespace => Ok(()),
+        }
     }
 }
 
@@ -680,26 +836,37 @@ impl Device {
 }
 
 impl Namespaces {
+    /// Those that exist already, with their paths.
+    pub fn joined(&self) -> impl Iterator<Item = (NamespaceKind, &PathBytes)> {
+        let user = match &self.user {
+            UserNamespace::Path(path) => Some((NamespaceKind::User, path)),
+            _ => None,
+        };
+        let others = [
+            (NamespaceKind::Pid, &self.pid),
+            (NamespaceKind::Mount, &self.mount),
+            (NamespaceKind::Ipc, &self.ipc),
+            (NamespaceKind::Uts, &self.uts),
+            (NamespaceKind::Cgroup, &self.cgroup),
+            (NamespaceKind::Network, &self.network),
+        ];
+        user.into_iter().chain(others.into_iter().filter_map(|(kind, namespace)| match namespace {
+            Namespace::Path(path) => Some((kind, path)),
+            Namespace::Inherit | Namespace::New => None,
+        }))
+    }
+
     fn validate(&self) -> Result<()> {
-        if matches!(self.pid, Namespace::Path(_)) {
-            return Err(Error::new(
-                ErrorCode::Unsupported,
-                "namespaces.pid: joining an existing pid namespace is not supported by this version",
-            ));
-        }
-        for (name, namespace) in
-            [("ipc", &self.ipc), ("uts", &self.uts), ("cgroup", &self.cgroup), ("network", &self.network)]
-        {
-            if let Namespace::Path(path) = namespace {
-                check_path(&format!("namespaces.{name}"), path)?;
-                if !path.is_absolute() {
-                    return Err(spec_error(format!("namespaces.{name}: {path} is not an absolute path")));
-                }
+        for (kind, path) in self.joined() {
+            let name = kind.name();
+            check_path(&format!("namespaces.{name}"), path)?;
+            if !path.is_absolute() {
+                return Err(spec_error(format!("namespaces.{name}: {path} is not an absolute path")));
             }
         }
         if let UserNamespace::Mapped(map) = &self.user {
-            validate_mappings("uids", &map.uids)?;
-            validate_mappings("gids", &map.gids)?;
+            validate_mappings("namespaces.user.uids", &map.uids)?;
+            validate_mappings("namespaces.user.gids", &map.gids)?;
         }
         Ok(())
     }
@@ -708,8 +875,7 @@ impl Namespaces {
 /// The kernel takes 340 lines; `user_namespaces(7)`.
 const MAX_MAPPINGS: usize = 340;
 
-pub(crate) fn validate_mappings(list: &str, mappings: &[IdMapping]) -> Result<()> {
-    let name = format!("namespaces.user.{list}");
+pub(crate) fn validate_mappings(name: &str, mappings: &[IdMapping]) -> Result<()> {
     if mappings.is_empty() {
         return Err(spec_error(format!("{name}: at least one mapping is needed")));
     }
@@ -740,12 +906,14 @@ pub(crate) fn validate_mappings(list: &str, mappings: &[IdMapping]) -> Result<()
     Ok(())
 }
 
-/// Makes a mount from its OCI form: option words keep their OCI meaning exactly.
+/// Makes a mount from its OCI form: option words keep their OCI meaning exactly. `mappings` are `uidMappings` and
+/// `gidMappings`.
 pub fn mount_from_oci(
     destination: PathBytes,
     source: Option<PathBytes>,
     fstype: Option<&str>,
     words: &[String],
+    mappings: Option<IdMap>,
 ) -> Result<Mount> {
     let parsed = options::parse(words)?;
     let superblock = || parsed.superblock.iter().map(|key| (*key).to_owned()).collect();
@@ -767,14 +935,29 @@ pub fn mount_from_oci(
                 return Err(spec_error("a mount of type \"bind\" needs the option \"bind\" or \"rbind\""));
             }
             Some("cgroup" | "cgroup2") => MountKind::Cgroup,
+            Some("overlay") => MountKind::Overlay(Overlay::from_options(
+                parsed.superblock.iter().map(|key| (*key).to_owned()).collect(),
+                parsed.data.clone(),
+            )?),
             Some(fstype) => MountKind::Filesystem {
                 fstype: fstype.to_owned(),
                 source,
                 superblock: superblock(),
                 data: parsed.data.clone(),
                 bind_fallback: false,
+                copy_up: parsed.copy_up,
             },
         }
+    };
+    if parsed.copy_up && !matches!(kind, MountKind::Filesystem { .. }) {
+        return Err(spec_error("the option \"tmpcopyup\" is for a mount of type tmpfs"));
+    }
+    let id_map = match (parsed.id_map, mappings) {
+        (None, None) => None,
+        (recursive, mappings) => Some(MountIdMap {
+            ids: mappings.map_or(MountIds::UserNamespace, MountIds::Map),
+            recursive: recursive.unwrap_or(false),
+        }),
     };
     let mut ineffective = Vec::new();
     if matches!(kind, MountKind::Bind { .. } | MountKind::Cgroup | MountKind::Remount { bind: true, .. }) {
@@ -789,6 +972,7 @@ pub fn mount_from_oci(
         kind,
         attributes: parsed.attributes,
         propagation: parsed.propagation,
+        id_map,
         ineffective,
         links: parsed.links,
     })
@@ -838,7 +1022,7 @@ mod tests {
 
     fn oci(fstype: Option<&str>, words: &[&str]) -> Result<Mount> {
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-        mount_from_oci("/x".into(), Some("/src".into()), fstype, &words)
+        mount_from_oci("/x".into(), Some("/src".into()), fstype, &words, None)
     }
 
     #[test]
@@ -901,6 +1085,13 @@ mod tests {
         spec.domainname = None;
         spec.namespaces.ipc = Namespace::Inherit;
         assert!(spec.validate().unwrap_err().message.contains("sysctl kernel.msgmax"));
+        spec.sysctl.clear();
+        let before = spec.checkpoint();
+        spec.sysctl.push(("net.core.somaxconn".into(), "1".into()));
+        spec.validate_since(&before).unwrap();
+        assert!(spec.validate().unwrap_err().message.contains("sysctl net.core.somaxconn"));
+        spec.namespaces.network = Namespace::New;
+        spec.validate().unwrap();
     }
 
     #[test]
@@ -924,6 +1115,48 @@ mod tests {
         assert_eq!(check(device("/dev/x", 0, MAX_MINOR + 1)), Err(ErrorCode::Spec));
         assert_eq!(check(device("/dev/..", 1, 3)), Err(ErrorCode::Spec));
         assert_eq!(check(device("//dev/./console", 5, 1)), Err(ErrorCode::Unsupported));
+    }
+
+    #[test]
+    fn what_needs_a_mount_namespace_is_refused_without_one() {
+        let mut spec = RootfsSpec::new(Root::Directory("/srv".into()));
+        spec.namespaces.mount = Namespace::Inherit;
+        spec.validate().unwrap();
+        let refused = |change: fn(&mut RootfsSpec)| {
+            let mut spec = spec.clone();
+            change(&mut spec);
+            let error = spec.validate().unwrap_err();
+            assert!(error.code == ErrorCode::Spec && error.message.contains("mount namespace"), "{error}");
+        };
+        refused(|spec| spec.masks.push(Mask { path: "/x".into(), missing: MissingMask::Skip }));
+        refused(|spec| spec.readonly_paths.push("/x".into()));
+        refused(|spec| spec.readonly = Some(ReadonlyRoot { recursive: true }));
+        refused(|spec| {
+            spec.hooks.push(Hook {
+                point: HookPoint::Prestart,
+                path: "/h".into(),
+                args: vec![],
+                env: vec![],
+                timeout: None,
+                function: None,
+            });
+        });
+    }
+
+    #[test]
+    fn functions_run_where_the_caller_is() {
+        for point in HookPoint::ALL {
+            let mut spec = RootfsSpec::new(Root::Directory("/srv".into()));
+            spec.hooks.push(Hook {
+                point,
+                path: "function".into(),
+                args: vec![],
+                env: vec![],
+                timeout: None,
+                function: Some(0),
+            });
+            assert_eq!(spec.validate().is_ok(), point.takes_functions(), "{point:?}");
+        }
     }
 
     #[test]

@@ -2,14 +2,16 @@
 #![allow(clippy::disallowed_methods, reason = "a test reads the project's own files")]
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use rootfs::Hint;
 use rootfs::defaults;
 use rootfs::error::ErrorCode;
 use rootfs::execute::Level;
 use rootfs::oci::fields::FIELDS;
 use rootfs::options::{WORDS, parse};
 use rootfs::plan::Stage;
+use rootfs::support::Feature;
 
 fn document(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(name);
@@ -28,15 +30,92 @@ fn quoted(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
 
+/// A part of a document is what the code makes of its tables. `ROOTFS_WRITE_DOCS=1 cargo test -p rootfs --test docs` writes it.
+fn is_made_from_code(name: &str, part: &str, made: &str) {
+    let text = document(name);
+    let begin = text.find(&format!("<!-- {part}: ")).unwrap_or_else(|| panic!("{name} has no part {part}"));
+    let from = begin + text[begin..].find('\n').unwrap() + 1;
+    let to = from + text[from..].find("<!-- end -->").unwrap();
+    if std::env::var_os("ROOTFS_WRITE_DOCS").is_some() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(name);
+        std::fs::write(path, format!("{}{made}{}", &text[..from], &text[to..])).unwrap();
+    } else {
+        assert_eq!(
+            &text[from..to],
+            made,
+            "docs/{name}: run ROOTFS_WRITE_DOCS=1 cargo test -p rootfs --test docs"
+        );
+    }
+}
+
+fn table<const N: usize>(heading: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+    let mut text = line(&heading.map(str::to_owned)) + &line(&heading.map(|_| "---".to_owned()));
+    text.extend(rows.into_iter().map(|cells| line(&cells)));
+    text
+}
+
 #[test]
-fn errors_are_the_table_of_codes() {
-    let text = document("errors.md");
-    let documented: Vec<(&str, &str)> = rows(&text)
-        .filter_map(|cells| Some((*quoted(cells[0]).first()?, cells[1])))
-        .filter(|(code, _)| code.starts_with("ERR_ROOTFS_"))
-        .collect();
-    let known: Vec<_> = ErrorCode::ALL.iter().map(|code| (code.name(), code.meaning())).collect();
-    assert_eq!(documented, known);
+fn errors_are_the_tables_of_codes_and_hints() {
+    let codes = ErrorCode::ALL
+        .iter()
+        .map(|code| [format!("`{code}`"), code.meaning().to_owned(), code.advice().to_owned()]);
+    is_made_from_code("errors.md", "codes", &table(["code", "when", "what to do"], codes));
+    let hints = Hint::ALL.iter().map(|hint| [hint.when().to_owned(), format!("{}.", hint.advice())]);
+    is_made_from_code("errors.md", "hints", &table(["what fails", "`hint`"], hints));
+}
+
+#[test]
+fn features_are_the_table_that_is_probed() {
+    let features = Feature::ALL.iter().map(|feature| {
+        [
+            format!("`{}`", feature.name()),
+            feature.since().into(),
+            feature.purpose().into(),
+            feature.without().into(),
+        ]
+    });
+    is_made_from_code(
+        "kernels.md",
+        "features",
+        &table(["feature", "Linux", "what for", "without it"], features),
+    );
+}
+
+/// Every Rust file of the crates, by its path.
+fn sources() -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut directories = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("..")];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap().map(Result::unwrap) {
+            let path = entry.path();
+            if entry.file_type().unwrap().is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push((path.clone(), std::fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    found
+}
+
+/// Advice is in one table, so that it is documented; and what is in the table is given.
+#[test]
+fn hints_come_from_the_table_and_each_is_used() {
+    let sources = sources();
+    let code = sources.iter().filter(|(path, _)| path.components().any(|part| part.as_os_str() == "src"));
+    let mut used = String::new();
+    for (path, text) in code.clone() {
+        let elsewhere: String = text.split_whitespace().collect();
+        let own = elsewhere.contains(".with_hint(\"") || elsewhere.contains(".with_hint(format!");
+        assert!(!own, "{}: put the advice into the table of crates/rootfs/src/hint.rs", path.display());
+        used.push_str(text);
+    }
+    for hint in Hint::ALL {
+        let name = format!("{hint:?}");
+        let here = [format!("Hint::{name}"), format!("Self::{name}")];
+        assert!(here.iter().any(|here| used.contains(here)), "{name} is never given");
+    }
 }
 
 #[test]

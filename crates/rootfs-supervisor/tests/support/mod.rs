@@ -19,7 +19,7 @@ use rootfs::options::{Attributes, Links, Propagation, attr};
 use rootfs::path::PathBytes;
 use rootfs::plan::Plan;
 use rootfs::process::{ProcessSpec, User};
-use rootfs::protocol::{self, Exit, Frame, Kind, Leftover, Payload, PayloadRest, Report, Start};
+use rootfs::protocol::{self, Exit, Frame, Kind, Leftover, Payload, PayloadRest, Report, Start, TakenDown};
 use rootfs::spec::{
     BindSource, HookPoint, IdMap, IdMapping, Mask, MissingMask, Mount, MountKind, ReadonlyRoot, Root,
     RootfsSpec,
@@ -149,6 +149,7 @@ pub fn bind(source: &Path, destination: &str) -> Mount {
             ..Attributes::default()
         },
         propagation: vec![Propagation::RPRIVATE],
+        id_map: None,
         ineffective: vec![],
         links: Links::default(),
     }
@@ -281,8 +282,11 @@ impl Supervisor {
             opener: (cell.privileged() && user.is_some())
                 || hooks.iter().any(|point| point.in_runtime_namespaces()),
             hooks: !hooks.is_empty(),
+            poststart: false,
+            poststop: false,
             cgroup: false,
             bounding: None,
+            joins: Vec::new(),
             sources: 0,
         };
         let payload = payload(plan, process, level, cell);
@@ -374,7 +378,7 @@ impl Supervisor {
         } else {
             let closed = self.receive(running.id);
             assert_eq!(closed.kind, Kind::Closed);
-            closed.decode().unwrap()
+            closed.decode::<TakenDown>().unwrap().left
         };
         let output = memfd::read(&running.output, 1 << 20).unwrap();
         Ended { exit, output: String::from_utf8_lossy(&output).into_owned(), report, failure, left }

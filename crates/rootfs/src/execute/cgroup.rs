@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use super::protect::READONLY;
 use super::sources::apply_propagation;
 use super::{Done, Execution, Expectation};
-use crate::error::{CallContext, Error, ErrorCode, Result};
+use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
 use crate::kernel::{AttributeChange, Follow};
 use crate::options::{Propagation, attr};
 use crate::path::PathBytes;
@@ -113,7 +113,8 @@ impl Execution<'_> {
         (open.attributes.clear, open.attributes.clear_recursive) = (0, 0);
         (open.attributes.atime, open.attributes.atime_recursive) = (None, None);
         let top = rustix::io::fcntl_dupfd_cloexec(&tmpfs, 0)
-            .map_err(|_| Error::new(ErrorCode::Mount, "a descriptor can't be duplicated"))?;
+            .map_err(|errno| SysError::new("fcntl", errno, "F_DUPFD_CLOEXEC"))
+            .context(ErrorCode::Mount, || "a descriptor can't be duplicated")?;
         apply_propagation(self.kernel, tmpfs.as_fd(), &mount.propagation)?;
         self.place(&open, tmpfs, &destination, true, Mounted::Other, None, step)?;
         let parent = self.expectations.last_mut().map_or(0, |expected| expected.mount);

@@ -3,12 +3,12 @@
 //! needed: the kernel's mount table is in the order of mounting.
 
 use std::cell::RefCell;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
+use crate::error::{CallContext, Error, ErrorCode, Result, SysError, SysResult};
 use crate::kernel::Kernel;
 use crate::options::{Effect, IVERSION, find};
 use crate::path::PathBytes;
@@ -83,8 +83,26 @@ impl Filesystem {
         self.mount(kernel, &context)
     }
 
+    /// The same with options that are no strings.
+    pub(super) fn make_with(
+        &self,
+        kernel: &dyn Kernel,
+        configure: impl FnOnce(BorrowedFd<'_>) -> SysResult<()>,
+    ) -> Result<OwnedFd> {
+        let context = self.create_with(kernel, configure)?;
+        self.mount(kernel, &context)
+    }
+
     /// Makes it. The context that holds it is what it is mounted from.
     fn create(&self, kernel: &dyn Kernel) -> Result<OwnedFd> {
+        self.create_with(kernel, |_| Ok(()))
+    }
+
+    fn create_with(
+        &self,
+        kernel: &dyn Kernel,
+        configure: impl FnOnce(BorrowedFd<'_>) -> SysResult<()>,
+    ) -> Result<OwnedFd> {
         let fstype = &*self.fstype;
         let context = kernel.open_filesystem(fstype).map_err(|call| {
             if call.is(Errno::ENODEV) {
@@ -111,8 +129,8 @@ impl Filesystem {
                 fail(format!("the option \"{key}{value}\" is refused"), &call)
             })?;
         }
-        kernel
-            .create_filesystem(context.as_fd())
+        configure(context.as_fd())
+            .and_then(|()| kernel.create_filesystem(context.as_fd()))
             .map_err(|call| fail(format!("a {fstype} can't be made"), &call))?;
         Ok(context)
     }

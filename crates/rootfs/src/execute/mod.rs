@@ -6,11 +6,16 @@
 
 mod cgroup;
 pub mod content;
+#[cfg(test)]
+mod content_tests;
 mod deny;
 mod devices;
 pub mod filesystem;
+mod id_map;
 mod mounts;
+mod overlay;
 mod parameters;
+mod placed;
 mod protect;
 mod remount;
 pub mod sources;
@@ -29,6 +34,7 @@ use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
+use crate::hint::Hint;
 use crate::journal::{Identity, Record, State, Writer};
 use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow, Kernel};
 use crate::options::{Attributes, Propagation, PropagationType};
@@ -36,8 +42,10 @@ use crate::path::PathBytes;
 use crate::plan::{Action, Plan, Step, Warning};
 use crate::protocol::{ExecutedStep, Report};
 use crate::resolve::{self, Maker, Missing, Place, Resolved};
-use crate::spec::{Directory, Hook, IdMap, Root};
+use crate::spec::{BindSource, Directory, Hook, IdMap, Mount, MountIds, MountKind, Namespace, Root};
 use filesystem::{Filesystem, Stock};
+use id_map::IdMaps;
+use placed::{Holder, Placed};
 use sources::Sources;
 use verify::{Expectation, Expectations};
 
@@ -119,6 +127,20 @@ struct Tree {
 struct HostPlace {
     path: PathBytes,
     identity: Identity,
+    /// The tree is an overlay, and this is the directory it is written to.
+    upper: Option<Rc<OwnedFd>>,
+}
+
+impl HostPlace {
+    fn new(path: PathBytes, identity: Identity) -> Self {
+        Self { path, identity, upper: None }
+    }
+
+    /// The upper directory of an overlay: what is made in the overlay is in there on the host.
+    fn of_upper(upper: sources::Opened) -> Self {
+        let identity = upper.identity;
+        Self { path: upper.description.path, identity, upper: Some(Rc::new(upper.mount)) }
+    }
 }
 
 /// What making mountpoints needs.
@@ -155,15 +177,23 @@ pub struct Execution<'a> {
     ground: Ground<'a>,
     sources: Sources,
     stock: Stock,
+    /// A mount namespace to be joined.
+    namespace: Option<BorrowedFd<'a>>,
     root: Option<Rc<OwnedFd>>,
     root_path: PathBytes,
     attached: bool,
     entered: bool,
     proc_is_mounted: bool,
     kept: BTreeMap<u32, Rc<OwnedFd>>,
+    placed: Placed,
+    /// The inode of the root directory.
+    root_inode: u64,
     null: Option<OwnedFd>,
     null_is_attached: bool,
     empty: Option<OwnedFd>,
+    id_maps: IdMaps,
+    /// The SELinux context of new filesystems.
+    context: Option<&'a str>,
     parent: Option<Parent>,
     /// Empty files that were made to be hidden.
     stubs: BTreeSet<PathBytes>,
@@ -214,6 +244,13 @@ impl<'a> Execution<'a> {
         self
     }
 
+    /// Ends in a mount namespace that exists already, where nothing changes.
+    #[must_use]
+    pub fn with_namespace(mut self, namespace: Option<BorrowedFd<'a>>) -> Self {
+        self.namespace = namespace;
+        self
+    }
+
     /// Prepares to carry out a plan with sources that were opened before.
     pub fn new(
         kernel: &'a dyn Kernel,
@@ -238,15 +275,20 @@ impl<'a> Execution<'a> {
             },
             sources,
             stock: Stock::default(),
+            namespace: None,
             root: None,
             root_path: PathBytes::from("/"),
             attached: false,
             entered: false,
             proc_is_mounted: false,
             kept: BTreeMap::new(),
+            placed: Placed::default(),
+            root_inode: 0,
             null: None,
             null_is_attached: false,
             empty: None,
+            id_maps: IdMaps::default(),
+            context: sources::selinux_context(kernel, plan),
             parent: None,
             stubs: BTreeSet::new(),
             expectations: Expectations::default(),
@@ -256,7 +298,11 @@ impl<'a> Execution<'a> {
 
     /// Carries out the steps that come before the command.
     pub fn run(mut self) -> Result<Outcome> {
+        self.prepare_id_maps()?;
         for step in &self.plan.steps {
+            if matches!(&step.action, Action::Hook(hook) if hook.point.is_after_start()) {
+                continue;
+            }
             let begin = Instant::now();
             let done = self.carry_out(step).map_err(|error| Self::locate(error, step))?;
             if done.skipped {
@@ -276,13 +322,28 @@ impl<'a> Execution<'a> {
         };
         let root = Rc::try_unwrap(root)
             .or_else(|shared| rustix::io::fcntl_dupfd_cloexec(&*shared, 0))
-            .map_err(|_| Error::new(ErrorCode::Mount, "the root's descriptor can't be duplicated"))?;
+            .map_err(|errno| SysError::new("fcntl", errno, "F_DUPFD_CLOEXEC"))
+            .context(ErrorCode::Mount, || "the root's descriptor can't be duplicated")?;
         let filesystems = self.stock.into_needed();
         Ok(Outcome { report: self.report, locks: self.ground.locks, root, filesystems })
     }
 
+    /// Gets the user namespaces of idmapped mounts of what is in the root. When the root is attached it is too late: a
+    /// process whose root is not the top of its mount namespace counts as chrooted, and those can't make one.
+    fn prepare_id_maps(&self) -> Result<()> {
+        for step in &self.plan.steps {
+            if let Action::Mount { mount: Mount { kind, id_map: Some(id_map), .. }, .. } = &step.action
+                && matches!(kind, MountKind::Bind { source: BindSource::InRoot(_), .. })
+                && let MountIds::Map(map) = &id_map.ids
+            {
+                self.id_maps.prepare(self.kernel, map).map_err(|error| Self::locate(error, step))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Adds to an error where in the plan it happened.
-    fn locate(mut error: Box<Error>, step: &Step) -> Box<Error> {
+    pub fn locate(mut error: Box<Error>, step: &Step) -> Box<Error> {
         error.step = Some(step.index);
         error.destination = error.destination.or_else(|| step.action.destination());
         error.source = error.source.or_else(|| step.action.source());
@@ -329,9 +390,13 @@ impl<'a> Execution<'a> {
             Action::Hook(hook) => {
                 let root = self.root()?;
                 let path = if self.entered { PathBytes::from("/") } else { self.root_path.clone() };
-                self.watching_mounts(step.index, |this| {
-                    this.ground.surroundings.run_hook(hook, root.as_fd(), &path)
-                })?;
+                if hook.point.needs_attached_tree() {
+                    self.watching_mounts(step.index, |this| {
+                        this.ground.surroundings.run_hook(hook, root.as_fd(), &path)
+                    })?;
+                } else {
+                    self.ground.surroundings.run_hook(hook, root.as_fd(), &path)?;
+                }
                 Ok(Done::default())
             }
             Action::Pivot => self.pivot(),
@@ -346,6 +411,9 @@ impl<'a> Execution<'a> {
             Action::ReadonlyPath(path) => self.readonly_path(path, step.index),
             Action::Mask(mask) => self.mask(mask, step.index),
             Action::Verify => {
+                if self.enters_by_chroot() {
+                    return self.join_mount_namespace(step.index);
+                }
                 if self.setting.verify {
                     self.verify()?;
                 }
@@ -358,6 +426,28 @@ impl<'a> Execution<'a> {
         self.root.clone().ok_or_else(|| Error::new(ErrorCode::Spec, "the plan has a step before its root"))
     }
 
+    /// Whether the mount namespace is not the container's own, so that nothing in it may change.
+    fn enters_by_chroot(&self) -> bool {
+        self.plan.namespaces().is_some_and(|namespaces| namespaces.mount != Namespace::New)
+    }
+
+    /// The last step of a tree that is never attached. It is in no mount table, so there is none to compare with the plan.
+    fn join_mount_namespace(&mut self, step: u32) -> Result<Done> {
+        if let Some(namespace) = self.namespace.take() {
+            // Where it was joined before, mounts of the caller's namespace could not have been copied any more.
+            let root = self.root()?;
+            self.kernel.enter_root_by_chroot(root.as_fd(), Some(namespace)).map_err(|call| {
+                Error::from_call(ErrorCode::Denied, "the mount namespace can't be joined", &call)
+                    .with_hint(Hint::ForeignMountNamespace)
+            })?;
+        }
+        if self.setting.verify {
+            let message = "a tree outside of a mount namespace of its own is in no mount table: not verified";
+            self.warn("not-verified", step, message.to_owned());
+        }
+        Ok(Done::by("no-mount-table"))
+    }
+
     fn early(&self) -> bool {
         self.setting.level == Level::Attached
             || self.plan.needs_attached_tree()
@@ -365,6 +455,18 @@ impl<'a> Execution<'a> {
     }
 
     fn make_root(&mut self, root: &Root, propagation: Propagation, step: u32) -> Result<Done> {
+        if self.enters_by_chroot() && self.plan.changes_attached_mounts() {
+            return Err(Error::new(
+                ErrorCode::Unsupported,
+                "a mount on / and a remount need a mount namespace of the container's own",
+            ));
+        }
+        if self.enters_by_chroot() && self.early() {
+            return Err(Error::new(
+                ErrorCode::Unsupported,
+                "without a mount namespace of its own the tree has to be assembled detached, which needs Linux 6.15",
+            ));
+        }
         let mut original = None;
         let (mount, host) = match root {
             Root::Directory(path) => {
@@ -374,11 +476,27 @@ impl<'a> Execution<'a> {
                     .ok_or_else(|| Error::new(ErrorCode::Root, format!("{path} was not opened")))?;
                 self.root_path = path.clone();
                 original = opened.description.original;
-                (opened.mount, Some(HostPlace { path: path.clone(), identity: opened.identity }))
+                self.root_inode = opened.identity.inode;
+                (opened.mount, Some(HostPlace::new(path.clone(), opened.identity)))
+            }
+            Root::Overlay { .. } => {
+                let opened = self
+                    .sources
+                    .take_root()
+                    .ok_or_else(|| Error::new(ErrorCode::Root, "the overlay was not made"))?;
+                self.ground.locks.extend(self.sources.take_lock(step));
+                (opened.mount, self.sources.take_upper(step).map(HostPlace::of_upper))
             }
             Root::Empty { size, mode } => (self.empty_root(*size, *mode)?, None),
         };
         let mount = Rc::new(mount);
+        if !matches!(root, Root::Directory(_)) {
+            let status = self
+                .kernel
+                .status(mount.as_fd())
+                .context(ErrorCode::Root, || "the root can't be looked at")?;
+            self.root_inode = status.inode;
+        }
         self.root = Some(Rc::clone(&mount));
         let id = self.ground.add_tree(&mount, host)?;
         self.ground.lock(id)?;
@@ -432,7 +550,8 @@ impl<'a> Execution<'a> {
     /// Attaches the root at its own path, where hooks look for it.
     fn attach_root_for_hooks(&mut self, root: &OwnedFd) -> Result<()> {
         let host = self.ground.trees.first().and_then(|tree| tree.host.clone());
-        let Some(host) = host else {
+        // An overlay has no path of its own on the host.
+        let Some(host) = host.filter(|host| host.upper.is_none()) else {
             for candidate in ATTACH_POINTS {
                 if let Ok(directory) = self.kernel.open_host(&candidate.into(), true, false)
                     && self.kernel.attach(root.as_fd(), directory.as_fd()).is_ok()
@@ -444,7 +563,7 @@ impl<'a> Execution<'a> {
             return Err(Error::new(
                 ErrorCode::Mount,
                 format!(
-                    "a tmpfs root can't be attached for hooks: none of {} can be used",
+                    "a root that is no directory of the host can't be attached for hooks: none of {} can be used",
                     ATTACH_POINTS.join(", ")
                 ),
             ));
@@ -456,6 +575,14 @@ impl<'a> Execution<'a> {
     }
 
     fn pivot(&mut self) -> Result<Done> {
+        if self.enters_by_chroot() {
+            let root = self.root()?;
+            self.kernel
+                .enter_root_by_chroot(root.as_fd(), None)
+                .context(ErrorCode::Mount, || "the root can't be entered")?;
+            (self.entered, self.parent) = (true, None);
+            return Ok(Done::by("chroot"));
+        }
         if let Some(stub) = self.setting.stub.filter(|_| !self.attached && !self.setting.own_mount_namespace)
         {
             self.prepare_masks()?;
@@ -523,6 +650,7 @@ impl<'a> Execution<'a> {
 
     fn resolve_or_make(&mut self, path: &PathBytes, missing: Missing, lasting: bool) -> Result<Resolved> {
         let root = self.root()?;
+        let holder = self.placed.holder(path);
         loop {
             let ground = &mut self.ground;
             let mut keeper;
@@ -532,12 +660,60 @@ impl<'a> Execution<'a> {
             } else {
                 ground
             };
-            let resolved = resolve::resolve_or_make(self.kernel, root.as_fd(), path, missing, maker)?;
+            let below = match &holder {
+                Some(Holder { fd, id, rest, destination }) => {
+                    resolve::make_below(self.kernel, (fd.as_fd(), *id), rest, missing, maker)?.map(
+                        |resolved| {
+                            let path =
+                                resolved.path.as_ref().map(|path| destination.join(&path.as_bytes()[1..]));
+                            Resolved { path, ..resolved }
+                        },
+                    )
+                }
+                None => None,
+            };
+            let resolved = match below {
+                Some(resolved) => resolved,
+                None => resolve::resolve_or_make(self.kernel, root.as_fd(), path, missing, maker)?,
+            };
             // Before the lock was held another container could have removed it: look again.
             if !self.ground.has_unlocked_trees() || !self.ground.lock(resolved.status.mount)? {
                 return Ok(resolved);
             }
         }
+    }
+
+    /// Resolves a path that exists, following links inside the root. `None` if it is missing.
+    fn existing(&self, path: &PathBytes) -> Result<Option<(OwnedFd, FileStatus)>> {
+        let root = self.root()?;
+        let below = self
+            .placed
+            .holder(path)
+            .map(|holder| resolve::resolve(self.kernel, holder.fd.as_fd(), &holder.rest, Follow::None));
+        let found = match below {
+            // A link may lead out of the mount: it is followed from the root.
+            None => resolve::resolve(self.kernel, root.as_fd(), path, Follow::All),
+            Some(Err(call)) if call.is(Errno::ELOOP) => {
+                resolve::resolve(self.kernel, root.as_fd(), path, Follow::All)
+            }
+            Some(other) => other,
+        };
+        match found {
+            Ok(fd) => {
+                let status = self
+                    .kernel
+                    .status(fd.as_fd())
+                    .context(ErrorCode::Mount, || format!("{path} can't be looked at"))?;
+                Ok(Some((fd, status)))
+            }
+            Err(call) if call.is(Errno::ENOENT) => Ok(None),
+            Err(call) => Err(resolve::resolution_error(path, &call)),
+        }
+    }
+
+    /// Whether it is the root directory itself, to which a link of the image can lead.
+    fn is_root(&self, status: &FileStatus) -> bool {
+        status.inode == self.root_inode && self.ground.by_mount.get(&status.mount) == Some(&0)
     }
 
     /// The directory that a name is to be made in, which is remembered for the next name.
@@ -558,17 +734,19 @@ impl<'a> Execution<'a> {
     /// Whether a name would be made on a filesystem that was made for this container. A missing directory is not.
     fn parent_is_ours(&mut self, path: &PathBytes, code: ErrorCode) -> Result<bool> {
         let (directory, _) = split(path, code)?;
-        if self.parent.as_ref().is_none_or(|parent| parent.path != directory) {
-            let root = self.root()?;
-            let Some((fd, status)) = existing(self.kernel, root.as_fd(), &directory)? else {
-                return Ok(false);
-            };
-            if status.kind != FileKind::Directory {
-                return Err(Error::new(code, format!("{directory} is no directory")));
-            }
+        if let Some(parent) = self.parent.as_ref().filter(|parent| parent.path == directory) {
+            return Ok(self.ground.is_ours(parent.mount));
+        }
+        let Some((fd, status)) = self.existing(&directory)? else { return Ok(false) };
+        if status.kind != FileKind::Directory {
+            return Err(Error::new(code, format!("{directory} is no directory")));
+        }
+        let ours = self.ground.is_ours(status.mount);
+        if ours {
+            // A host's tree would have to be locked first.
             self.parent = Some(Parent { path: directory, fd: Rc::new(fd), mount: status.mount });
         }
-        Ok(self.parent.as_ref().is_some_and(|parent| self.ground.is_ours(parent.mount)))
+        Ok(ours)
     }
 }
 
@@ -657,7 +835,10 @@ impl Ground<'_> {
         };
         self.trees[position].locked = true;
         self.unlocked -= 1;
-        let fd = Rc::clone(&self.trees[position].fd);
+        let tree = &self.trees[position];
+        // Who removes mountpoints looks at the host's directory, and an overlay has locks of its own.
+        let upper = tree.host.as_ref().and_then(|host| host.upper.as_ref());
+        let fd = Rc::clone(upper.unwrap_or(&tree.fd));
         let directory = match self.kernel.open_directory(fd.as_fd()) {
             Ok(directory) => directory,
             // A file has nothing below it.
@@ -687,7 +868,12 @@ impl Ground<'_> {
                 }
                 Err(call) => {
                     let code = if call.is(Errno::EWOULDBLOCK) { ErrorCode::Race } else { ErrorCode::Mount };
-                    return Err(Error::from_call(code, "a host tree can't be locked", &call));
+                    let error = Error::from_call(code, "a host tree can't be locked", &call);
+                    return Err(if code == ErrorCode::Race {
+                        error.with_hint(Hint::HostTreeLocked)
+                    } else {
+                        error
+                    });
                 }
             }
         }
@@ -708,9 +894,10 @@ impl Ground<'_> {
             state,
         };
         match &mut self.journal {
-            Some(journal) => journal.write(&record).map_err(|errno| {
-                Error::new(ErrorCode::Mount, format!("the journal can't be written: {errno}"))
-            }),
+            Some(journal) => journal
+                .write(&record)
+                .map_err(|errno| SysError::new("pwrite", errno, "\"rootfs-journal\""))
+                .context(ErrorCode::Mount, || format!("the mountpoint {name} can't be written down")),
             None => Ok(()),
         }
     }
@@ -752,7 +939,16 @@ impl Maker for Ground<'_> {
     }
 
     fn made(&mut self, place: &Place, name: &PathBytes, what: Missing, status: &FileStatus) -> Result<()> {
-        self.record(place, name, what, State::Made(identity_of(status)))
+        let upper = self.tree(place.mount).and_then(|tree| tree.host.as_ref()?.upper.clone());
+        let Some(upper) = upper else {
+            return self.record(place, name, what, State::Made(identity_of(status)));
+        };
+        // In the overlay it has another identity than in the directory where it will be looked for.
+        let path = place.relative.join(name);
+        let status = resolve::resolve(self.kernel, upper.as_fd(), &path, Follow::None)
+            .and_then(|file| self.kernel.status(file.as_fd()))
+            .context(ErrorCode::Mount, || format!("the mountpoint {path} is not in the upper directory"))?;
+        self.record(place, name, what, State::Made(identity_of(&status)))
     }
 }
 
@@ -793,23 +989,5 @@ fn or_own(error: Box<Error>, call: &SysError, what: impl FnOnce() -> String) -> 
         Error::from_call(ErrorCode::Mount, what(), call)
     } else {
         error
-    }
-}
-
-/// Resolves a path that exists, following links inside the root. `None` if it is missing.
-fn existing(
-    kernel: &dyn Kernel,
-    root: BorrowedFd<'_>,
-    path: &PathBytes,
-) -> Result<Option<(OwnedFd, FileStatus)>> {
-    match resolve::resolve(kernel, root, path, Follow::All) {
-        Ok(fd) => {
-            let status = kernel
-                .status(fd.as_fd())
-                .context(ErrorCode::Mount, || format!("{path} can't be looked at"))?;
-            Ok(Some((fd, status)))
-        }
-        Err(call) if call.is(Errno::ENOENT) => Ok(None),
-        Err(call) => Err(resolve::resolution_error(path, &call)),
     }
 }

@@ -7,8 +7,10 @@ use nix::errno::Errno;
 
 use super::filesystem::Filesystem;
 use super::sources::{Opened, apply_attributes, apply_propagation, propagation_of_copy, refused};
-use super::{Done, Execution, Expectation, HostPlace, existing};
+use super::{Done, Execution, Expectation, HostPlace};
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
+use crate::hint::Hint;
+use crate::kernel::copy_tree::{self, Top};
 use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow};
 use crate::options::{Links, Propagation, attr};
 use crate::path::PathBytes;
@@ -33,11 +35,18 @@ impl Execution<'_> {
         data: &[(String, Option<String>)],
         flags: u64,
     ) -> Result<OwnedFd> {
+        let mut data = data.to_vec();
+        if let Some(label) = self.context
+            && takes_context(fstype)
+            && !data.iter().any(|(key, _)| key == "context")
+        {
+            data.push(("context".to_owned(), Some(label.to_owned())));
+        }
         let wanted = Filesystem {
             fstype: fstype.to_owned(),
             source: source.cloned(),
             superblock: superblock.to_vec(),
-            data: data.to_vec(),
+            data,
             flags,
         };
         self.stock.take_or_make(self.kernel, wanted)
@@ -55,6 +64,7 @@ impl Execution<'_> {
             MountKind::File { content, mode, uid, gid } => {
                 self.file(mount, content, *mode, (*uid, *gid), step)
             }
+            MountKind::Overlay(_) => self.overlay(mount, step),
             MountKind::Cgroup => self.cgroup(mount, step),
             MountKind::Remount { bind, superblock, data } => {
                 self.remount(mount, *bind, superblock, data, readonly_later, step)
@@ -92,7 +102,7 @@ impl Execution<'_> {
         } else {
             match self.sources.take(step) {
                 Some(opened) => {
-                    let host = HostPlace { path: opened.description.path.clone(), identity: opened.identity };
+                    let host = HostPlace::new(opened.description.path.clone(), opened.identity);
                     let Opened { description: source, mount: copy, .. } = opened;
                     if mount.links.copy && self.is_link(&copy)? {
                         return self.copy_link(mount, &copy);
@@ -103,6 +113,9 @@ impl Execution<'_> {
                 None => return Err(Error::new(ErrorCode::Source, "source was not opened")),
             }
         };
+        if host.is_some() && !directory {
+            self.warn_about_file(source, &copy, step)?;
+        }
         let missing = if directory { Missing::Directory } else { Missing::File };
         let destination = self.mountpoint(mount, missing)?;
         let mounted = if proc_root { Mounted::ProcRoot } else { Mounted::Other };
@@ -155,6 +168,23 @@ impl Execution<'_> {
         }
     }
 
+    /// Editors and package managers replace files by renaming others over them; the bind stays with the old one.
+    fn warn_about_file(&mut self, source: &BindSource, copy: &OwnedFd, step: u32) -> Result<()> {
+        let (BindSource::Host(path) | BindSource::Fd { path, .. } | BindSource::InRoot(path)) = source;
+        let status = self
+            .kernel
+            .status(copy.as_fd())
+            .context(ErrorCode::Source, || format!("{path} can't be looked at"))?;
+        if status.kind == FileKind::Regular {
+            self.warn(
+                "single-file",
+                step,
+                format!("{path} is bound as a file: when it is replaced on the host by a rename, that isn't seen inside"),
+            );
+        }
+        Ok(())
+    }
+
     /// A copy of a part of the tree that is being built.
     fn copy_in_root(
         &self,
@@ -163,8 +193,7 @@ impl Execution<'_> {
         recursive: bool,
         readonly_later: bool,
     ) -> Result<Option<(OwnedFd, FileStatus)>> {
-        let root = self.root()?;
-        let Some((file, status)) = self.source_in_root(&root, path, mount.links)? else { return Ok(None) };
+        let Some((file, status)) = self.source_in_root(path, mount.links)? else { return Ok(None) };
         if mount.links.copy && status.kind == FileKind::Symlink {
             return Ok(Some((file, status)));
         }
@@ -172,19 +201,18 @@ impl Execution<'_> {
             .kernel
             .clone_mount(file.as_fd(), recursive)
             .context(ErrorCode::Mount, || format!("{path}: the source can't be bound"))?;
+        if let Some(wanted) = &mount.id_map {
+            self.id_maps.apply(self.kernel, copy.as_fd(), wanted, None)?;
+        }
         apply_attributes(self.kernel, copy.as_fd(), mount, readonly_later, Some(Propagation::RSLAVE))?;
         Ok(Some((copy, status)))
     }
 
-    fn source_in_root(
-        &self,
-        root: &OwnedFd,
-        path: &PathBytes,
-        links: Links,
-    ) -> Result<Option<(OwnedFd, FileStatus)>> {
+    fn source_in_root(&self, path: &PathBytes, links: Links) -> Result<Option<(OwnedFd, FileStatus)>> {
         if !links.copy && !links.source {
-            return existing(self.kernel, root.as_fd(), path);
+            return self.existing(path);
         }
+        let root = self.root()?;
         let fail = |call: SysError| resolve::resolution_error(path, &call);
         match resolve::resolve(self.kernel, root.as_fd(), path, Follow::AllButLast) {
             Err(call) if call.is(Errno::ENOENT) => Ok(None),
@@ -194,6 +222,18 @@ impl Execution<'_> {
                 Ok(Some((file, status)))
             }
         }
+    }
+
+    /// Attaches an overlay, which was made when its directories were opened.
+    fn overlay(&mut self, mount: &Mount, step: u32) -> Result<Done> {
+        let opened = self
+            .sources
+            .take(step)
+            .ok_or_else(|| Error::new(ErrorCode::Source, "the overlay was not made"))?;
+        self.ground.locks.extend(self.sources.take_lock(step));
+        let host = self.sources.take_upper(step).map(HostPlace::of_upper);
+        let destination = self.mountpoint(mount, Missing::Directory)?;
+        self.place(mount, opened.mount, &destination, true, Mounted::Other, host, step)
     }
 
     #[expect(
@@ -229,6 +269,13 @@ impl Execution<'_> {
             }
             other => (other?, None),
         };
+        if let (MountKind::Filesystem { copy_up: true, .. }, None) = (&mount.kind, strategy) {
+            self.copy_up(mount, &fd, &destination, step)?;
+        }
+        if let (Some(label), "mqueue", None) = (self.context, fstype, strategy) {
+            let what = || "the message queues can't be labelled";
+            self.kernel.set_label(fd.as_fd(), label).context(ErrorCode::Mount, what)?;
+        }
         apply_propagation(self.kernel, fd.as_fd(), &mount.propagation)?;
         let mounted = if fstype == "proc" { Mounted::Proc } else { Mounted::Other };
         let mut done = self.place(mount, fd, &destination, true, mounted, None, step)?;
@@ -238,6 +285,37 @@ impl Execution<'_> {
             expected.superblock_readonly = false;
         }
         Ok(done)
+    }
+
+    /// Fills a tmpfs with what is at its place, before anybody sees it.
+    fn copy_up(&mut self, mount: &Mount, fd: &OwnedFd, covered: &Resolved, step: u32) -> Result<()> {
+        check_types(&mount.destination, true, &covered.status)?;
+        if covered.created {
+            return Ok(());
+        }
+        let MountKind::Filesystem { data, .. } = &mount.kind else { return Ok(()) };
+        let given = |key: &str| data.iter().any(|(other, _)| other == key);
+        let top = Top { user: !given("uid"), group: !given("gid"), mode: !given("mode") };
+        let destination = &mount.destination;
+        let copied = self.kernel.copy_tree(covered.fd.as_fd(), fd.as_fd(), top).map_err(|call| {
+            let (code, what) = match Errno::from_raw(call.errno) {
+                Errno::ENOSPC | Errno::EDQUOT => {
+                    (ErrorCode::Mount, "the tmpfs is too small for a copy of it")
+                }
+                Errno::EAGAIN => (ErrorCode::Race, "it was changed while it was copied"),
+                Errno::EACCES => (ErrorCode::Mount, "a file in it can't be read to be copied"),
+                _ => (ErrorCode::Mount, "it can't be copied"),
+            };
+            let error = Error::from_call(code, format!("{destination}: {what}"), &call);
+            if code == ErrorCode::Mount && call.is(Errno::ENOSPC) {
+                return error.with_hint(Hint::SmallTmpfs);
+            }
+            error
+        })?;
+        if let Some(message) = copy_tree::describe(&copied, destination) {
+            self.warn("copy-up", step, message);
+        }
+        Ok(())
     }
 
     /// proc and sysfs are only mounted on a directory whose path has no symbolic link: one could lead them to a place
@@ -371,23 +449,14 @@ impl Execution<'_> {
             "proc" if self.only_its_flags_are_refused(mount) => {
                 let mut error = error;
                 error.code = ErrorCode::Locked;
-                Err(error.with_hint(
-                    "in a user namespace, a new proc can be no less restricted than those that are visible, and must have the \
-                     same access-time mode: leave the words for that out",
-                ))
+                Err(error.with_hint(Hint::LockedProc))
             }
             "proc" => {
                 let mut error = error;
                 error.code = ErrorCode::Denied;
-                Err(error.with_hint(
-                    "a user namespace may mount proc only where an unmasked one is visible: this looks like a container \
-                     whose /proc is partly hidden, and a new pid namespace is needed",
-                ))
+                Err(error.with_hint(Hint::MaskedProc))
             }
-            "mqueue" => {
-                Err(error
-                    .with_hint("in a user namespace, mqueue needs an ipc namespace of the container's own"))
-            }
+            "mqueue" => Err(error.with_hint(Hint::ForeignMqueue)),
             _ => Err(error),
         }
     }
@@ -406,13 +475,11 @@ impl Execution<'_> {
     fn callers_proc(&self, mount: &Mount, refused: &Error) -> Result<OwnedFd> {
         let what = || "the caller's /proc can't be bound in its place";
         if let MountKind::Filesystem { data, .. } = &mount.kind
-            && let Some((option, _)) = data.first()
+            && !data.is_empty()
         {
             let mut error = refused.clone();
             error.code = ErrorCode::Denied;
-            return Err(Box::new(error).with_hint(format!(
-                "the caller's /proc could be bound in its place, but not with the option {option}"
-            )));
+            return Err(Box::new(error).with_hint(Hint::BoundProcOptions));
         }
         let source = self.kernel.open_host(&"/proc".into(), true, false).context(ErrorCode::Denied, what)?;
         let status = self.kernel.status(source.as_fd()).context(ErrorCode::Denied, what)?;
@@ -445,6 +512,16 @@ impl Execution<'_> {
         step: u32,
     ) -> Result<Done> {
         let root = self.root()?;
+        let place = mount.destination.normalized();
+        if self.is_root(&destination.status) && place.as_bytes() != b"/" {
+            return Err(Error::new(
+                ErrorCode::Mount,
+                format!(
+                    "{} leads to the root itself, which would stay uncovered below it",
+                    mount.destination
+                ),
+            ));
+        }
         check_types(&mount.destination, directory, &destination.status)?;
         procfs::check_destination(
             self.kernel,
@@ -478,7 +555,8 @@ impl Execution<'_> {
                 MountKind::File { .. } => true,
                 _ => false,
             };
-        match mount.destination.normalized().as_bytes() {
+        self.placed.add(&place, &fd, id);
+        match place.as_bytes() {
             b"/" => {
                 self.root = Some(Rc::clone(&fd));
                 self.proc_is_mounted = false;
@@ -487,7 +565,7 @@ impl Execution<'_> {
             _ => {}
         }
         self.kept.insert(step, fd);
-        let resolved = destination.path.clone().filter(|path| *path != mount.destination.normalized());
+        let resolved = destination.path.clone().filter(|path| *path != place);
         Ok(Done { resolved, ..Done::default() })
     }
 
@@ -499,13 +577,18 @@ impl Execution<'_> {
         recursive: bool,
     ) -> Result<Done> {
         let Some(fd) = self.kept.get(&step).cloned() else { return Ok(Done::skipped()) };
-        if recursive {
+        let what = || "it can't be made read-only";
+        if self.enters_by_chroot() {
+            // What is mounted on a detached tree can't be changed any more, but covered by a copy.
+            let change = AttributeChange { set: attr::RDONLY, recursive, ..AttributeChange::default() };
+            let copy = self.kernel.clone_mount(fd.as_fd(), true).context(ErrorCode::Mount, what)?;
+            self.kernel.set_attributes(copy.as_fd(), change).context(ErrorCode::Mount, what)?;
+            self.kernel.attach(copy.as_fd(), fd.as_fd()).context(ErrorCode::Mount, what)?;
+        } else if recursive {
             self.make_all_readonly(&fd, destination)?;
         } else {
             let change = AttributeChange { set: attr::RDONLY, ..AttributeChange::default() };
-            self.kernel
-                .set_attributes(fd.as_fd(), change)
-                .context(ErrorCode::Mount, || "it can't be made read-only")?;
+            self.kernel.set_attributes(fd.as_fd(), change).context(ErrorCode::Mount, what)?;
         }
         if superblock && self.may_change_filesystem(step, fd.as_fd())? {
             // Somebody may still have a file open for writing; that passes.
@@ -525,6 +608,12 @@ impl Execution<'_> {
         }
         Ok(Done::default())
     }
+}
+
+/// Whether files of a filesystem can get their SELinux context by an option. Those of the kernel itself have theirs from
+/// the policy, and mqueue takes it as an attribute.
+fn takes_context(fstype: &str) -> bool {
+    !["proc", "sysfs", "mqueue", "cgroup", "cgroup2"].contains(&fstype)
 }
 
 /// A file is mounted on a file and a directory on a directory; `move_mount` itself would only say `EINVAL`.

@@ -9,6 +9,7 @@ use super::filesystem::{counts_changes, is_iversion, refused};
 use super::sources::apply_attributes;
 use super::{Done, Execution, Expectation};
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
+use crate::hint::Hint;
 use crate::kernel::Follow;
 use crate::options::attr;
 use crate::path::PathBytes;
@@ -120,11 +121,7 @@ impl Execution<'_> {
         }
         kernel.reconfigure_filesystem(context.as_fd()).map_err(|call| {
             let error = refused(kernel, &context, "the filesystem can't be changed".to_owned(), &call);
-            if changes.contains(&"dirsync") {
-                error.with_hint("only a new filesystem can be given \"dirsync\"")
-            } else {
-                error
-            }
+            if changes.contains(&"dirsync") { error.with_hint(Hint::DirsyncLater) } else { error }
         })?;
         if let Some(count) = counts_changes(superblock) {
             let lazytime = superblock.iter().any(|key| key == "lazytime");

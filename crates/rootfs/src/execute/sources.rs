@@ -10,8 +10,11 @@ use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::filesystem::Filesystem;
+use super::id_map::IdMaps;
+use super::overlay::{self, WithoutUpper};
 pub use super::verify::Original;
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
+use crate::hint::Hint;
 use crate::journal::Identity;
 use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow, Kernel, NodeKind};
 use crate::options::{Links, Propagation, PropagationType, attr};
@@ -19,6 +22,17 @@ use crate::path::PathBytes;
 use crate::plan::{Action, Plan};
 use crate::resolve;
 use crate::spec::{BindSource, Device, DeviceType, IdMap, Mount, MountKind, Root};
+
+/// What a source is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Role {
+    /// It is mounted.
+    Mount,
+    /// The upper directory of the step's overlay, where mountpoints are looked for afterwards.
+    Upper,
+    /// A lock on the work directory of the step's overlay.
+    Lock,
+}
 
 /// What an opened source is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +47,8 @@ pub struct Description {
     pub directory: bool,
     /// Whether it is the root of a procfs.
     pub proc_root: bool,
+    /// What it is for.
+    pub role: Role,
     /// The mount that it is a copy of, if that is to be compared with it.
     pub original: Option<Original>,
 }
@@ -42,7 +58,7 @@ pub struct Description {
 pub struct Opened {
     /// What it is.
     pub description: Description,
-    /// A detached copy; of a symbolic link that is to be made anew, the link itself.
+    /// A detached copy, or a detached overlay; of what isn't mounted the directory, or the symbolic link, itself.
     pub mount: OwnedFd,
     /// The same as `description.identity`.
     pub identity: Identity,
@@ -52,21 +68,45 @@ pub struct Opened {
 #[derive(Debug, Default)]
 pub struct Sources {
     opened: BTreeMap<u32, Opened>,
+    beside: BTreeMap<(u32, Role), Opened>,
     root: Option<u32>,
 }
 
 impl Sources {
     /// Adds a source.
     pub fn add(&mut self, opened: Opened, is_root: bool) {
-        if is_root {
-            self.root = Some(opened.description.step);
+        let Description { step, role, .. } = opened.description;
+        if role != Role::Mount {
+            self.beside.insert((step, role), opened);
+            return;
         }
-        self.opened.insert(opened.description.step, opened);
+        if is_root {
+            self.root = Some(step);
+        }
+        self.opened.insert(step, opened);
+    }
+
+    /// Adds an overlay and what comes with it.
+    fn add_overlay(&mut self, (overlay, beside): (Opened, Vec<Opened>), is_root: bool) {
+        self.add(overlay, is_root);
+        for opened in beside {
+            self.add(opened, false);
+        }
     }
 
     /// The source of a step; `None` if it was missing and optional.
     pub fn take(&mut self, step: u32) -> Option<Opened> {
         self.opened.remove(&step)
+    }
+
+    /// The upper directory of a step's overlay, if it is the host's.
+    pub fn take_upper(&mut self, step: u32) -> Option<Opened> {
+        self.beside.remove(&(step, Role::Upper))
+    }
+
+    /// The lock of a step's overlay, to be held as long as it is mounted.
+    pub fn take_lock(&mut self, step: u32) -> Option<OwnedFd> {
+        self.beside.remove(&(step, Role::Lock)).map(|opened| opened.mount)
     }
 
     /// The root directory.
@@ -76,7 +116,7 @@ impl Sources {
 
     /// All of them, in the order of their steps.
     pub fn into_list(self) -> Vec<Opened> {
-        self.opened.into_values().collect()
+        self.opened.into_values().chain(self.beside.into_values()).collect()
     }
 }
 
@@ -87,6 +127,12 @@ pub struct Request<'a> {
     pub fds: &'a [OwnedFd],
     /// Device nodes are made here, for a user namespace with this mapping in which they can't be.
     pub devices_for: Option<&'a IdMap>,
+    /// The mapping of the container's user namespace.
+    pub user: Option<&'a IdMap>,
+    /// Whether this process is in a mount namespace of the container's own.
+    pub own_mount_namespace: bool,
+    /// Whether layers of overlays must be attached, as on kernels before 6.15; else that is tried.
+    pub attached_layers: bool,
     /// Whether the mounts are to be compared with those that they are copies of.
     pub verify: bool,
 }
@@ -96,6 +142,8 @@ pub fn open(kernel: &dyn Kernel, plan: &Plan, request: &Request<'_>) -> Result<S
     let mut sources = Sources::default();
     let mut root_propagation = Propagation::RSLAVE;
     let mut devices = None;
+    let maps = IdMaps::default();
+    let context = selinux_context(kernel, plan);
     for step in &plan.steps {
         let at = |mut error: Box<Error>| {
             error.step = Some(step.index);
@@ -114,20 +162,50 @@ pub fn open(kernel: &dyn Kernel, plan: &Plan, request: &Request<'_>) -> Result<S
         match &step.action {
             Action::Root { root, propagation } => {
                 root_propagation = *propagation;
-                if let Root::Directory(path) = root {
-                    let opened = open_root(kernel, path, *propagation, step.index, request.verify);
-                    sources.add(opened.map_err(at)?, true);
+                match root {
+                    Root::Directory(path) => {
+                        let opened = open_root(kernel, path, *propagation, step.index, request.verify);
+                        sources.add(opened.map_err(at)?, true);
+                    }
+                    Root::Overlay { overlay, size } => {
+                        let wanted = overlay::Wanted {
+                            overlay,
+                            flags: 0,
+                            without_upper: WithoutUpper::Private(*size),
+                            context,
+                            step: step.index,
+                        };
+                        sources.add_overlay(overlay::open(kernel, &wanted, request).map_err(at)?, true);
+                    }
+                    Root::Empty { .. } => {}
                 }
             }
+            Action::Mount {
+                mount: Mount { kind: MountKind::Overlay(overlay), attributes, propagation, .. },
+                readonly_later,
+            } => {
+                let wanted = overlay::Wanted {
+                    overlay,
+                    flags: attributes.of_new_mount(*readonly_later),
+                    without_upper: WithoutUpper::Readonly,
+                    context,
+                    step: step.index,
+                };
+                let made = overlay::open(kernel, &wanted, request).map_err(at)?;
+                apply_propagation(kernel, made.0.mount.as_fd(), propagation).map_err(at)?;
+                sources.add_overlay(made, false);
+            }
             Action::Mount { mount, readonly_later } => {
-                let opened = open_bind(kernel, mount, *readonly_later, step.index, root_propagation, request);
+                let bind =
+                    Bind { mount, readonly_later: *readonly_later, step: step.index, root_propagation };
+                let opened = open_bind(kernel, &bind, request, &maps);
                 if let Some(opened) = opened.map_err(at)? {
                     sources.add(opened, false);
                 }
             }
             Action::Device(device) => {
                 if let Some(map) = request.devices_for {
-                    let opened = make_device(kernel, &mut devices, device, map, step.index);
+                    let opened = make_device(kernel, &mut devices, device, map, step.index, context);
                     sources.add(opened.map_err(at)?, false);
                 }
             }
@@ -137,13 +215,8 @@ pub fn open(kernel: &dyn Kernel, plan: &Plan, request: &Request<'_>) -> Result<S
     Ok(sources)
 }
 
-fn open_root(
-    kernel: &dyn Kernel,
-    path: &PathBytes,
-    propagation: Propagation,
-    step: u32,
-    verify: bool,
-) -> Result<Opened> {
+/// Opens a directory that is to be a root, and is no symbolic link.
+pub fn open_root_directory(kernel: &dyn Kernel, path: &PathBytes) -> Result<(OwnedFd, FileStatus)> {
     let fail = |call: &SysError| {
         let what = match Errno::from_raw(call.errno) {
             Errno::ENOENT => "the root directory doesn't exist",
@@ -160,6 +233,17 @@ fn open_root(
     };
     let directory = kernel.open_host(path, true, false).map_err(|call| fail(&call))?;
     let status = kernel.status(directory.as_fd()).map_err(|call| fail(&call))?;
+    Ok((directory, status))
+}
+
+fn open_root(
+    kernel: &dyn Kernel,
+    path: &PathBytes,
+    propagation: Propagation,
+    step: u32,
+    verify: bool,
+) -> Result<Opened> {
+    let (directory, status) = open_root_directory(kernel, path)?;
     let mount = kernel.clone_mount(directory.as_fd(), true).map_err(|call| {
         Error::from_call(ErrorCode::Root, format!("{path}: the root directory can't be copied"), &call)
     })?;
@@ -173,19 +257,38 @@ fn open_root(
         .context(ErrorCode::Root, || format!("{path}: its propagation can't be changed"))?;
     let identity = Identity { device: status.device, inode: status.inode };
     let original = verify.then(|| Original::of(kernel, directory.as_fd(), status.mount)).transpose()?;
-    let description =
-        Description { step, path: path.clone(), identity, directory: true, proc_root: false, original };
+    let description = Description {
+        step,
+        path: path.clone(),
+        identity,
+        directory: true,
+        proc_root: false,
+        role: Role::Mount,
+        original,
+    };
     Ok(Opened { description, mount, identity })
+}
+
+/// The label of new filesystems, where the host has SELinux.
+pub(super) fn selinux_context<'a>(kernel: &dyn Kernel, plan: &'a Plan) -> Option<&'a str> {
+    plan.mount_label.as_deref().filter(|_| kernel.selinux_enabled())
+}
+
+/// A bind of the plan.
+struct Bind<'a> {
+    mount: &'a Mount,
+    readonly_later: bool,
+    step: u32,
+    root_propagation: Propagation,
 }
 
 fn open_bind(
     kernel: &dyn Kernel,
-    mount: &Mount,
-    readonly_later: bool,
-    step: u32,
-    root_propagation: Propagation,
+    bind: &Bind<'_>,
     request: &Request<'_>,
+    maps: &IdMaps,
 ) -> Result<Option<Opened>> {
+    let Bind { mount, readonly_later, step, root_propagation } = *bind;
     let MountKind::Bind { source, recursive, optional, within } = &mount.kind else { return Ok(None) };
     let original = |file: BorrowedFd<'_>, status: &FileStatus| {
         request.verify.then(|| Original::of(kernel, file, status.mount)).transpose()
@@ -201,8 +304,15 @@ fn open_bind(
             if mount.links.copy && status.kind == FileKind::Symlink {
                 let identity = Identity { device: status.device, inode: status.inode };
                 let path = path.clone();
-                let description =
-                    Description { step, path, identity, directory: false, proc_root: false, original: None };
+                let description = Description {
+                    step,
+                    path,
+                    identity,
+                    directory: false,
+                    proc_root: false,
+                    role: Role::Mount,
+                    original: None,
+                };
                 return Ok(Some(Opened { description, mount: file, identity }));
             }
             (path, copy(kernel, file.as_fd(), *recursive, path)?, status, original(file.as_fd(), &status)?)
@@ -219,6 +329,10 @@ fn open_bind(
             (path, copy, status, original(file.as_fd(), &status)?)
         }
     };
+    // A mount can only be idmapped as long as nobody has seen it.
+    if let Some(wanted) = &mount.id_map {
+        maps.apply(kernel, copy.as_fd(), wanted, request.user)?;
+    }
     apply_attributes(kernel, copy.as_fd(), mount, readonly_later, Some(root_propagation))?;
     let identity = Identity { device: status.device, inode: status.inode };
     let description = Description {
@@ -227,6 +341,7 @@ fn open_bind(
         identity,
         directory: status.kind == FileKind::Directory,
         proc_root: crate::procfs::is_proc_root(kernel, copy.as_fd(), &status)?,
+        role: Role::Mount,
         original,
     };
     Ok(Some(Opened { description, mount: copy, identity }))
@@ -277,13 +392,7 @@ fn copy(kernel: &dyn Kernel, file: BorrowedFd<'_>, recursive: bool, path: &PathB
     kernel.clone_mount(file, recursive).map_err(|call| {
         let locked = !recursive && call.is(Errno::EINVAL);
         let error = Error::from_call(ErrorCode::Mount, format!("{path}: the source can't be bound"), &call);
-        if locked {
-            error.with_hint(
-                "in a user namespace, mounts below the source are locked in place: bind it recursively",
-            )
-        } else {
-            error
-        }
+        if locked { error.with_hint(Hint::LockedSubmounts) } else { error }
     })
 }
 
@@ -440,8 +549,7 @@ pub(super) fn refused(call: &SysError, asked: u64) -> Box<Error> {
     } else {
         "a flag that is locked can't be cleared"
     };
-    Error::from_call(ErrorCode::Locked, what, call)
-        .with_hint("in a user namespace, flags of the host's mounts stay as they are: leave the word out")
+    Error::from_call(ErrorCode::Locked, what, call).with_hint(Hint::LockedFlags)
 }
 
 /// Makes a device node in a tmpfs nobody else sees, and a bind of it for the container.
@@ -451,18 +559,15 @@ fn make_device(
     device: &Device,
     map: &IdMap,
     step: u32,
+    context: Option<&str>,
 ) -> Result<Opened> {
     let tmpfs = if let Some(tmpfs) = directory {
         tmpfs
     } else {
-        let mode = [("mode".to_owned(), Some("755".to_owned()))];
-        let tmpfs = Filesystem {
-            fstype: "tmpfs".to_owned(),
-            source: None,
-            superblock: Vec::new(),
-            data: mode.to_vec(),
-            flags: 0,
-        };
+        let mut data = vec![("mode".to_owned(), Some("755".to_owned()))];
+        data.extend(context.map(|label| ("context".to_owned(), Some(label.to_owned()))));
+        let tmpfs =
+            Filesystem { fstype: "tmpfs".to_owned(), source: None, superblock: Vec::new(), data, flags: 0 };
         let tmpfs = tmpfs.make(kernel)?;
         directory.insert(tmpfs)
     };
@@ -491,6 +596,7 @@ fn make_device(
         identity,
         directory: false,
         proc_root: false,
+        role: Role::Mount,
         original: None,
     };
     Ok(Opened { description, mount, identity })

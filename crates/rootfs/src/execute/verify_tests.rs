@@ -2,7 +2,6 @@
 
 use super::Level;
 use super::tests::{bind, run, spec, tree};
-use crate::defaults;
 use crate::error::{Error, ErrorCode};
 use crate::kernel::recording::{Node, Recording};
 use crate::kernel::{ListedMount, MountState};
@@ -166,6 +165,7 @@ fn what_hooks_mount_is_listed_and_what_they_change_is_an_error() {
         args: vec![],
         env: vec![],
         timeout: None,
+        function: None,
     };
     spec.hooks.push(hook);
     let kernel = tree();
@@ -231,7 +231,6 @@ fn a_thousand_binds_are_compared_in_one_pass() {
     for name in &names {
         spec.add(bind("/data", name));
     }
-    spec.add(defaults::filesystem("/0", "tmpfs", 0, &[]));
     let before = kernel.tables_read.get();
     run(&kernel, &spec, Level::Detached).unwrap();
     assert_eq!(kernel.tables_read.get() - before, 1);

@@ -20,20 +20,23 @@ use rustix::mount::{
 use super::{
     AttributeChange, FileKind, FileStatus, Follow, Kernel, ListedMount, MountState, NodeKind, mount_table,
 };
-use crate::error::{SysError, SysResult};
+use crate::error::{Result, SysError, SysResult};
 use crate::options::{Propagation, PropagationType, attr};
 use crate::path::PathBytes;
+use crate::spec::IdMap;
 
 /// The kernel this process runs on.
 #[derive(Default)]
 pub struct Linux {
     procfs: OnceCell<ProcfsHandle>,
-    /// A handle that has /proc/sys too, which is only made for writing there.
-    sysctls: OnceCell<ProcfsHandle>,
+    /// The directory /proc/sys, which is only opened for writing below it.
+    sysctls: OnceCell<OwnedFd>,
     unique_ids: Cell<Option<bool>>,
     /// Whether `open_tree_attr` is known to be missing.
     no_open_tree_attr: Cell<bool>,
     openat2: Cell<Option<bool>>,
+    /// How the layers of an overlay were given last time.
+    pub(super) layers: Cell<super::overlay::Way>,
 }
 
 const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
@@ -64,11 +67,55 @@ pub(super) fn last_error(syscall: &'static str, arguments: impl FnOnce() -> Stri
     SysError { syscall, errno, arguments: arguments() }
 }
 
-fn number(fd: BorrowedFd<'_>) -> String {
+pub(super) fn number(fd: BorrowedFd<'_>) -> String {
     fd.as_raw_fd().to_string()
 }
 
-fn from_pathrs(error: &pathrs::error::Error, path: &PathBytes) -> SysError {
+/// Mount attributes as strace prints them.
+fn attribute_names(bits: u64) -> String {
+    const NAMES: [(u64, &str); 9] = [
+        (attr::RDONLY, "RDONLY"),
+        (attr::NOSUID, "NOSUID"),
+        (attr::NODEV, "NODEV"),
+        (attr::NOEXEC, "NOEXEC"),
+        (attr::NOATIME, "NOATIME"),
+        (attr::STRICTATIME, "STRICTATIME"),
+        (attr::NODIRATIME, "NODIRATIME"),
+        (attr::IDMAP, "IDMAP"),
+        (attr::NOSYMFOLLOW, "NOSYMFOLLOW"),
+    ];
+    let mut left = bits;
+    let mut names = Vec::new();
+    for (bit, name) in NAMES {
+        if bits & bit != 0 {
+            left &= !bit;
+            names.push(format!("MOUNT_ATTR_{name}"));
+        }
+    }
+    if left != 0 || names.is_empty() {
+        names.push(format!("{left:#x}"));
+    }
+    names.join("|")
+}
+
+/// Flags of `open(2)` as strace prints them.
+pub(super) fn open_flags(flags: OFlags) -> String {
+    let names = flags.iter_names().map(|(name, _)| match name {
+        "CREATE" => "O_CREAT".to_owned(),
+        name => format!("O_{name}"),
+    });
+    let access =
+        (!flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::PATH)).then(|| "O_RDONLY".to_owned());
+    access.into_iter().chain(names).collect::<Vec<_>>().join("|")
+}
+
+/// The last argument of `openat2(2)`.
+pub(super) fn open_how(flags: OFlags, resolve: ResolveFlags) -> String {
+    let resolve: Vec<_> = resolve.iter_names().map(|(name, _)| format!("RESOLVE_{name}")).collect();
+    format!("{{flags={}, resolve={}}}", open_flags(flags), resolve.join("|"))
+}
+
+pub(super) fn from_pathrs(error: &pathrs::error::Error, path: &PathBytes) -> SysError {
     let errno = match error.kind() {
         ErrorKind::OsError(Some(errno)) => errno,
         ErrorKind::NotImplemented | ErrorKind::NotSupported => libc::ENOSYS,
@@ -108,6 +155,15 @@ impl Linux {
             .map_err(|error| from_pathrs(&error, &PathBytes::from(format!("/proc/self/{name}"))))
     }
 
+    /// A namespace of this process, by its name in /proc/self/ns.
+    pub fn own_namespace(&self, name: &str) -> SysResult<OwnedFd> {
+        let flags = pathrs::flags::OpenFlags::O_PATH | pathrs::flags::OpenFlags::O_CLOEXEC;
+        self.procfs()?
+            .open_follow(ProcfsBase::ProcSelf, format!("ns/{name}"), flags)
+            .map(OwnedFd::from)
+            .map_err(|error| from_pathrs(&error, &PathBytes::from(format!("/proc/self/ns/{name}"))))
+    }
+
     /// Forgets the procfs handle: nothing of the host's may be held when a command runs.
     pub fn drop_procfs(&mut self) {
         self.procfs.take();
@@ -124,6 +180,15 @@ impl Linux {
         Ok(())
     }
 
+    /// Reads a file of a process below /proc.
+    pub fn read_proc(&self, pid: i32, name: &str) -> SysResult<Vec<u8>> {
+        let flags = pathrs::flags::OpenFlags::O_RDONLY | pathrs::flags::OpenFlags::O_CLOEXEC;
+        let path = PathBytes::from(format!("/proc/{pid}/{name}"));
+        let base = ProcfsBase::ProcPid(u32::try_from(pid).unwrap_or(0));
+        let file = self.procfs()?.open(base, name, flags).map_err(|error| from_pathrs(&error, &path))?;
+        read_to_end(file.as_fd())
+    }
+
     /// Writes a file of a process below /proc, in one call as id maps demand.
     pub fn write_proc(&self, pid: i32, name: &str, content: &[u8]) -> SysResult<()> {
         let flags = pathrs::flags::OpenFlags::O_WRONLY | pathrs::flags::OpenFlags::O_CLOEXEC;
@@ -133,6 +198,12 @@ impl Linux {
         rustix::io::write(&file, content)
             .map(drop)
             .map_err(failed("write", || format!("{path:?}, {:?}", String::from_utf8_lossy(content))))
+    }
+
+    /// The unique id of the mount that a descriptor is on, where the kernel has such.
+    pub(super) fn unique_mount_id(file: BorrowedFd<'_>) -> SysResult<Option<u64>> {
+        let stat = statx(file, STATX_MNT_ID_UNIQUE)?;
+        Ok((stat.stx_mask & STATX_MNT_ID_UNIQUE != 0).then_some(stat.stx_mnt_id))
     }
 
     /// The whole table, as text.
@@ -162,7 +233,7 @@ impl Kernel for Linux {
         flags.set(OFlags::DIRECTORY, directory);
         flags.set(OFlags::NOFOLLOW, !follow);
         rustix::fs::openat(rustix::fs::CWD, path.as_path(), flags, Mode::empty())
-            .map_err(failed("openat", || format!("{path:?}, {flags:?}")))
+            .map_err(failed("openat", || format!("{path:?}, {}", open_flags(flags))))
     }
 
     fn resolve(&self, root: BorrowedFd<'_>, path: &PathBytes, follow: Follow) -> SysResult<OwnedFd> {
@@ -180,7 +251,7 @@ impl Kernel for Linux {
                 result => {
                     self.openat2.set(Some(true));
                     return result.map_err(failed("openat2", || {
-                        format!("{}, {path:?}, {{flags={flags:?}, resolve={resolve:?}}}", number(root))
+                        format!("{}, {path:?}, {}", number(root), open_how(flags, resolve))
                     }));
                 }
             }
@@ -200,12 +271,17 @@ impl Kernel for Linux {
     fn open_directory(&self, directory: BorrowedFd<'_>) -> SysResult<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(directory, c".", flags, Mode::empty())
-            .map_err(failed("openat", || format!("{}, \".\", {flags:?}", number(directory))))
+            .map_err(failed("openat", || format!("{}, \".\", {}", number(directory), open_flags(flags))))
     }
 
     fn lock_shared(&self, file: BorrowedFd<'_>) -> SysResult<()> {
         rustix::fs::flock(file, FlockOperation::NonBlockingLockShared)
             .map_err(failed("flock", || format!("{}, LOCK_SH|LOCK_NB", number(file))))
+    }
+
+    fn lock_exclusive(&self, file: BorrowedFd<'_>) -> SysResult<()> {
+        rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive)
+            .map_err(failed("flock", || format!("{}, LOCK_EX|LOCK_NB", number(file))))
     }
 
     fn status(&self, file: BorrowedFd<'_>) -> SysResult<FileStatus> {
@@ -228,6 +304,7 @@ impl Kernel for Linux {
         Ok(FileStatus {
             kind,
             mode: mode & 0o7777,
+            owner: (stat.stx_uid, stat.stx_gid),
             device: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
             inode: stat.stx_ino,
             mount: stat.stx_mnt_id,
@@ -237,12 +314,12 @@ impl Kernel for Linux {
 
     fn mount_id(&self, file: BorrowedFd<'_>) -> SysResult<u64> {
         if self.unique_ids.get() != Some(false) {
-            let stat = statx(file, STATX_MNT_ID_UNIQUE)?;
-            let unique = stat.stx_mask & STATX_MNT_ID_UNIQUE != 0;
             // An id is only of use with statmount, which may be missing or refused on its own.
-            if unique && (self.unique_ids.get().is_some() || mount_table::state(stat.stx_mnt_id).is_ok()) {
+            if let Some(id) = Self::unique_mount_id(file)?
+                && (self.unique_ids.get().is_some() || mount_table::state(id).is_ok())
+            {
                 self.unique_ids.set(Some(true));
-                return Ok(stat.stx_mnt_id);
+                return Ok(id);
             }
             self.unique_ids.set(Some(false));
         }
@@ -272,27 +349,11 @@ impl Kernel for Linux {
 
     fn clone_mount_with(&self, file: BorrowedFd<'_>, change: AttributeChange) -> SysResult<OwnedFd> {
         if !self.no_open_tree_attr.get() {
-            let attr = mount_attr(change);
-            let flags = OPEN_TREE_CLONE
-                | libc::O_CLOEXEC.cast_unsigned()
-                | AT_EMPTY_PATH
-                | if change.recursive { AT_RECURSIVE } else { 0 };
-            // SAFETY: as in set_attributes.
-            let fd = unsafe {
-                libc::syscall(
-                    SYS_OPEN_TREE_ATTR,
-                    file.as_raw_fd(),
-                    c"".as_ptr(),
-                    flags,
-                    &raw const attr,
-                    size_of::<MountAttr>(),
-                )
+            let error = match open_tree_attr(file, change) {
+                Ok(copy) => return Ok(copy),
+                Err(error) => error,
             };
-            if fd >= 0 {
-                return Ok(owned(fd));
-            }
             // What else is wrong, the two calls say more exactly.
-            let error = last_error("open_tree_attr", || number(file));
             if error.errno == libc::ENOSYS || error.errno == libc::EPERM {
                 self.no_open_tree_attr.set(true);
             }
@@ -321,10 +382,10 @@ impl Kernel for Linux {
         }
         Err(last_error("mount_setattr", || {
             format!(
-                "{}, {{attr_set={:#x}, attr_clr={:#x}, propagation={}}}{}",
+                "{}, {{attr_set={}, attr_clr={}, propagation={}}}{}",
                 number(mount),
-                change.set,
-                change.clear,
+                attribute_names(change.set),
+                attribute_names(change.clear),
                 change.propagation.map_or("none", Propagation::name),
                 if change.recursive { ", AT_RECURSIVE" } else { "" }
             )
@@ -366,7 +427,87 @@ impl Kernel for Linux {
     fn mount_created(&self, context: BorrowedFd<'_>, attributes: u64) -> SysResult<OwnedFd> {
         let attributes = MountAttrFlags::from_bits_retain(u32::try_from(attributes).unwrap_or(u32::MAX));
         rustix::mount::fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
-            .map_err(failed("fsmount", || format!("{}, {attributes:?}", number(context))))
+            .map_err(failed("fsmount", || {
+                format!("{}, {}", number(context), attribute_names(attributes.bits().into()))
+            }))
+    }
+
+    fn set_overlay_layers(
+        &self,
+        context: BorrowedFd<'_>,
+        lower: &[BorrowedFd<'_>],
+        upper: Option<(BorrowedFd<'_>, BorrowedFd<'_>)>,
+    ) -> SysResult<()> {
+        super::overlay::set_layers(self, context, lower, upper)
+    }
+
+    fn in_initial_user_namespace(&self) -> SysResult<bool> {
+        super::id_map::in_initial_user_namespace(self)
+    }
+
+    fn set_label(&self, directory: BorrowedFd<'_>, label: &str) -> SysResult<()> {
+        let directory = self.open_directory(directory)?;
+        rustix::fs::fsetxattr(
+            &directory,
+            c"security.selinux",
+            label.as_bytes(),
+            rustix::fs::XattrFlags::empty(),
+        )
+        .map_err(failed("fsetxattr", || {
+            format!("{}, \"security.selinux\", {label:?}", number(directory.as_fd()))
+        }))
+    }
+
+    fn user_namespace(&self, map: &IdMap) -> SysResult<OwnedFd> {
+        super::id_map::user_namespace(self, map)
+    }
+
+    fn map_mount_ids(
+        &self,
+        mount: BorrowedFd<'_>,
+        user_namespace: BorrowedFd<'_>,
+        recursive: bool,
+    ) -> SysResult<()> {
+        let attr = MountAttr {
+            attr_set: crate::options::attr::IDMAP,
+            userns_fd: u64::from(user_namespace.as_raw_fd().cast_unsigned()),
+            ..MountAttr::default()
+        };
+        let flags = AT_EMPTY_PATH | if recursive { AT_RECURSIVE } else { 0 };
+        // SAFETY: as in set_attributes.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_mount_setattr,
+                mount.as_raw_fd(),
+                c"".as_ptr(),
+                flags,
+                &raw const attr,
+                size_of::<MountAttr>(),
+            )
+        };
+        if result == 0 {
+            return Ok(());
+        }
+        Err(last_error("mount_setattr", || {
+            format!("{}, {{attr_set=MOUNT_ATTR_IDMAP, userns_fd={}}}", number(mount), number(user_namespace))
+        }))
+    }
+
+    fn copy_tree(
+        &self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        top: super::copy_tree::Top,
+    ) -> SysResult<super::copy_tree::Copied> {
+        super::copy_tree::copy(self, from, to, top)
+    }
+
+    fn detach(&self, mount: BorrowedFd<'_>) -> SysResult<()> {
+        super::overlay::detach(mount)
+    }
+
+    fn in_private_mounts(&self, work: &mut dyn FnMut() -> Result<OwnedFd>) -> Result<OwnedFd> {
+        super::overlay::in_private_mounts(self, work)
     }
 
     fn make_superblock_readonly(&self, mount: BorrowedFd<'_>) -> SysResult<()> {
@@ -636,6 +777,14 @@ impl Kernel for Linux {
         Ok(true)
     }
 
+    fn enter_root_by_chroot(&self, root: BorrowedFd<'_>, namespace: Option<BorrowedFd<'_>>) -> SysResult<()> {
+        if let Some(namespace) = namespace {
+            super::process::set_namespace(namespace, libc::CLONE_NEWNS)?;
+        }
+        rustix::process::fchdir(root).map_err(failed("fchdir", || number(root)))?;
+        rustix::process::chroot(c".").map_err(failed("chroot", || "\".\"".into()))
+    }
+
     fn own_cgroups(&self) -> SysResult<Vec<(String, PathBytes)>> {
         let fd = self.open_proc_self("cgroup", OFlags::RDONLY | OFlags::CLOEXEC)?;
         let text = read_to_end(fd.as_fd())?;
@@ -662,28 +811,46 @@ impl Kernel for Linux {
         // The handle for processes hides all but those. Which values are behind a name is decided by the namespaces of
         // the process that opens it.
         if self.sysctls.get().is_none() {
-            let handle = ProcfsHandleBuilder::new()
+            let flags = pathrs::flags::OpenFlags::O_PATH
+                | pathrs::flags::OpenFlags::O_DIRECTORY
+                | pathrs::flags::OpenFlags::O_CLOEXEC;
+            let directory = ProcfsHandleBuilder::new()
                 .unmasked()
                 .build()
-                .map_err(|error| from_pathrs(&error, &"/proc".into()))?;
-            let _ = self.sysctls.set(handle);
+                .and_then(|handle| handle.open(ProcfsBase::ProcRoot, "sys", flags))
+                .map_err(|error| from_pathrs(&error, &"/proc/sys".into()))?;
+            let _ = self.sysctls.set(directory.into());
         }
         Ok(())
     }
 
     fn write_sysctl(&self, path: &str, value: &str) -> SysResult<()> {
         self.prepare_sysctl()?;
-        let Some(handle) = self.sysctls.get() else {
-            return Err(SysError { syscall: "open", errno: libc::ENOENT, arguments: path.to_owned() });
+        let whole = || format!("\"/proc/sys/{path}\"");
+        let Some(directory) = self.sysctls.get() else {
+            return Err(SysError { syscall: "openat", errno: libc::ENOENT, arguments: whole() });
         };
-        let flags = pathrs::flags::OpenFlags::O_WRONLY | pathrs::flags::OpenFlags::O_CLOEXEC;
-        let file = handle
-            .open(ProcfsBase::ProcRoot, format!("sys/{path}"), flags)
-            .map_err(|error| from_pathrs(&error, &PathBytes::from(format!("/proc/sys/{path}"))))?;
+        // Not with pathrs: once the root has been entered and has no /proc, it can't describe what fails. Below a directory
+        // that was checked, and with neither links nor mounts on the way, there is nothing left for it to do.
+        let mount = self.mount_id(directory.as_fd())?;
+        let mut current: Option<OwnedFd> = None;
+        let mut names = path.split('/').peekable();
+        while let Some(name) = names.next() {
+            let kind = if names.peek().is_some() { OFlags::PATH | OFlags::DIRECTORY } else { OFlags::WRONLY };
+            let flags = kind | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let parent = current.as_ref().unwrap_or(directory);
+            let file =
+                rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(failed("openat", whole))?;
+            if self.mount_id(file.as_fd())? != mount {
+                return Err(SysError { syscall: "openat", errno: libc::EXDEV, arguments: whole() });
+            }
+            current = Some(file);
+        }
+        let file = current.as_ref().unwrap_or(directory);
         // One call: the kernel takes the first write as the whole value.
-        rustix::io::write(&file, value.as_bytes())
+        rustix::io::write(file, value.as_bytes())
             .map(drop)
-            .map_err(failed("write", || format!("\"/proc/sys/{path}\", {value:?}")))
+            .map_err(failed("write", || format!("{}, {value:?}", whole())))
     }
 
     fn pause(&self, milliseconds: u64) {
@@ -744,6 +911,27 @@ fn attributes_of_statvfs(flags: rustix::fs::StatVfsMountFlags) -> u64 {
         attr::STRICTATIME
     };
     plain | atime
+}
+
+/// `open_tree_attr(2)`, since Linux 6.15.
+pub(super) fn open_tree_attr(file: BorrowedFd<'_>, change: AttributeChange) -> SysResult<OwnedFd> {
+    let attr = mount_attr(change);
+    let flags = OPEN_TREE_CLONE
+        | libc::O_CLOEXEC.cast_unsigned()
+        | AT_EMPTY_PATH
+        | if change.recursive { AT_RECURSIVE } else { 0 };
+    // SAFETY: the empty path is a constant, and the struct outlives the call, which is told its size.
+    let fd = unsafe {
+        libc::syscall(
+            SYS_OPEN_TREE_ATTR,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    };
+    if fd >= 0 { Ok(owned(fd)) } else { Err(last_error("open_tree_attr", || number(file))) }
 }
 
 fn mount_attr(change: AttributeChange) -> MountAttr {

@@ -4,22 +4,29 @@
 //! place with system calls and the only one with `unsafe`. [`recording::Recording`] serves unit tests.
 #![allow(unsafe_code)]
 
+pub mod copy_tree;
+pub mod host;
+mod id_map;
 mod iversion;
 pub mod linux;
 pub mod memfd;
 mod mount_table;
+pub mod open;
+mod overlay;
 pub mod process;
 #[cfg(test)]
 pub mod recording;
 pub mod supervisor_process;
+pub mod trial;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::SysResult;
+use crate::error::{Result, SysResult};
 use crate::options::{Propagation, PropagationState};
 use crate::path::PathBytes;
+use crate::spec::IdMap;
 
 /// What kind of file it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +54,8 @@ pub struct FileStatus {
     pub kind: FileKind,
     /// Permission bits.
     pub mode: u32,
+    /// Owner and group.
+    pub owner: (u32, u32),
     /// The filesystem's device number.
     pub device: u64,
     /// The inode number.
@@ -118,6 +127,9 @@ pub enum NodeKind {
     Fifo,
 }
 
+/// `SELINUX_MAGIC`; `statfs(2)`.
+pub const SELINUX_MAGIC: u64 = 0xf97c_ff8c;
+
 /// The calls an execution needs. Descriptors returned are close-on-exec; all but those of filesystem contexts and locks are `O_PATH`
 /// descriptors or mounts.
 pub trait Kernel {
@@ -130,6 +142,8 @@ pub trait Kernel {
     fn open_directory(&self, directory: BorrowedFd<'_>) -> SysResult<OwnedFd>;
     /// Takes a shared lock without waiting; `flock(2)`.
     fn lock_shared(&self, file: BorrowedFd<'_>) -> SysResult<()>;
+    /// The same for the exclusive lock.
+    fn lock_exclusive(&self, file: BorrowedFd<'_>) -> SysResult<()>;
 
     /// What the descriptor refers to.
     fn status(&self, file: BorrowedFd<'_>) -> SysResult<FileStatus>;
@@ -167,6 +181,45 @@ pub trait Kernel {
     fn create_filesystem(&self, context: BorrowedFd<'_>) -> SysResult<()>;
     /// Mounts, detached, a filesystem that was made; `fsmount(2)`.
     fn mount_created(&self, context: BorrowedFd<'_>, attributes: u64) -> SysResult<OwnedFd>;
+    /// Sets the layers of an overlay, the first lower one being on top, and where it is written to with the kernel's own
+    /// directory beside it. Descriptors may be `O_PATH`; no path of the host is looked up.
+    fn set_overlay_layers(
+        &self,
+        context: BorrowedFd<'_>,
+        lower: &[BorrowedFd<'_>],
+        upper: Option<(BorrowedFd<'_>, BorrowedFd<'_>)>,
+    ) -> SysResult<()>;
+    /// Whether this process is in the first user namespace, whose processes may use `trusted` attributes.
+    fn in_initial_user_namespace(&self) -> SysResult<bool>;
+    /// Whether SELinux is in force on this host.
+    fn selinux_enabled(&self) -> bool {
+        self.open_host(&"/sys/fs/selinux".into(), true, false).is_ok_and(|directory| {
+            self.filesystem_magic(std::os::fd::AsFd::as_fd(&directory))
+                .is_ok_and(|magic| magic == SELINUX_MAGIC)
+        })
+    }
+    /// Gives a file its SELinux context; `fsetxattr(2)`.
+    fn set_label(&self, directory: BorrowedFd<'_>, label: &str) -> SysResult<()>;
+    /// A user namespace with these mappings, in which nothing runs; `clone(2)`, `user_namespaces(7)`.
+    fn user_namespace(&self, map: &IdMap) -> SysResult<OwnedFd>;
+    /// Has a detached mount show its files' owners as a user namespace maps them; `mount_setattr(2)`, `MOUNT_ATTR_IDMAP`.
+    fn map_mount_ids(
+        &self,
+        mount: BorrowedFd<'_>,
+        user_namespace: BorrowedFd<'_>,
+        recursive: bool,
+    ) -> SysResult<()>;
+    /// Copies what is in a directory into another; see [`copy_tree`].
+    fn copy_tree(
+        &self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        top: copy_tree::Top,
+    ) -> SysResult<copy_tree::Copied>;
+    /// Takes back [`Self::attach`] of a mount that nobody uses; `umount2(2)`, `MNT_DETACH`.
+    fn detach(&self, mount: BorrowedFd<'_>) -> SysResult<()>;
+    /// Runs something in a child with a private copy of this mount namespace, and returns the descriptor that it makes.
+    fn in_private_mounts(&self, work: &mut dyn FnMut() -> Result<OwnedFd>) -> Result<OwnedFd>;
     /// Makes the superblock of a mount read-only; `fspick(2)`.
     fn make_superblock_readonly(&self, mount: BorrowedFd<'_>) -> SysResult<()>;
     /// A context in which the filesystem of a mount is changed; `fspick(2)`.
@@ -232,6 +285,9 @@ pub trait Kernel {
     /// root there: what `pivot_root(2)` would give, without copying and detaching the host's mounts; `setns(2)`, `chroot(2)`.
     /// `false` if that namespace can't be entered, and nothing was changed.
     fn enter_root_by_stub(&self, stub: BorrowedFd<'_>, root: BorrowedFd<'_>) -> SysResult<bool>;
+    /// Makes a detached mount the root of this process alone, in a mount namespace that it first joins, or its own: nothing
+    /// in that changes. `chroot(2)`, `setns(2)`.
+    fn enter_root_by_chroot(&self, root: BorrowedFd<'_>, namespace: Option<BorrowedFd<'_>>) -> SysResult<()>;
     /// The cgroups of this process: controllers and path of each hierarchy; `cgroups(7)`.
     fn own_cgroups(&self) -> SysResult<Vec<(String, PathBytes)>>;
     /// Sets the host name of this uts namespace.

@@ -69,13 +69,22 @@ struct CloneArgs {
 /// Refused with `EINVAL` in a process that has more than one thread, because the child could then find a lock that
 /// nobody will ever release.
 pub fn fork(request: CloneRequest<'_>) -> SysResult<Fork> {
+    clone_process(request, 0, libc::SIGCHLD)
+}
+
+/// The same for a child of this process's own parent: it tells that one of its end as this process does.
+pub fn fork_sibling(request: CloneRequest<'_>) -> SysResult<Fork> {
+    clone_process(request, u64::from(libc::CLONE_PARENT.cast_unsigned()), 0)
+}
+
+fn clone_process(request: CloneRequest<'_>, flags: u64, exit_signal: libc::c_int) -> SysResult<Fork> {
     // CLONE_THREAD asks the kernel for nothing, but it answers EINVAL when there are other threads.
     unshare(libc::CLONE_THREAD)?;
     let mut pidfd: libc::c_int = -1;
     let mut args = CloneArgs {
-        flags: request.namespaces | u64::from(libc::CLONE_PIDFD.cast_unsigned()),
+        flags: flags | request.namespaces | u64::from(libc::CLONE_PIDFD.cast_unsigned()),
         pidfd: (&raw mut pidfd).addr() as u64,
-        exit_signal: libc::SIGCHLD.cast_unsigned().into(),
+        exit_signal: exit_signal.cast_unsigned().into(),
         ..CloneArgs::default()
     };
     if let Some(cgroup) = request.cgroup {
@@ -85,7 +94,7 @@ pub fn fork(request: CloneRequest<'_>) -> SysResult<Fork> {
     // SAFETY: no stack and no CLONE_VM: the child has its own copy of this one's memory, like after fork(2). There is
     // only one thread, checked above, so no lock of the C library is held by another. The struct outlives the call.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
-    match check(pid, "clone3", || format!("flags={:#x}", args.flags))? {
+    match check(pid, "clone3", || format!("{{flags={}}}", clone_flag_names(args.flags)))? {
         0 => {
             if BATCH.swap(false, Ordering::Relaxed) {
                 schedule(libc::SCHED_OTHER);
@@ -116,6 +125,33 @@ fn schedule(policy: libc::c_int) -> bool {
     unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const parameters) == 0 }
 }
 
+/// Flags as strace prints them.
+fn clone_flag_names(flags: u64) -> String {
+    const NAMES: [(libc::c_int, &str); 8] = [
+        (libc::CLONE_PIDFD, "CLONE_PIDFD"),
+        (libc::CLONE_NEWUSER, "CLONE_NEWUSER"),
+        (libc::CLONE_NEWNS, "CLONE_NEWNS"),
+        (libc::CLONE_NEWPID, "CLONE_NEWPID"),
+        (libc::CLONE_NEWIPC, "CLONE_NEWIPC"),
+        (libc::CLONE_NEWUTS, "CLONE_NEWUTS"),
+        (libc::CLONE_NEWCGROUP, "CLONE_NEWCGROUP"),
+        (libc::CLONE_NEWNET, "CLONE_NEWNET"),
+    ];
+    let mut left = flags;
+    let mut names = Vec::new();
+    let known = NAMES.iter().map(|(flag, name)| (u64::from(flag.cast_unsigned()), *name));
+    for (flag, name) in known.chain([(CLONE_INTO_CGROUP, "CLONE_INTO_CGROUP")]) {
+        if left & flag != 0 {
+            left &= !flag;
+            names.push(name.to_owned());
+        }
+    }
+    if left != 0 || names.is_empty() {
+        names.push(format!("{left:#x}"));
+    }
+    names.join("|")
+}
+
 /// A pidfd of this process; `pidfd_open(2)`.
 pub fn pidfd_of_self() -> SysResult<OwnedFd> {
     // SAFETY: takes no memory.
@@ -142,14 +178,17 @@ pub fn yield_processor() {
 /// `unshare(2)`.
 pub fn unshare(flags: libc::c_int) -> SysResult<()> {
     // SAFETY: takes no memory.
-    check(unsafe { libc::unshare(flags) }.into(), "unshare", || format!("{flags:#x}")).map(drop)
+    check(unsafe { libc::unshare(flags) }.into(), "unshare", || {
+        clone_flag_names(u64::from(flags.cast_unsigned()))
+    })
+    .map(drop)
 }
 
 /// Joins the namespace of a descriptor, or those of a pidfd's process; `setns(2)`.
 pub fn set_namespace(fd: BorrowedFd<'_>, kind: libc::c_int) -> SysResult<()> {
     // SAFETY: takes no memory.
     check(unsafe { libc::setns(fd.as_raw_fd(), kind) }.into(), "setns", || {
-        format!("{}, {kind:#x}", fd.as_raw_fd())
+        format!("{}, {}", fd.as_raw_fd(), clone_flag_names(u64::from(kind.cast_unsigned())))
     })
     .map(drop)
 }
@@ -522,13 +561,12 @@ pub fn unblock_signals() {
     }
 }
 
-/// Joins an existing namespace by its path.
-pub fn join_namespace(path: &crate::path::PathBytes, kind: libc::c_int) -> SysResult<()> {
-    use rustix::fs::{Mode, OFlags};
-    let fd =
-        rustix::fs::openat(rustix::fs::CWD, path.as_path(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(super::linux::failed("openat", || format!("{path:?}")))?;
-    set_namespace(std::os::fd::AsFd::as_fd(&fd), kind)
+/// The kind of the namespace that a file stands for, as its `CLONE_NEW*` flag; `NS_GET_NSTYPE` of `ioctl_nsfs(2)`.
+pub fn namespace_type(file: BorrowedFd<'_>) -> SysResult<libc::c_int> {
+    const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+    // SAFETY: this request takes no argument.
+    let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };
+    check(kind.into(), "ioctl", || "NS_GET_NSTYPE".into()).map(|_| kind)
 }
 
 /// `CLONE_NEW*` flags, for callers without the C library's names.

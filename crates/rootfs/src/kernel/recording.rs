@@ -4,11 +4,13 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
+use super::copy_tree::{Copied, Top};
 use super::{AttributeChange, FileKind, FileStatus, Follow, Kernel, ListedMount, MountState, NodeKind};
-use crate::error::{SysError, SysResult};
+use crate::error::{Error, ErrorCode, Result, SysError, SysResult};
 use crate::options::{Propagation, PropagationState};
 use crate::path::PathBytes;
 use crate::procfs::PROC_SUPER_MAGIC;
+use crate::spec::IdMap;
 
 /// What a name in the tree is.
 #[derive(Clone, Debug)]
@@ -59,6 +61,12 @@ pub(crate) struct Recording {
     pub(crate) tamper: RefCell<Option<Tamper>>,
     /// Has the kernel forget that mounts are read-only.
     pub(crate) forgets_readonly: Cell<bool>,
+    /// Whether the host has SELinux.
+    pub(crate) selinux: Cell<bool>,
+    /// Whether this process is in another user namespace than the first.
+    pub(crate) in_user_namespace: Cell<bool>,
+    /// Has the kernel copy only what is attached.
+    pub(crate) copies_no_detached: Cell<bool>,
 }
 
 impl Recording {
@@ -194,6 +202,10 @@ impl Kernel for Recording {
         self.record("flock", "lock".into())
     }
 
+    fn lock_exclusive(&self, _file: BorrowedFd<'_>) -> SysResult<()> {
+        self.record("flock", "exclusive lock".into())
+    }
+
     fn status(&self, file: BorrowedFd<'_>) -> SysResult<FileStatus> {
         let (kind, rdev, inode) = match self.handle(file) {
             Handle::Place(path) => {
@@ -216,10 +228,22 @@ impl Kernel for Recording {
             }
             Handle::Host(path) if path.as_bytes() == b"/dev/null" => (FileKind::CharacterDevice, (1, 3), 2),
             Handle::Host(path) if path.as_bytes().ends_with(b".file") => (FileKind::Regular, (0, 0), 3),
+            Handle::Host(path) => {
+                let sum = path.as_bytes().iter().fold(0, |sum, byte| sum * 31 % 1_000_003 + u64::from(*byte));
+                (FileKind::Directory, (0, 0), 2_000_000 + sum)
+            }
             Handle::Mount(what) if what.contains("null") => (FileKind::CharacterDevice, (1, 3), 2),
             _ => (FileKind::Directory, (0, 0), 4),
         };
-        Ok(FileStatus { kind, mode: 0o755, device: 1, inode, mount: self.mount_id(file)?, rdev })
+        Ok(FileStatus {
+            kind,
+            mode: 0o755,
+            owner: (0, 0),
+            device: 1,
+            inode,
+            mount: self.mount_id(file)?,
+            rdev,
+        })
     }
 
     fn mount_id(&self, file: BorrowedFd<'_>) -> SysResult<u64> {
@@ -255,6 +279,10 @@ impl Kernel for Recording {
     fn clone_mount(&self, file: BorrowedFd<'_>, recursive: bool) -> SysResult<OwnedFd> {
         let what = self.name(file);
         self.record("open_tree", format!("clone {what} recursive={recursive}"))?;
+        let aside = || self.calls.borrow().iter().any(|call| call.starts_with("attach [tmpfs] -> host:"));
+        if what == "/file" && self.copies_no_detached.get() && !aside() {
+            return Err(SysError { syscall: "open_tree", errno: libc::EINVAL, arguments: what });
+        }
         let is_root = what == "host:/srv/root";
         let of_host = matches!(self.handle(file), Handle::Host(_));
         let fd = self.open(Handle::Mount(what));
@@ -321,6 +349,61 @@ impl Kernel for Recording {
         let fd = self.open(Handle::Mount(fstype));
         self.attributes.borrow_mut().insert(fd.as_raw_fd(), attributes);
         Ok(fd)
+    }
+
+    fn set_overlay_layers(
+        &self,
+        _context: BorrowedFd<'_>,
+        lower: &[BorrowedFd<'_>],
+        upper: Option<(BorrowedFd<'_>, BorrowedFd<'_>)>,
+    ) -> SysResult<()> {
+        let lower: Vec<String> = lower.iter().map(|fd| self.name(*fd)).collect();
+        let upper =
+            upper.map(|(upper, work)| format!(" upper {} work {}", self.name(upper), self.name(work)));
+        self.record("fsconfig", format!("layers {}{}", lower.join(" "), upper.unwrap_or_default()))
+    }
+
+    fn in_initial_user_namespace(&self) -> SysResult<bool> {
+        Ok(!self.in_user_namespace.get())
+    }
+
+    fn selinux_enabled(&self) -> bool {
+        self.selinux.get()
+    }
+
+    fn set_label(&self, directory: BorrowedFd<'_>, label: &str) -> SysResult<()> {
+        self.record("fsetxattr", format!("label {} {label}", self.name(directory)))
+    }
+
+    fn user_namespace(&self, map: &IdMap) -> SysResult<OwnedFd> {
+        let first = map.uids.first().map_or(0, |line| line.host_id);
+        self.record("clone3", format!("user namespace {first}"))?;
+        Ok(self.open(Handle::Mount(format!("ids {first}"))))
+    }
+
+    fn map_mount_ids(
+        &self,
+        mount: BorrowedFd<'_>,
+        user_namespace: BorrowedFd<'_>,
+        recursive: bool,
+    ) -> SysResult<()> {
+        let (mount, ids) = (self.name(mount), self.name(user_namespace));
+        self.record("mount_setattr", format!("map {mount} {ids} recursive={recursive}"))
+    }
+
+    fn copy_tree(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, top: Top) -> SysResult<Copied> {
+        self.record("copy", format!("copy {} -> {} {top:?}", self.name(from), self.name(to)))?;
+        Ok(Copied::default())
+    }
+
+    fn detach(&self, mount: BorrowedFd<'_>) -> SysResult<()> {
+        self.record("umount2", format!("detach {}", self.name(mount)))
+    }
+
+    fn in_private_mounts(&self, work: &mut dyn FnMut() -> Result<OwnedFd>) -> Result<OwnedFd> {
+        self.record("unshare", "private mounts".into())
+            .map_err(|call| Error::from_call(ErrorCode::Denied, "private mounts", &call))?;
+        work()
     }
 
     fn make_superblock_readonly(&self, mount: BorrowedFd<'_>) -> SysResult<()> {
@@ -480,6 +563,11 @@ impl Kernel for Recording {
     fn enter_root_by_stub(&self, _stub: BorrowedFd<'_>, root: BorrowedFd<'_>) -> SysResult<bool> {
         self.record("setns", format!("enter {} by stub", self.name(root)))?;
         Ok(true)
+    }
+
+    fn enter_root_by_chroot(&self, root: BorrowedFd<'_>, namespace: Option<BorrowedFd<'_>>) -> SysResult<()> {
+        let joined = if namespace.is_some() { " in a joined namespace" } else { "" };
+        self.record("chroot", format!("{}{joined}", self.name(root)))
     }
 
     fn own_cgroups(&self) -> SysResult<Vec<(String, PathBytes)>> {

@@ -4,7 +4,7 @@
 //! parent's memory (`CLONE_VM | CLONE_VFORK`), runs on a stack of its own, makes only raw system calls, and executes at
 //! once.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use crate::error::{SysError, SysResult};
@@ -102,11 +102,16 @@ extern "C" fn child(argument: *mut libc::c_void) -> libc::c_int {
     }
 }
 
-/// Executes the supervisor with the socket as its descriptor 3 and an empty environment.
+/// Executes the supervisor with the socket as its descriptor 3, an empty environment, and at most one argument.
 ///
 /// Call this from a thread that may wait for a fraction of a millisecond, never from the JavaScript thread.
-pub fn start(executable: &Executable<'_>, socket: BorrowedFd<'_>) -> SysResult<SupervisorProcess> {
-    let argv = [c"rootfs-supervisor".as_ptr(), std::ptr::null()];
+pub fn start(
+    executable: &Executable<'_>,
+    argument: Option<&CStr>,
+    socket: BorrowedFd<'_>,
+) -> SysResult<SupervisorProcess> {
+    let argument = argument.map_or(std::ptr::null(), CStr::as_ptr);
+    let argv = [c"rootfs-supervisor".as_ptr(), argument, std::ptr::null()];
     let envp = [std::ptr::null()];
     let (fd, path) = match executable {
         Executable::Memory(fd) => (fd.as_raw_fd(), std::ptr::null()),

@@ -50,11 +50,6 @@ const fn refused(path: &'static str, note: &'static str) -> Field {
     Field { path, treatment: Treatment::Refused(ErrorCode::Spec), note }
 }
 
-/// What this version doesn't have.
-const fn unbuilt(path: &'static str, note: &'static str) -> Field {
-    Field { path, treatment: Treatment::Refused(ErrorCode::Unsupported), note }
-}
-
 /// Every field of the specification, in its order.
 pub const FIELDS: &[Field] = &[
     enforced("ociVersion", "must be 1.x"),
@@ -72,8 +67,14 @@ pub const FIELDS: &[Field] = &[
     ),
     enforced("mounts[].type", "any filesystem the kernel has; of a bind it means nothing"),
     enforced("mounts[].options", "see options.md"),
-    unbuilt("mounts[].uidMappings", "idmapped mounts of a config"),
-    unbuilt("mounts[].gidMappings", "idmapped mounts of a config"),
+    enforced("mounts[].uidMappings", "of a bind, together with gidMappings: an idmapped mount"),
+    enforced("mounts[].uidMappings[].containerID", ""),
+    enforced("mounts[].uidMappings[].hostID", ""),
+    enforced("mounts[].uidMappings[].size", ""),
+    enforced("mounts[].gidMappings", "of a bind, together with uidMappings: an idmapped mount"),
+    enforced("mounts[].gidMappings[].containerID", ""),
+    enforced("mounts[].gidMappings[].hostID", ""),
+    enforced("mounts[].gidMappings[].size", ""),
     enforced("process", "what `run()` and `spawn()` execute when they are given no command"),
     enforced("process.terminal", "only `false`"),
     Field { path: "process.consoleSize", treatment: Treatment::WithoutEffect, note: "without a terminal" },
@@ -125,7 +126,10 @@ pub const FIELDS: &[Field] = &[
     enforced("hooks.poststop", ""),
     enforced("annotations", "given to hooks; nothing here reads them"),
     enforced("linux", ""),
-    enforced("linux.namespaces", "those that are not named stay the caller's; a mount namespace is needed"),
+    enforced(
+        "linux.namespaces",
+        "those that are not named stay the caller's; without one of mounts, nothing can be masked",
+    ),
     enforced("linux.namespaces[].type", "each once; not `time`"),
     enforced("linux.namespaces[].path", "absolute; an existing namespace is joined"),
     enforced("linux.uidMappings", "with a new user namespace, and only then"),

@@ -11,6 +11,7 @@ use crate::spec::{
     Content, Device, DeviceType, IdMap, IdMapping, MAX_ID, Mask, MissingMask, MountKind, Namespace,
     Namespaces, RootfsSpec, UserNamespace, validate_mappings,
 };
+use crate::sysctl;
 
 /// The largest numbers that a `dev_t` of the kernel holds.
 const MAX_MAJOR: u32 = 0xfff;
@@ -43,8 +44,20 @@ pub(super) fn read(top: &Object<'_>, rootfs: &mut RootfsSpec) -> Result<()> {
     let masks = paths("maskedPaths")?.unwrap_or_default();
     rootfs.masks.extend(masks.into_iter().map(|path| Mask { path, missing: MissingMask::Skip }));
     rootfs.readonly_paths = paths("readonlyPaths")?.unwrap_or_default();
-    if let Some(sysctl) = linux.get("sysctl") {
-        rootfs.sysctl = sysctl.strings()?;
+    if rootfs.namespaces.mount != Namespace::New {
+        for (key, empty) in
+            [("maskedPaths", rootfs.masks.is_empty()), ("readonlyPaths", rootfs.readonly_paths.is_empty())]
+        {
+            if let Some(list) = linux.get(key).filter(|_| !empty) {
+                return Err(list.wrong("needs a mount namespace of the container's own in linux.namespaces"));
+            }
+        }
+    }
+    if let Some(parameters) = linux.get("sysctl") {
+        rootfs.sysctl = parameters.strings(|node, name| {
+            let path = sysctl::path_of(name).map_err(|what| node.wrong(what))?;
+            sysctl::check(&path, &rootfs.namespaces).map_err(|what| node.wrong(what))
+        })?;
     }
     rootfs.mount_label =
         linux.read("mountLabel", Node::text)?.filter(|label| !label.is_empty()).map(str::to_owned);
@@ -57,8 +70,7 @@ fn bind_covers_dev(rootfs: &RootfsSpec) -> bool {
         Content::Mount(mount) => {
             matches!(mount.kind, MountKind::Bind { .. }) && mount.destination.normalized() == "/dev".into()
         }
-        #[allow(unreachable_patterns, reason = "other contents are no binds")]
-        _ => false,
+        Content::Directory(_) | Content::Symlink(_) => false,
     })
 }
 
@@ -101,17 +113,15 @@ fn read_namespaces(linux: &Object<'_>, rootfs: &mut RootfsSpec) -> Result<()> {
         seen.push(kind);
         let path = object.get("path").filter(|path| !matches!(path.text(), Ok("")));
         let path = path.map(|node| Ok::<_, Box<crate::Error>>((node, node.absolute_path()?))).transpose()?;
-        let unsupported = |what: &str| {
-            let node = path.as_ref().map_or(item, |(node, _)| node);
-            Err(node.error(ErrorCode::Unsupported, format_args!("{what} is not supported by this version")))
-        };
         match (kind, &path) {
-            ("time", _) => return unsupported("a time namespace"),
-            ("mount", None) => {}
-            ("user", None) => new_user = true,
-            ("mount" | "user" | "pid", Some(_)) => {
-                return unsupported(&format!("joining an existing {kind} namespace"));
+            ("time", _) => {
+                let what = "a time namespace is not supported by this version";
+                return Err(item.error(ErrorCode::Unsupported, what));
             }
+            ("mount", None) => rootfs.namespaces.mount = Namespace::New,
+            ("mount", Some((_, path))) => rootfs.namespaces.mount = Namespace::Path(path.clone()),
+            ("user", None) => new_user = true,
+            ("user", Some((_, path))) => rootfs.namespaces.user = UserNamespace::Path(path.clone()),
             (_, path) => {
                 for (name, place) in others(&mut rootfs.namespaces) {
                     if name == kind {
@@ -123,10 +133,7 @@ fn read_namespaces(linux: &Object<'_>, rootfs: &mut RootfsSpec) -> Result<()> {
         }
     }
     if !seen.contains(&"mount") {
-        let node = linux.get("namespaces").unwrap_or(linux.node());
-        return Err(node
-            .error(ErrorCode::Unsupported, "without a mount namespace is not supported by this version")
-            .with_hint("add { \"type\": \"mount\" } to linux.namespaces"));
+        rootfs.namespaces.mount = Namespace::Inherit;
     }
     let map = IdMap {
         uids: read_mappings(linux, "uidMappings", new_user)?,
@@ -145,10 +152,7 @@ fn read_mappings(linux: &Object<'_>, key: &str, new_user: bool) -> Result<Vec<Id
             Err(list.wrong("mappings need a new user namespace in linux.namespaces"))
         }
         Some(list) if new_user => {
-            validate_mappings(key, &mappings).map_err(|mut error| {
-                error.message = error.message.replace(&format!("namespaces.user.{key}"), &list.name);
-                error.with_pointer(&list.pointer)
-            })?;
+            validate_mappings(&list.name, &mappings).map_err(|error| error.with_pointer(&list.pointer))?;
             Ok(mappings)
         }
         None if new_user => Err(linux.missing(key)),
@@ -156,7 +160,7 @@ fn read_mappings(linux: &Object<'_>, key: &str, new_user: bool) -> Result<Vec<Id
     }
 }
 
-fn read_mapping(mapping: &Node<'_>) -> Result<IdMapping> {
+pub(super) fn read_mapping(mapping: &Node<'_>) -> Result<IdMapping> {
     let object = mapping.object()?;
     Ok(IdMapping {
         container_id: object.require("containerID", |id| id.integer32(0, MAX_ID))?,
@@ -208,16 +212,27 @@ fn read_propagation(node: &Node<'_>) -> Result<Option<Propagation>> {
 
 pub(super) fn write(rootfs: &RootfsSpec) -> Result<Value> {
     let mut linux = Map::new();
-    let mut namespaces = vec![json!({ "type": "mount" })];
+    let mut namespaces = Vec::new();
+    match &rootfs.namespaces.mount {
+        Namespace::New => namespaces.push(json!({ "type": "mount" })),
+        Namespace::Path(path) => {
+            namespaces.push(json!({ "type": "mount", "path": path_text("namespaces", path)? }));
+        }
+        Namespace::Inherit => {}
+    }
     match &rootfs.namespaces.user {
+        UserNamespace::Path(path) => {
+            namespaces.push(json!({ "type": "user", "path": path_text("namespaces", path)? }));
+        }
         UserNamespace::None => {}
         UserNamespace::Mapped(map) => {
             namespaces.push(json!({ "type": "user" }));
             linux.insert("uidMappings".into(), write_mappings(&map.uids));
             linux.insert("gidMappings".into(), write_mappings(&map.gids));
         }
-        #[allow(unreachable_patterns, reason = "so that another kind is refused here, and not overlooked")]
-        _ => return Err(cannot("namespaces.user", "which ids are mapped depends on the caller")),
+        UserNamespace::UnlessPrivileged | UserNamespace::Caller => {
+            return Err(cannot("namespaces.user", "which ids are mapped depends on the caller"));
+        }
     }
     for (kind, namespace) in others(&mut rootfs.namespaces.clone()) {
         match namespace {
@@ -260,7 +275,7 @@ fn absolute(path: &PathBytes) -> PathBytes {
     if path.is_absolute() { path.clone() } else { PathBytes::from("/").join(path.as_bytes()) }
 }
 
-fn write_mappings(mappings: &[IdMapping]) -> Value {
+pub(super) fn write_mappings(mappings: &[IdMapping]) -> Value {
     mappings
         .iter()
         .map(|line| json!({ "containerID": line.container_id, "hostID": line.host_id, "size": line.size }))

@@ -16,7 +16,6 @@ mod process;
 mod read;
 #[cfg(test)]
 mod tests;
-mod unbuilt;
 mod write;
 
 pub use read::{Config, ReadOptions, read};

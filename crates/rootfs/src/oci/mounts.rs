@@ -2,12 +2,17 @@
 
 use serde_json::{Map, Value, json};
 
+use super::linux::{read_mapping, write_mappings};
 use super::node::{Context, Node, Object};
 use super::read::{ReadOptions, in_bundle};
 use crate::error::{Error, ErrorCode, Result};
 use crate::options::parse;
+use crate::overlay::{Overlay, Upper};
 use crate::path::PathBytes;
-use crate::spec::{BindSource, Content, Mount, MountKind, Root, RootfsSpec, mount_from_oci};
+use crate::spec::{
+    BindSource, Content, IdMap, Mount, MountIdMap, MountIds, MountKind, Root, RootfsSpec, mount_from_oci,
+    validate_mappings,
+};
 
 pub(super) fn read(list: &Node<'_>, options: &ReadOptions, rootfs: &mut RootfsSpec) -> Result<()> {
     for item in list.items()? {
@@ -24,7 +29,8 @@ fn read_mount(object: &Object<'_>, options: &ReadOptions, root: &Root) -> Result
     let fstype = object.read("type", Node::text)?;
     let words = object.read("options", |list| list.list(read_word))?.unwrap_or_default();
     let destination = below_root(&destination, root).unwrap_or(destination);
-    let mut mount = mount_from_oci(destination, source, fstype, &words).map_err(|mut error| {
+    let mappings = read_id_map(object)?;
+    let mut mount = mount_from_oci(destination, source, fstype, &words, mappings).map_err(|mut error| {
         error.message = format!("{}: {}", object.node().name, error.message);
         error.with_pointer(&object.node().pointer)
     })?;
@@ -37,7 +43,29 @@ fn read_mount(object: &Object<'_>, options: &ReadOptions, root: &Root) -> Result
             None => BindSource::Host(path),
         };
     }
+    if let MountKind::Overlay(overlay) = &mut mount.kind {
+        for (_, path) in overlay.directories_mut() {
+            *path = in_bundle(path, options);
+        }
+    }
     Ok(mount)
+}
+
+/// `uidMappings` and `gidMappings` of a mount; neither or both.
+fn read_id_map(object: &Object<'_>) -> Result<Option<IdMap>> {
+    let list = |key| object.read(key, |list| list.list(read_mapping));
+    match (list("uidMappings")?, list("gidMappings")?) {
+        (None, None) => Ok(None),
+        (Some(uids), Some(gids)) => {
+            for (key, mappings) in [("uidMappings", &uids), ("gidMappings", &gids)] {
+                let list = object.require(key, |list| Ok((list.name.clone(), list.pointer.clone())))?;
+                validate_mappings(&list.0, mappings).map_err(|error| error.with_pointer(&list.1))?;
+            }
+            Ok(Some(IdMap { uids, gids }))
+        }
+        (Some(_), None) => Err(object.missing("gidMappings")),
+        (None, Some(_)) => Err(object.missing("uidMappings")),
+    }
 }
 
 /// A word is checked by itself, so that the error says which.
@@ -85,10 +113,6 @@ pub(super) fn write(rootfs: &RootfsSpec, root: &PathBytes) -> Result<Vec<Value>>
     let mut list = Vec::new();
     for (index, content) in rootfs.content.iter().enumerate() {
         let what = format!("mounts[{index}]");
-        #[allow(
-            irrefutable_let_patterns,
-            reason = "another kind of content is refused here, and not overlooked"
-        )]
         let Content::Mount(mount) = content else {
             return Err(cannot(&what, "it has nothing but mounts to put into the tree"));
         };
@@ -143,10 +167,6 @@ fn write_mount(what: &str, mount: &Mount, root: &PathBytes) -> Result<Value> {
     };
     value.insert("destination".into(), path_text(what, &destination)?.into());
     let mut set = |key: &str, text: String| value.insert(key.to_owned(), text.into());
-    #[allow(
-        unreachable_patterns,
-        reason = "so that another kind of mount is refused here, and not overlooked"
-    )]
     match &mount.kind {
         MountKind::Bind { source, recursive, .. } => {
             let path = match source {
@@ -166,6 +186,11 @@ fn write_mount(what: &str, mount: &Mount, root: &PathBytes) -> Result<Value> {
                 set("source", path_text(what, source)?);
             }
         }
+        MountKind::Overlay(overlay) => {
+            set("type", "overlay".to_owned());
+            set("source", "overlay".to_owned());
+            words.extend(overlay_words(what, overlay)?);
+        }
         MountKind::Cgroup => {
             set("type", "cgroup".to_owned());
             set("source", "cgroup".to_owned());
@@ -174,11 +199,14 @@ fn write_mount(what: &str, mount: &Mount, root: &PathBytes) -> Result<Value> {
             words.push("remount".to_owned());
             words.extend(bind.then(|| "bind".to_owned()));
         }
-        MountKind::File { .. } => return Err(cannot(what, "it has no such mount")),
+        MountKind::File { .. } => return Err(cannot(what, "it has no files with a content of their own")),
     }
     words.extend(mount.links.words().map(str::to_owned));
     words.extend(mount.attributes.words().into_iter().map(str::to_owned));
     words.extend(mount.propagation.iter().map(|propagation| propagation.name().to_owned()));
+    if let MountKind::Filesystem { copy_up: true, .. } = &mount.kind {
+        words.push("tmpcopyup".to_owned());
+    }
     if let MountKind::Filesystem { superblock, data, .. } | MountKind::Remount { superblock, data, .. } =
         &mount.kind
     {
@@ -189,10 +217,44 @@ fn write_mount(what: &str, mount: &Mount, root: &PathBytes) -> Result<Value> {
         }));
     }
     words.extend(mount.ineffective.iter().cloned());
+    if let Some(MountIdMap { ids, recursive }) = &mount.id_map {
+        words.push(if *recursive { "ridmap" } else { "idmap" }.to_owned());
+        if let MountIds::Map(map) = ids {
+            value.insert("uidMappings".into(), write_mappings(&map.uids));
+            value.insert("gidMappings".into(), write_mappings(&map.gids));
+        }
+    }
     if !words.is_empty() {
         value.insert("options".into(), words.into());
     }
     Ok(Value::Object(value))
+}
+
+/// An overlay as option words: what separates words and directories is escaped.
+fn overlay_words(what: &str, overlay: &Overlay) -> Result<Vec<String>> {
+    let escaped = |path: &PathBytes| {
+        let text = path_text(what, path)?;
+        Ok(text.chars().fold(String::new(), |mut escaped, letter| {
+            if matches!(letter, '\\' | ':' | ',') {
+                escaped.push('\\');
+            }
+            escaped.push(letter);
+            escaped
+        }))
+    };
+    let lower = overlay.lower.iter().map(escaped).collect::<Result<Vec<_>>>()?;
+    let mut words = vec![format!("lowerdir={}", lower.join(":"))];
+    if let Some(Upper { directory, work }) = &overlay.upper {
+        words.push(format!("upperdir={}", escaped(directory)?));
+        words.push(format!("workdir={}", escaped(work)?));
+    }
+    words.extend(overlay.volatile.then(|| "volatile".to_owned()));
+    words.extend(overlay.superblock.iter().cloned());
+    words.extend(overlay.data.iter().map(|(key, value)| match value {
+        Some(value) => format!("{key}={value}"),
+        None => key.clone(),
+    }));
+    Ok(words)
 }
 
 #[cfg(test)]

@@ -214,8 +214,8 @@ impl<'a> Node<'a> {
         self.value.as_object().ok_or_else(|| self.unexpected("object"))
     }
 
-    /// An object of strings with any names.
-    pub(super) fn strings(&self) -> Result<Vec<(String, String)>> {
+    /// An object of strings, whose names are checked.
+    pub(super) fn strings(&self, check: impl Fn(&Self, &str) -> Result<()>) -> Result<Vec<(String, String)>> {
         let mut strings = Vec::new();
         for (key, value) in self.entries()? {
             let node = self.field(key, value);
@@ -226,6 +226,7 @@ impl<'a> Node<'a> {
             if key.is_empty() || key.contains('\0') {
                 return Err(node.wrong("a name must not be empty or contain a NUL byte"));
             }
+            check(&node, key)?;
             strings.push((key.clone(), node.text()?.to_owned()));
         }
         Ok(strings)

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::node::{Context, Node, Object};
-use super::{linux, mounts, process, unbuilt};
+use super::{linux, mounts, process};
 use crate::error::{Error, ErrorCode, Result};
 use crate::path::PathBytes;
 use crate::process::ProcessSpec;
@@ -65,10 +65,9 @@ pub(super) fn read_in(context: &Context<'_>, value: &Value, options: &ReadOption
     if let Some(hooks) = top.get("hooks") {
         read_hooks(&hooks.object()?, &mut rootfs)?;
     }
-    rootfs.annotations = top.read("annotations", Node::strings)?.unwrap_or_default();
+    rootfs.annotations = top.read("annotations", |node| node.strings(|_, _| Ok(())))?.unwrap_or_default();
     let process = top.read("process", process::read)?;
     rootfs.warnings = context.take_warnings();
-    unbuilt::check(&rootfs)?;
     // What is left has no place of its own: it is about several fields.
     rootfs.validate()?;
     Ok(Config { rootfs, process })
@@ -121,27 +120,11 @@ fn read_name(name: &Node<'_>, uts: &Namespace) -> Result<Option<String>> {
     Ok(Some(text.to_owned()))
 }
 
-/// The points of the specification, in the order they come.
-const HOOKS: [&str; 6] =
-    ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
-
 fn read_hooks(hooks: &Object<'_>, rootfs: &mut RootfsSpec) -> Result<()> {
-    for name in HOOKS {
-        let Some(list) = hooks.get(name) else { continue };
-        let items = list.items()?;
-        let point = HookPoint::ALL.into_iter().find(|point| point.name() == name);
-        match point {
-            Some(point) => {
-                for item in &items {
-                    rootfs.hooks.push(read_hook(&item.object()?, point)?);
-                }
-            }
-            None if items.is_empty() => {}
-            None => {
-                return Err(
-                    list.error(ErrorCode::Unsupported, "such hooks are not supported by this version")
-                );
-            }
+    for point in HookPoint::ALL {
+        let Some(list) = hooks.get(point.name()) else { continue };
+        for item in &list.items()? {
+            rootfs.hooks.push(read_hook(&item.object()?, point)?);
         }
     }
     Ok(())
@@ -154,5 +137,6 @@ fn read_hook(hook: &Object<'_>, point: HookPoint) -> Result<Hook> {
         args: hook.read("args", |args| args.list(Node::bytes))?.unwrap_or_default(),
         env: hook.read("env", |env| env.list(Node::bytes))?.unwrap_or_default(),
         timeout: hook.read("timeout", |timeout| timeout.integer32(1, i32::MAX.cast_unsigned()))?,
+        function: None,
     })
 }

@@ -74,8 +74,7 @@ fn mount_kinds(config: &Config) -> Vec<&MountKind> {
         .iter()
         .map(|content| match content {
             Content::Mount(mount) => &mount.kind,
-            #[allow(unreachable_patterns)]
-            _ => unreachable!(),
+            other => panic!("{other:?}"),
         })
         .collect()
 }
@@ -171,8 +170,12 @@ fn each_enforced_field_is_read() {
     let config = json!({
         "ociVersion": "1.3.0",
         "root": { "path": "rootfs", "readonly": true },
-        "mounts": [{ "destination": "/x", "source": "tmpfs", "type": "tmpfs", "options": ["ro"] }],
+        "mounts": [
+            { "destination": "/x", "source": "tmpfs", "type": "tmpfs", "options": ["ro"] },
+            { "destination": "/y", "source": "/y", "options": ["rbind"], "uidMappings": mapping, "gidMappings": mapping },
+        ],
         "hostname": "box",
+        "domainname": "example",
         "process": {
             "terminal": false, "cwd": "/", "env": [], "args": ["sh"], "noNewPrivileges": true, "oomScoreAdj": 100,
             "user": { "uid": 1, "gid": 2, "umask": 63, "additionalGids": [3] },
@@ -181,7 +184,7 @@ fn each_enforced_field_is_read() {
         },
         "hooks": {
             "prestart": hook, "createRuntime": hook, "createContainer": hook, "startContainer": hook,
-            "poststart": [], "poststop": [],
+            "poststart": hook, "poststop": hook,
         },
         "annotations": { "org.example.key": "value" },
         "linux": {
@@ -193,7 +196,7 @@ fn each_enforced_field_is_read() {
                 { "path": "/dev/x", "type": "c", "major": 1, "minor": 3, "fileMode": 438, "uid": 0, "gid": 0 },
             ],
             "rootfsPropagation": "private", "maskedPaths": ["/m"], "readonlyPaths": ["/r"],
-            "sysctl": {}, "mountLabel": "",
+            "sysctl": { "net.ipv4.ip_forward": "1" }, "mountLabel": "",
         },
     });
     let context = Context::new(&[]);
@@ -203,11 +206,12 @@ fn each_enforced_field_is_read() {
         .iter()
         .filter(|field| field.treatment == Treatment::Enforced)
         .map(|field| field.path)
-        .chain(["domainname"])
         .collect();
     assert_eq!(enforced.difference(&read).collect::<Vec<_>>(), Vec::<&&str>::new());
-    assert_eq!(rootfs.hooks.len(), 4);
+    assert_eq!(rootfs.hooks.len(), 6);
     assert_eq!(rootfs.hooks[0].timeout, Some(3));
+    assert_eq!(rootfs.sysctl, [("net.ipv4.ip_forward".to_owned(), "1".to_owned())]);
+    assert_eq!(rootfs.domainname.as_deref(), Some("example"));
     assert_eq!(rootfs.annotations, [("org.example.key".to_owned(), "value".to_owned())]);
     assert_eq!(rootfs.namespaces.network, Namespace::Path("/n".into()));
     assert_eq!(rootfs.propagation, Propagation::from_name("private"));
@@ -242,6 +246,10 @@ fn what_is_wrong_is_told_with_its_pointer() {
         (with("/hostname", json!("box")), Spec, "/hostname"),
         (with("/hostname", json!(1)), Spec, "/hostname"),
         (with("/annotations", json!({ "a/b": 1 })), Spec, "/annotations/a~1b"),
+        (linux("sysctl", json!({ "net.ipv4.ip_forward": "1" })), Spec, "/linux/sysctl/net.ipv4.ip_forward"),
+        (linux("sysctl", json!({ "net.ipv4.ip_forward": 1 })), Spec, "/linux/sysctl/net.ipv4.ip_forward"),
+        (linux("sysctl", json!({ "kernel/hostname": "x" })), Spec, "/linux/sysctl/kernel~1hostname"),
+        (with("/domainname", json!("example")), Spec, "/domainname"),
         (with("/annotations", json!({ "": "x" })), Spec, "/annotations/"),
         (process("terminal", json!(true)), Spec, "/process/terminal"),
         (process("args", json!([])), Spec, "/process/args"),
@@ -286,7 +294,8 @@ fn what_is_wrong_is_told_with_its_pointer() {
             Spec,
             "/mounts/1/options/1",
         ),
-        (namespaces(json!([])), Unsupported, "/linux/namespaces"),
+        (with("/linux", json!({ "namespaces": [], "maskedPaths": ["/m"] })), Spec, "/linux/maskedPaths"),
+        (with("/linux", json!({ "readonlyPaths": ["/r"] })), Spec, "/linux/readonlyPaths"),
         (namespaces(json!([{ "type": "mount" }, { "type": "mount" }])), Spec, "/linux/namespaces/1/type"),
         (namespaces(json!([{ "type": "mount" }, { "type": "nosuch" }])), Spec, "/linux/namespaces/1/type"),
         (namespaces(json!([{ "type": "mount" }, { "type": "time" }])), Unsupported, "/linux/namespaces/1"),
@@ -647,4 +656,38 @@ proptest! {
         let read = read_value(&config, &options(&[])).unwrap();
         prop_assert_eq!(again(&read).unwrap(), read);
     }
+}
+
+#[test]
+fn an_idmapped_bind_and_an_overlay_come_back_as_they_were() {
+    let mapping = json!([{ "containerID": 0, "hostID": 1000, "size": 10 }]);
+    let mut config = with(
+        "/mounts",
+        json!([
+            { "destination": "/y", "source": "/y", "options": ["rbind", "ridmap"], "uidMappings": mapping, "gidMappings": mapping },
+            { "destination": "/o", "type": "overlay", "options": ["lowerdir=/a\\:b:c", "upperdir=/u\\,", "workdir=/w", "xino=off"] },
+            { "destination": "/t", "type": "tmpfs", "options": ["tmpcopyup", "size=4096"] },
+        ]),
+    );
+    let read = read_value(&config, &options(&[])).unwrap().rootfs;
+    let Content::Mount(mount) = &read.content[1] else { panic!("{:?}", read.content[1]) };
+    let MountKind::Overlay(overlay) = &mount.kind else { panic!("{:?}", mount.kind) };
+    assert_eq!(overlay.lower, ["/a:b".into(), "/b/c".into()], "a relative one is taken from the bundle");
+    let written = write(&read, None).unwrap();
+    assert_eq!(read_value(&written, &options(&[])).unwrap().rootfs, read);
+    config["mounts"][0]["gidMappings"].take();
+    assert_eq!(refusal(&config).pointer.as_deref(), Some("/mounts/0/gidMappings"));
+}
+
+#[test]
+fn namespaces_are_new_joined_or_the_callers() {
+    let read = |list: Value| read_value(&with("/linux/namespaces", list), &options(&[])).unwrap().rootfs;
+    assert_eq!(read(json!([])).namespaces.mount, Namespace::Inherit);
+    let joined = read(json!([
+        { "type": "mount", "path": "/m" }, { "type": "user", "path": "/u" }, { "type": "pid", "path": "/p" },
+    ]));
+    assert_eq!(joined.namespaces.mount, Namespace::Path("/m".into()));
+    assert_eq!(joined.namespaces.user, UserNamespace::Path("/u".into()));
+    assert_eq!(joined.namespaces.pid, Namespace::Path("/p".into()));
+    assert_eq!(read_value(&write(&joined, None).unwrap(), &options(&[])).unwrap().rootfs, joined);
 }

@@ -63,6 +63,9 @@ fn write_hooks(hooks: &[Hook]) -> Result<Value> {
 }
 
 fn write_hook(hook: &Hook) -> Result<Value> {
+    if hook.function.is_some() {
+        return Err(cannot("hook", "it is a function of the calling program"));
+    }
     let mut value = json!({ "path": path_text("hook", &hook.path)? });
     for (key, list) in [("args", &hook.args), ("env", &hook.env)] {
         if !list.is_empty() {
