@@ -53,7 +53,12 @@ const meanings: Record<string, Meaning> = {
   defaults: {},
   silent: {},
   loud: {},
-  ...Object.fromEntries(flags.flatMap(([on, off, flag]) => [[on, { set: flag }], [off, { clear: flag }]])),
+  ...Object.fromEntries(
+    flags.flatMap(([on, off, flag]) => [
+      [on, { set: flag }],
+      [off, { clear: flag }],
+    ]),
+  ),
   ...Object.fromEntries(
     flags.flatMap(([on, off, flag]) => [
       [`r${on}`, { set: flag, recursive: true }],
@@ -61,7 +66,9 @@ const meanings: Record<string, Meaning> = {
     ]),
   ),
   ...Object.fromEntries(Object.entries(modes).map(([word, atime]) => [word, { atime }])),
-  ...Object.fromEntries(Object.entries(modes).map(([word, atime]) => [`r${word}`, { atime, recursive: true }])),
+  ...Object.fromEntries(
+    Object.entries(modes).map(([word, atime]) => [`r${word}`, { atime, recursive: true }]),
+  ),
   sync: { superblock: ['sync', true] },
   async: { superblock: ['sync', false] },
   dirsync: { superblock: ['dirsync', true] },
@@ -266,7 +273,11 @@ const mountOf = ({ word, target, destination }: Try, directory: string): Record<
   options: [...target.options, ...(target.layers?.(directory) ?? []), word],
 })
 
-function checkTry(t: ExecutionContext, table: MountLine[], { word, meaning, target, destination }: Try): void {
+function checkTry(
+  t: ExecutionContext,
+  table: MountLine[],
+  { word, meaning, target, destination }: Try,
+): void {
   const what = `${word} on ${target.name}`
   const mount = at(t, table, destination)
   t.deepEqual(flagsOf(mount), shown(expected(target, meaning)), what)
@@ -331,7 +342,11 @@ for (const level of levels.filter((one) => levelUnavailable(one) === undefined))
         shown({ ...strict, flags: strict.flags.filter((flag) => flag !== 'ro') }),
       ],
       ['rnoatime-relatime', ['rbind', 'rnoatime', 'relatime'], ['relatime', 'rw'], shown(strict)],
-      ['many', ['bind', 'nosuid', 'nodev', 'noexec', 'noatime'], ['noatime', 'nodev', 'noexec', 'nosuid', 'rw']],
+      [
+        'many',
+        ['bind', 'nosuid', 'nodev', 'noexec', 'noatime'],
+        ['noatime', 'nodev', 'noexec', 'nosuid', 'rw'],
+      ],
     ]
     const mounts = rows.map(([name, options]) => ({
       destination: `/w/${name}`,
@@ -413,7 +428,14 @@ testNeeding([...asRoot.needs, 'busybox'])('what remount and the words for links 
   const source = join(directory, 'bare')
   const rows: Array<[mounts: Array<Record<string, unknown>>, code: string, words: RegExp]> = [
     [[{ destination: '/no', options: ['remount', 'ro'] }], 'ERR_ROOTFS_MOUNT', /nothing is mounted there/],
-    [[{ destination: '/w', type: 'tmpfs' }, { destination: '/marker', options: ['remount', 'ro'] }], 'none', /./],
+    [
+      [
+        { destination: '/w', type: 'tmpfs' },
+        { destination: '/marker', options: ['remount', 'ro'] },
+      ],
+      'none',
+      /./,
+    ],
     [
       [
         { destination: '/w', source, options: ['bind'] },
@@ -438,19 +460,32 @@ testNeeding([...asRoot.needs, 'busybox'])('what remount and the words for links 
       'ERR_ROOTFS_MOUNT',
       /only a new filesystem can be given dirsync/,
     ],
-    [[{ destination: '/w', type: 'bind', source, options: ['ro'] }], 'ERR_INVALID_ARG_VALUE', /"bind" or "rbind"/],
+    [
+      [{ destination: '/w', type: 'bind', source, options: ['ro'] }],
+      'ERR_INVALID_ARG_VALUE',
+      /"bind" or "rbind"/,
+    ],
     ...['proc', 'sysfs', 'devpts'].map((type): [Array<Record<string, unknown>>, string, RegExp] => [
       [{ destination: '/w', type, options: ['dest-nofollow'] }],
       'ERR_INVALID_ARG_VALUE',
       new RegExp(`"dest-nofollow" can't be given to a ${type}`),
     ]),
-    [[{ destination: '/w', type: 'tmpfs', options: ['src-nofollow'] }], 'ERR_INVALID_ARG_VALUE', /"src-nofollow" can't/],
-    [[{ destination: '/w', type: 'tmpfs', options: ['copy-symlink'] }], 'ERR_INVALID_ARG_VALUE', /"copy-symlink" can't/],
+    [
+      [{ destination: '/w', type: 'tmpfs', options: ['src-nofollow'] }],
+      'ERR_INVALID_ARG_VALUE',
+      /"src-nofollow" can't/,
+    ],
+    [
+      [{ destination: '/w', type: 'tmpfs', options: ['copy-symlink'] }],
+      'ERR_INVALID_ARG_VALUE',
+      /"copy-symlink" can't/,
+    ],
   ]
   for (const [mounts, code, words] of rows) {
     const { error } = await runInCell(asRoot, describe(mounts), host, { setup })
     t.is(error?.code ?? 'none', code, JSON.stringify(mounts))
-    if (error !== undefined) t.regex(`${error.message} ${error.hint} ${JSON.stringify(error.kernelLog ?? '')}`, words)
+    if (error !== undefined)
+      t.regex(`${error.message} ${error.hint} ${JSON.stringify(error.kernelLog ?? '')}`, words)
   }
 })
 
@@ -467,14 +502,17 @@ for (const cell of [asRoot, inUserNamespace]) {
       source: join(directory, name),
       options: ['bind', ...words],
     })
-    const job = describe([], [
-      ['symlink', '/led/to', '/w/link'],
-      ['mount', bind('/w/followed', 'link')],
-      ['mount', bind('/w/copied', 'link', 'copy-symlink')],
-      ['mount', bind('/w/no-link', 'target', 'copy-symlink')],
-      ['mount', bind('/w/itself', 'dangling', 'src-nofollow')],
-      ['mount', bind('/w/link', 'target', 'dest-nofollow')],
-    ])
+    const job = describe(
+      [],
+      [
+        ['symlink', '/led/to', '/w/link'],
+        ['mount', bind('/w/followed', 'link')],
+        ['mount', bind('/w/copied', 'link', 'copy-symlink')],
+        ['mount', bind('/w/no-link', 'target', 'copy-symlink')],
+        ['mount', bind('/w/itself', 'dangling', 'src-nofollow')],
+        ['mount', bind('/w/link', 'target', 'dest-nofollow')],
+      ],
+    )
     job.commands.push(
       { command: program, args: ['readlink', '/w/copied'] },
       { command: program, args: ['readlink', '/w/itself'] },
@@ -496,35 +534,50 @@ for (const cell of [asRoot, inUserNamespace]) {
 
 // ---------------------------------------------------------------- locked flags
 
-testNeeding([...withoutPrivileges.needs, 'busybox'])('flags of the host are locked in a user namespace', async (t) => {
-  const directory = host.scratch('sources')
-  const setup = sources(directory)
-  const followed = { ...strict, flags: strict.flags.filter((flag) => flag !== 'nosymfollow') }
-  const rows: Array<[source: string, words: string[], found: string[] | 'locked']> = [
-    ['strict', [], shown(strict)],
-    // What is not asked to go stays, but for the one flag that is never locked.
-    ['strict', ['nosuid'], shown(followed)],
-    ['strict', ['noatime'], shown(followed)],
-    ['bare', ['ro', 'nosuid'], ['nosuid', 'relatime', 'ro']],
-    ['bare', ['relatime'], ['relatime', 'rw']],
-    ['strict', ['symfollow'], shown(followed)],
-    ...['rw', 'suid', 'dev', 'exec', 'relatime', 'strictatime', 'diratime', 'rrw', 'rsuid', 'rrelatime'].map(
-      (word): [string, string[], 'locked'] => ['strict', [word], 'locked'],
-    ),
-    ['bare', ['noatime'], 'locked'],
-    ['bare', ['nodiratime'], 'locked'],
-  ]
-  const mountFor = ([source, words]: (typeof rows)[number], index: number) => ({
-    destination: `/w/${index}`,
-    source: join(directory, source),
-    options: ['rbind', ...words],
-  })
-  const fine = rows.filter(([, , found]) => found !== 'locked')
-  const table = tableOf(t, await runInCell(withoutPrivileges, describe(fine.map(mountFor)), host, { setup }))
-  for (const [index, row] of fine.entries())
-    t.deepEqual(flagsOf(at(t, table, `/w/${index}`)), row[2] as string[], row.flat().join(' '))
-  for (const row of rows.filter(([, , found]) => found === 'locked')) {
-    const { error } = await runInCell(withoutPrivileges, describe([mountFor(row, 0)]), host, { setup })
-    t.is(error?.code, 'ERR_ROOTFS_LOCKED', `${row.flat().join(' ')}: ${error?.message}`)
-  }
-})
+testNeeding([...withoutPrivileges.needs, 'busybox'])(
+  'flags of the host are locked in a user namespace',
+  async (t) => {
+    const directory = host.scratch('sources')
+    const setup = sources(directory)
+    const followed = { ...strict, flags: strict.flags.filter((flag) => flag !== 'nosymfollow') }
+    const rows: Array<[source: string, words: string[], found: string[] | 'locked']> = [
+      ['strict', [], shown(strict)],
+      // What is not asked to go stays, but for the one flag that is never locked.
+      ['strict', ['nosuid'], shown(followed)],
+      ['strict', ['noatime'], shown(followed)],
+      ['bare', ['ro', 'nosuid'], ['nosuid', 'relatime', 'ro']],
+      ['bare', ['relatime'], ['relatime', 'rw']],
+      ['strict', ['symfollow'], shown(followed)],
+      ...[
+        'rw',
+        'suid',
+        'dev',
+        'exec',
+        'relatime',
+        'strictatime',
+        'diratime',
+        'rrw',
+        'rsuid',
+        'rrelatime',
+      ].map((word): [string, string[], 'locked'] => ['strict', [word], 'locked']),
+      ['bare', ['noatime'], 'locked'],
+      ['bare', ['nodiratime'], 'locked'],
+    ]
+    const mountFor = ([source, words]: (typeof rows)[number], index: number) => ({
+      destination: `/w/${index}`,
+      source: join(directory, source),
+      options: ['rbind', ...words],
+    })
+    const fine = rows.filter(([, , found]) => found !== 'locked')
+    const table = tableOf(
+      t,
+      await runInCell(withoutPrivileges, describe(fine.map(mountFor)), host, { setup }),
+    )
+    for (const [index, row] of fine.entries())
+      t.deepEqual(flagsOf(at(t, table, `/w/${index}`)), row[2] as string[], row.flat().join(' '))
+    for (const row of rows.filter(([, , found]) => found === 'locked')) {
+      const { error } = await runInCell(withoutPrivileges, describe([mountFor(row, 0)]), host, { setup })
+      t.is(error?.code, 'ERR_ROOTFS_LOCKED', `${row.flat().join(' ')}: ${error?.message}`)
+    }
+  },
+)

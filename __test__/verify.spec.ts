@@ -51,7 +51,11 @@ for (const cell of [asRoot, inUserNamespace]) {
     ['adds a flag', 'mount -o remount,bind,ro,nosuid,nodev,noexec data', /\/data: wanted exec, found noexec/],
     ['shares a mount', 'mount --make-shared own', /\/own: wanted private, found shared/],
     ['unmounts one', 'umount -l own', /\/own: wanted a mount, found none/],
-    ['moves one', 'mkdir own/there; mount --move data own/there', /\/data: wanted it there, found it on \/own\/there/],
+    [
+      'moves one',
+      'mkdir own/there; mount --move data own/there',
+      /\/data: wanted it there, found it on \/own\/there/,
+    ],
     [
       'does several of these',
       'umount -l tmp; mount -o remount,bind,rw data',
@@ -63,7 +67,11 @@ for (const cell of [asRoot, inUserNamespace]) {
       const root = await image()
       const before = snapshotTree(root)
       const data = host.scratch('data')
-      const calls: Job['calls'] = [['bind', data, '/data', { readonly: true }], ['tmpfs', '/own'], ['tmpfs', '/tmp']]
+      const calls: Job['calls'] = [
+        ['bind', data, '/data', { readonly: true }],
+        ['tmpfs', '/own'],
+        ['tmpfs', '/tmp'],
+      ]
       const { error, left } = await runInCell(cell, describe(root, [...calls, hook(script)]), host)
       t.is(error?.code, 'ERR_ROOTFS_VERIFY', error?.message)
       t.regex(error!.message, message)
@@ -82,18 +90,23 @@ testNeeding([...asRoot.needs, 'busybox'])('what a hook mounts is in order, and i
   t.deepEqual(extra(outcome), ['a hook has mounted on /own, /tmp, which hides /own'])
 })
 
-testNeeding([...asRoot.needs, 'busybox'])('without verification a hook may change what it likes', async (t) => {
-  const job = describe(await image(), [['tmpfs', '/own'], hook('umount -l own')])
-  job.prepare = { verify: false }
-  const table = tableOf(t, await runInCell(asRoot, job, host))
-  t.deepEqual(on(table, '/own'), [])
-})
+testNeeding([...asRoot.needs, 'busybox'])(
+  'without verification a hook may change what it likes',
+  async (t) => {
+    const job = describe(await image(), [['tmpfs', '/own'], hook('umount -l own')])
+    job.prepare = { verify: false }
+    const table = tableOf(t, await runInCell(asRoot, job, host))
+    t.deepEqual(on(table, '/own'), [])
+  },
+)
 
 for (const level of levels) {
-  testNeeding([...asRoot.needs, 'busybox'])(`what binds and the root bring along is listed, ${level}`, async (t) => {
-    const root = await image()
-    const data = host.scratch('data')
-    const setup = `
+  testNeeding([...asRoot.needs, 'busybox'])(
+    `what binds and the root bring along is listed, ${level}`,
+    async (t) => {
+      const root = await image()
+      const data = host.scratch('data')
+      const setup = `
       mount --bind ${root} ${root}
       mount -t tmpfs below ${join(root, 'run')}
       mount -t tmpfs below ${data}
@@ -103,14 +116,18 @@ for (const level of levels) {
       mount -t tmpfs below ${data}/a/c
       mount -t tmpfs below ${data}/b
     `
-    const outcome = await runInCell(asRoot, describe(root, [['bind', data, '/data']]), host, { level, setup })
-    const table = tableOf(t, outcome)
-    t.is(on(table, '/data/a/c').length, 1)
-    t.deepEqual(extra(outcome).toSorted(), [
-      'what is mounted on / brings others along: /run',
-      'what is mounted on /data brings others along: /data/a, /data/b, /data/a/c',
-    ])
-  })
+      const outcome = await runInCell(asRoot, describe(root, [['bind', data, '/data']]), host, {
+        level,
+        setup,
+      })
+      const table = tableOf(t, outcome)
+      t.is(on(table, '/data/a/c').length, 1)
+      t.deepEqual(extra(outcome).toSorted(), [
+        'what is mounted on / brings others along: /run',
+        'what is mounted on /data brings others along: /data/a, /data/b, /data/a/c',
+      ])
+    },
+  )
 
   // ---------------------------------------------------------------- mounts on / and from the tree itself
 
@@ -118,7 +135,12 @@ for (const level of levels) {
     const [first, second] = [await image(), await image()]
     const busybox = findProgram('busybox')!
     const before = [first, second].map((root) => snapshotTree(root))
-    const bound = describe(first, [['tmpfs', '/own'], ['bind', second, '/', { readonly: true }], ['tmpfs', '/tmp'], ['proc']])
+    const bound = describe(first, [
+      ['tmpfs', '/own'],
+      ['bind', second, '/', { readonly: true }],
+      ['tmpfs', '/tmp'],
+      ['proc'],
+    ])
     const table = tableOf(t, await runInCell(asRoot, bound, host, { level }))
     t.is(on(table, '/').length, 1, 'nothing is on top of it')
     t.true(on(table, '/')[0]!.root.endsWith(second) || second.endsWith(on(table, '/')[0]!.root))
@@ -132,7 +154,10 @@ for (const level of levels) {
     t.deepEqual(found.map((mount) => mount.destination).toSorted(), ['/', '/bin/cat', '/proc'])
     t.is(on(found, '/')[0]!.type, 'tmpfs')
     t.true(on(found, '/')[0]!.superOptions.includes('mode=711'))
-    t.deepEqual([first, second].map((root) => snapshotTree(root)), before)
+    t.deepEqual(
+      [first, second].map((root) => snapshotTree(root)),
+      before,
+    )
   })
 
   testNeeding([...asRoot.needs, 'busybox'])(`a source can be an earlier mount, ${level}`, async (t) => {
@@ -187,20 +212,25 @@ for (const level of levels) {
     t.is(outcome.results[0]!.stdout, 'content\n'.repeat(3))
   })
 
-  testNeeding([...asRoot.needs, 'busybox'])(`what is mounted below a read-only bind keeps its own flags, ${level}`, async (t) => {
-    const data = host.scratch('data')
-    for (const name of ['brought', 'missing']) mkdirSync(join(data, name))
-    const setup = `mount -t tmpfs brought ${data}/brought; mkdir ${data}/brought/deep`
-    const job = describe(await image(), [
-      ['bind', data, '/data', { readonly: true }],
-      ['tmpfs', '/data/missing/made'],
-      ['tmpfs', '/data/brought/deep'],
-      ['tmpfs', '/data/frozen', { readonly: true }],
-    ])
-    const table = tableOf(t, await runInCell(asRoot, job, host, { level, setup }))
-    const readonly = table.filter(({ options }) => options.includes('ro')).map(({ destination }) => destination)
-    t.deepEqual(readonly.toSorted(), ['/data', '/data/brought', '/data/frozen'])
-  })
+  testNeeding([...asRoot.needs, 'busybox'])(
+    `what is mounted below a read-only bind keeps its own flags, ${level}`,
+    async (t) => {
+      const data = host.scratch('data')
+      for (const name of ['brought', 'missing']) mkdirSync(join(data, name))
+      const setup = `mount -t tmpfs brought ${data}/brought; mkdir ${data}/brought/deep`
+      const job = describe(await image(), [
+        ['bind', data, '/data', { readonly: true }],
+        ['tmpfs', '/data/missing/made'],
+        ['tmpfs', '/data/brought/deep'],
+        ['tmpfs', '/data/frozen', { readonly: true }],
+      ])
+      const table = tableOf(t, await runInCell(asRoot, job, host, { level, setup }))
+      const readonly = table
+        .filter(({ options }) => options.includes('ro'))
+        .map(({ destination }) => destination)
+      t.deepEqual(readonly.toSorted(), ['/data', '/data/brought', '/data/frozen'])
+    },
+  )
 
   // ---------------------------------------------------------------- many
 

@@ -992,3 +992,6 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+mod remount_tests;

@@ -129,6 +129,9 @@ impl Execution<'_> {
             let propagation = propagation_of_copy(mount, root_propagation);
             expected.copied_from(original, &mount.attributes, &propagation, locked);
             expected.recursive = recursive;
+            if mount.id_map.is_some() {
+                expected.is_idmapped();
+            }
         }
         Ok(done)
     }

@@ -17,8 +17,8 @@ use crate::options::{Attributes, Propagation, PropagationState, PropagationType,
 use crate::path::PathBytes;
 use crate::resolve;
 
-/// The flags that are compared. Whether a mount is idmapped is no flag that anything could change afterwards.
-const COMPARED: u64 = attr::EXACT | attr::ATIME | attr::NODIRATIME;
+/// The flags that are compared.
+const COMPARED: u64 = attr::EXACT | attr::ATIME | attr::NODIRATIME | attr::IDMAP;
 /// How many names a message has at most.
 const NAMED: usize = 16;
 
@@ -41,7 +41,7 @@ impl Original {
             Some(state) => {
                 Self { attributes: state.attributes, unsure: 0, propagation: Some(state.propagation) }
             }
-            None => Self { attributes: flags, unsure: flags & attr::RDONLY, propagation: None },
+            None => Self { attributes: flags, unsure: flags & attr::RDONLY | attr::IDMAP, propagation: None },
         })
     }
 }
@@ -135,6 +135,12 @@ impl Expectation {
         }
     }
 
+    /// It shows other owners than its source.
+    pub(super) fn is_idmapped(&mut self) {
+        self.attributes |= attr::IDMAP;
+        self.unsure &= !attr::IDMAP;
+    }
+
     /// It was changed where it is.
     pub(super) fn change(&mut self, attributes: &Attributes, propagation: &[Propagation]) {
         self.attributes = attributes.applied_to(self.attributes);
@@ -173,7 +179,11 @@ fn words(bits: u64, differing: u64) -> String {
         atime: (differing & attr::ATIME != 0).then_some(mode),
         ..Attributes::default()
     };
-    plain.words().join(",")
+    let mut words = plain.words();
+    if differing & attr::IDMAP != 0 {
+        words.push(if bits & attr::IDMAP != 0 { "idmapped" } else { "not idmapped" });
+    }
+    words.join(",")
 }
 
 /// All that was attached.

@@ -67,6 +67,8 @@ fn flags_that_are_lacking_or_too_many() {
     assert!(error.message.contains("/data: wanted ro,suid, found rw,nosuid"), "{error}");
     let error = failing(|table| at(table, "/tmp").state.attributes |= attr::NOATIME);
     assert!(error.message.contains("/tmp: wanted relatime, found noatime"), "{error}");
+    let error = failing(|table| at(table, "/data").state.attributes |= attr::IDMAP);
+    assert!(error.message.contains("/data: wanted not idmapped, found idmapped"), "{error}");
     let error = failing(|table| at(table, "/etc/secret").state.propagation.shared = true);
     assert!(error.message.contains("/etc/secret: wanted private, found shared"), "{error}");
 }

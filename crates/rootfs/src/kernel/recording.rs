@@ -387,6 +387,7 @@ impl Kernel for Recording {
         user_namespace: BorrowedFd<'_>,
         recursive: bool,
     ) -> SysResult<()> {
+        *self.attributes.borrow_mut().entry(mount.as_raw_fd()).or_default() |= crate::options::attr::IDMAP;
         let (mount, ids) = (self.name(mount), self.name(user_namespace));
         self.record("mount_setattr", format!("map {mount} {ids} recursive={recursive}"))
     }
