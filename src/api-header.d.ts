@@ -109,7 +109,7 @@ export interface SpawnOptions {
    * Where standard input, output and error go, and what further descriptors there are: the fourth element is 3 in the
    * command, and so on, where a pipe goes both ways. Numbers are file descriptors, duplicated before the call returns; a
    * directory or an `O_PATH` one is refused. With 'inherit' the process is still in a session of its own: no job
-   * control. Nothing else is open in the command. @default 'pipe', and 'ignore' from the fourth on
+   * control. Nothing else is open in the command. At most 200. @default 'pipe', and 'ignore' from the fourth on
    */
   stdio?:
     | 'pipe'

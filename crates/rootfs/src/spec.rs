@@ -154,6 +154,7 @@ pub struct Mount {
 /// Something that is put into the tree.
 #[allow(clippy::large_enum_variant, reason = "nearly all of them are mounts")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are mounts")]
 pub enum Content {
     /// A mount.
     Mount(Mount),

@@ -533,7 +533,7 @@ fn in_a_joined_mount_namespace_nothing_is_attached_outside_of_the_tree() {
     let plan = Plan::new(&spec).unwrap();
     let sources = sources::open(&kernel, &plan, &sources::Request::default()).unwrap();
     let mut alone = Alone(&kernel);
-    let namespace = std::fs::File::open("/dev/null").unwrap();
+    let namespace = rustix::fs::memfd_create(c"namespace", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
     let outcome = Execution::new(&kernel, &plan, setting(Level::Detached), sources, &mut alone, None)
         .with_namespace(Some(namespace.as_fd()))
         .run()

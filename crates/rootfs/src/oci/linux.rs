@@ -140,9 +140,17 @@ fn read_namespaces(linux: &Object<'_>, rootfs: &mut RootfsSpec) -> Result<()> {
         gids: read_mappings(linux, "gidMappings", new_user)?,
     };
     if new_user {
-        rootfs.namespaces.user = UserNamespace::Mapped(map);
+        // crun writes it so, and means the same.
+        let nothing_said = map.uids.is_empty() && map.gids.is_empty();
+        rootfs.namespaces.user =
+            if nothing_said { UserNamespace::Caller } else { UserNamespace::Mapped(map) };
     }
     Ok(())
+}
+
+/// Whether a list has elements.
+fn has(linux: &Object<'_>, key: &str) -> Result<bool> {
+    linux.read(key, |list| list.items().map(|items| !items.is_empty())).map(Option::unwrap_or_default)
 }
 
 fn read_mappings(linux: &Object<'_>, key: &str, new_user: bool) -> Result<Vec<IdMapping>> {
@@ -151,11 +159,13 @@ fn read_mappings(linux: &Object<'_>, key: &str, new_user: bool) -> Result<Vec<Id
         Some(list) if !new_user && !mappings.is_empty() => {
             Err(list.wrong("mappings need a new user namespace in linux.namespaces"))
         }
-        Some(list) if new_user => {
+        Some(list) if new_user && !mappings.is_empty() => {
             validate_mappings(&list.name, &mappings).map_err(|error| error.with_pointer(&list.pointer))?;
             Ok(mappings)
         }
-        None if new_user => Err(linux.missing(key)),
+        _ if new_user && (has(linux, "uidMappings")? || has(linux, "gidMappings")?) => {
+            Err(linux.missing(key))
+        }
         _ => Ok(mappings),
     }
 }
