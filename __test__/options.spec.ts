@@ -3,6 +3,7 @@
 import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
+import { Rootfs } from 'rootfs'
 import { type Cell, cells, nobody, runInCell } from './support/cells.ts'
 import { guardHost } from './support/host.ts'
 import { checkout } from './support/images.ts'
@@ -427,6 +428,11 @@ testNeeding([...asRoot.needs, 'busybox'])('what remount and the words for links 
   const setup = sources(directory)
   const source = join(directory, 'bare')
   const rows: Array<[mounts: Array<Record<string, unknown>>, code: string, words: RegExp]> = [
+    [
+      [{ destination: '/w', type: 'tmpfs', options: ['nosuid', 'no-such=1'] }],
+      'ERR_ROOTFS_MOUNT',
+      /"no-such=1" is refused.*Unknown parameter/s,
+    ],
     [[{ destination: '/no', options: ['remount', 'ro'] }], 'ERR_ROOTFS_MOUNT', /nothing is mounted there/],
     [
       [
@@ -486,6 +492,20 @@ testNeeding([...asRoot.needs, 'busybox'])('what remount and the words for links 
     t.is(error?.code ?? 'none', code, JSON.stringify(mounts))
     if (error !== undefined)
       t.regex(`${error.message} ${error.hint} ${JSON.stringify(error.kernelLog ?? '')}`, words)
+  }
+})
+
+test('words that a bind has no use for are plan warnings, one for each', (t) => {
+  const words = ['sync', 'lazytime', 'iversion', 'mode=755', 'no-such']
+  for (const options of [
+    ['bind', ...words],
+    ['bind', 'remount', ...words],
+  ]) {
+    const { warnings } = new Rootfs('/srv').mount({ destination: '/w', source: '/srv', options }).plan()
+    t.deepEqual(
+      warnings.map(({ code, message }) => [code, message]),
+      words.map((word) => ['unknown-bind-option', `"${word}" has no effect on the mount on /w`]),
+    )
   }
 })
 
