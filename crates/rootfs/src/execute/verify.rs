@@ -475,8 +475,9 @@ impl Execution<'_> {
             Some(reason) => matches!(reason.origin, Origin::Brought(_)),
             None => parent.is_some_and(|parent| parent.recursive),
         };
-        // No copy has anything on its own top.
-        let covers = find(table, one.parent).is_some_and(|parent| parent.mountpoint == one.mountpoint);
+        // A copy is made of what is on top, so nothing of what comes along is on the copy's own root.
+        let covers = of_parent.is_none()
+            && find(table, one.parent).is_some_and(|parent| parent.mountpoint == one.mountpoint);
         let passes = |state: PropagationState| state.slave || state.shared;
         let origin = if let Some(step) = self.expectations.by_hooks.get(&one.id) {
             Origin::Hook(*step)

@@ -111,9 +111,11 @@ fn a_mount_that_hides_others() {
         table.push(other);
     });
     assert!(error.message.ends_with("/etc: wanted no mount, found one that hides /etc/secret"), "{error}");
+    // What is on the root's own top can't have come along, whatever its number is.
     let error = failing(|table| {
         let other = stranger(table, "/", "/");
-        table.push(other);
+        let id = at(table, "/").id + 1;
+        table.push(ListedMount { id, ..other });
     });
     assert!(
         error.message.contains("/: wanted no mount, found one that hides /, /data, /etc/secret"),
@@ -132,14 +134,16 @@ fn what_a_recursive_bind_brings_along_is_listed() {
     let bring = |table: &mut Vec<ListedMount>| {
         let mut other = stranger(table, "/data", "/data/sub");
         other.id = at(table, "/data").id + 1;
-        let mut deeper = ListedMount { parent: other.id, mountpoint: "/data/sub/er".into(), ..other.clone() };
+        // One on top of another, too.
+        let mut above = ListedMount { parent: other.id, id: other.id + 1, ..other.clone() };
+        let mut deeper = ListedMount { parent: above.id, mountpoint: "/data/sub/er".into(), ..above.clone() };
         deeper.id += 1;
-        table.extend([other, deeper]);
+        above.state.attributes = attr::RDONLY;
+        table.extend([other, above, deeper]);
     };
-    // The kernel numbers mounts one by one; the recording one numbers all that is opened, so there may be no room.
     let told = warnings(&spec(), bring);
     let told: Vec<_> = told.iter().map(|warning| (&*warning.code, &*warning.message, warning.step)).collect();
-    let message = "what is mounted on /data brings others along: /data/sub, /data/sub/er";
+    let message = "what is mounted on /data brings others along: /data/sub, /data/sub, /data/sub/er";
     assert_eq!(told, [("extra-mount", message, Some(2))]);
 }
 
