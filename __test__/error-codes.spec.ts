@@ -176,8 +176,8 @@ testHere('hint: a namespace of the host, from a user namespace', async (t) => {
   const error = await failure(rootInNamespace, [['namespaces', { ipc: { path: '/proc/1/ns/ipc' } }]])
   // Already its file is out of reach.
   t.like(error, { code: 'ERR_ROOTFS_DENIED', errnoName: 'EACCES', step: { type: 'namespaces' } })
-  t.regex(error.message, /^step 0 \(namespaces\): .*openat\("\/proc\/1\/ns\/ipc", O_RDONLY/)
-  t.regex(error.hint!, /can't join namespaces of the host/)
+  t.regex(error.message, /^step 0 \(namespaces\): .*open\("\/proc\/1\/ns\/ipc"/)
+  t.regex(error.hint!, /whoever may trace it/)
 })
 
 testHere('hint: user namespaces that are switched off', async (t) => {

@@ -296,7 +296,7 @@ for (const kind of kinds) {
       const child = attempt(path).spawn('/bin/true')
       const [error] = (await once(child, 'error')) as [Error]
       t.regex(error.message, message)
-      t.true(error.message.startsWith(`namespaces.${kind}`))
+      t.true(error.message.startsWith(`step 0 (namespaces): namespaces.${kind}`))
     }
     t.throws(() => attempt('relative/path'), { code: 'ERR_INVALID_ARG_VALUE' })
     t.throws(() => attempt('/with\0nul'), { code: 'ERR_INVALID_ARG_VALUE' })

@@ -337,9 +337,11 @@ test('what is refused has its pointer, and passes when it is named', async (t) =
       [['ignored-field', 'linux.seccomp is ignored, as asked']],
     )
   }
+  const hidden = { ...minimal(), linux: { maskedPaths: ['/x'] } }
   t.is(
-    t.throws(() => Rootfs.fromSpec({ ...minimal(), linux: {} }), { instanceOf: RootfsError }).code,
-    'ERR_ROOTFS_UNSUPPORTED',
+    t.throws(() => Rootfs.fromSpec(hidden), { instanceOf: RootfsError }).pointer,
+    '/linux/maskedPaths',
+    'without a mount namespace nothing can be hidden',
   )
 })
 

@@ -192,7 +192,7 @@ for (const level of ['detached', 'attached'] as Level[]) {
       const options = { setup: hidePartOfProc, level }
       const { error } = await runInCell(cell, job(await newImage(cell), calls, 'true'), host, options)
       t.is(error?.code, 'ERR_ROOTFS_DENIED')
-      t.regex(error?.hint ?? '', /not with the option hidepid/)
+      t.regex(error?.hint ?? '', /leave out hidepid and subset/)
     })
   }
 }

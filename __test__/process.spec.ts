@@ -153,7 +153,7 @@ for (const noNewPrivileges of [undefined, true, false]) {
         ...(noNewPrivileges !== undefined && { noNewPrivileges }),
       }
       const script =
-        'grep NoNewPrivs /proc/self/status; su root -c "id -u" </dev/null 2>/dev/null || echo refused'
+        'grep NoNewPrivs /proc/self/status; /bin/su root -c "id -u" </dev/null 2>/dev/null || echo refused'
       writeFileSync(
         join(directory, 'etc', 'passwd'),
         'root::0:0:root:/:/bin/sh\nuser::1000:1000:user:/:/bin/sh\n',

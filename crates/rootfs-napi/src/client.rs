@@ -409,9 +409,10 @@ impl Client {
         let socket = Arc::clone(&container.socket);
         // It is woken on this processor and waits until this thread sleeps: what can be done before is.
         self.add_container(state, id, container, &mut beginning)?;
-        let Beginning { payload, streams, sources, .. } = &beginning;
-        let fds: Vec<BorrowedFd<'_>> =
-            std::iter::once(payload).chain(streams).chain(sources).map(AsFd::as_fd).collect();
+        let Beginning { payload, streams, joined, sources, .. } = &beginning;
+        let (standard, further) = streams.split_at(streams.len().min(3));
+        let fds = std::iter::once(payload).chain(standard).chain(joined).chain(further).chain(sources);
+        let fds: Vec<BorrowedFd<'_>> = fds.map(AsFd::as_fd).collect();
         // Its socket is empty, so this doesn't wait.
         if protocol::send_as(&socket, Kind::Begin, id, &[], &fds, Some(sender())).is_err() {
             state.containers.remove(&id);

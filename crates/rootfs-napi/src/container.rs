@@ -11,6 +11,7 @@ use rootfs::error::{CallContext, SysError};
 use rootfs::execute::Level;
 use rootfs::kernel::{memfd, process};
 use rootfs::namespace::NamespaceKind;
+use rootfs::plan::Plan;
 use rootfs::process::ProcessSpec;
 use rootfs::protocol::{self, PayloadRest, Start};
 use rootfs::spec::{HookPoint, IdMap, IdMapping, Namespace, Namespaces, UserNamespace};
@@ -182,7 +183,8 @@ fn begin(
     let with_plan = |error| Failure::with_plan(error, &plan);
     let privileged = process::has_capability(process::CAP_SYS_ADMIN);
     let user = mapping(&spec.namespaces, privileged);
-    let (joins, joined) = namespace::open(spec, privileged, user.is_some())?;
+    let (joins, joined) = namespace::open(spec, privileged, user.is_some())
+        .map_err(|failure| failure.at_step(Plan::NAMESPACES, &plan))?;
     let in_user_namespace = user.is_some() || joins.contains(&NamespaceKind::User);
     let cgroup = preparation.cgroup.as_ref().map(namespace::open_cgroup).transpose()?;
     let sources: Vec<OwnedFd> = rootfs

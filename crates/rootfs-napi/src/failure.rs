@@ -49,6 +49,19 @@ impl Failure {
         Self::Rootfs { error, plan: Some(Arc::clone(plan)) }
     }
 
+    /// What fails here before the plan is carried out belongs to a step of it all the same.
+    pub(crate) fn at_step(self, step: u32, plan: &Arc<Plan>) -> Self {
+        match self {
+            Self::Rootfs { mut error, .. } => {
+                let name = plan.steps.get(step as usize).map_or("", |step| step.action.name());
+                error.message = format!("step {step} ({name}): {}", error.message);
+                error.step = Some(step);
+                Self::with_plan(error, plan)
+            }
+            other => other,
+        }
+    }
+
     /// What contradicts itself in a builder call is a wrong argument there.
     pub(crate) fn of_argument(self) -> Self {
         match self {

@@ -860,7 +860,7 @@ fn planned_devices(spec: &RootfsSpec) -> Vec<Device> {
     devices
 }
 
-/// Each path once. What is said last about a missing one counts, unless that is nothing.
+/// Each path once, those first that need nothing else. What is said last about a missing one counts, unless that is nothing.
 fn planned_masks(masks: &[Mask]) -> Vec<Mask> {
     let mut planned: Vec<Mask> = Vec::with_capacity(masks.len());
     let mut places = BTreeMap::new();
@@ -872,6 +872,8 @@ fn planned_masks(masks: &[Mask]) -> Vec<Mask> {
             None => planned.push(mask.clone()),
         }
     }
+    // The others cover directories with copies of themselves, through which less is known about what lies where.
+    planned.sort_by_key(|mask| !matches!(mask.missing, MissingMask::Skip | MissingMask::Error));
     planned
 }
 

@@ -119,6 +119,14 @@ pub fn resolve_or_make(
     }
 }
 
+/// The top of a mount that is held, which may be a file.
+pub fn top_of(kernel: &dyn Kernel, mount: BorrowedFd<'_>) -> SysResult<(OwnedFd, FileStatus)> {
+    let fd = rustix::io::fcntl_dupfd_cloexec(mount, 0)
+        .map_err(|errno| SysError::new("fcntl", errno, "F_DUPFD_CLOEXEC"))?;
+    let status = kernel.status(fd.as_fd())?;
+    Ok((fd, status))
+}
+
 /// Finds a name in a mount that is held, and makes it when it is missing. `None` if a symbolic link is on the way: it may
 /// lead out of the mount.
 pub fn make_below(
@@ -128,6 +136,10 @@ pub fn make_below(
     missing: Missing,
     maker: &mut dyn Maker,
 ) -> Result<Option<Resolved>> {
+    if path.components().next().is_none() {
+        let (fd, status) = top_of(kernel, mount).map_err(|call| resolution_error(path, &call))?;
+        return Ok(Some(Resolved { fd, status, path: None, created: false }));
+    }
     // A single name is looked up by the walk itself.
     if path.components().nth(1).is_some() || missing == Missing::Error {
         match resolve(kernel, mount, path, Follow::None) {

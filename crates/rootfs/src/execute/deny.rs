@@ -156,6 +156,10 @@ impl Execution<'_> {
                 }
                 FileKind::Directory => {
                     let held = self.hold(file, &status, &current, step)?;
+                    if held.bound {
+                        // What is mounted below is seen through a copy now.
+                        self.placed.forget();
+                    }
                     levels.push(held);
                 }
                 _ if left.is_empty() => return Ok((current, depth, None)),

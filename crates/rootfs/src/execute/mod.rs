@@ -686,10 +686,10 @@ impl<'a> Execution<'a> {
     /// Resolves a path that exists, following links inside the root. `None` if it is missing.
     fn existing(&self, path: &PathBytes) -> Result<Option<(OwnedFd, FileStatus)>> {
         let root = self.root()?;
-        let below = self
-            .placed
-            .holder(path)
-            .map(|holder| resolve::resolve(self.kernel, holder.fd.as_fd(), &holder.rest, Follow::None));
+        let below = self.placed.holder(path).map(|Holder { fd, rest, .. }| match rest.as_bytes() {
+            b"/" => resolve::top_of(self.kernel, fd.as_fd()).map(|(top, _)| top),
+            _ => resolve::resolve(self.kernel, fd.as_fd(), &rest, Follow::None),
+        });
         let found = match below {
             // A link may lead out of the mount: it is followed from the root.
             None => resolve::resolve(self.kernel, root.as_fd(), path, Follow::All),

@@ -48,6 +48,11 @@ impl Placed {
         self.mounts.insert(destination, Mounted { order: self.count, fd: Rc::clone(fd), id });
     }
 
+    /// Parts of the tree were covered by copies of themselves: what was known may be hidden.
+    pub(super) fn forget(&mut self) {
+        self.mounts.clear();
+    }
+
     /// A mount was covered by another, whole.
     pub(super) fn replace(&mut self, covered: u64, fd: &Rc<OwnedFd>, id: u64) {
         for mounted in self.mounts.values_mut().filter(|mounted| mounted.id == covered) {
