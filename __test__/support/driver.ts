@@ -63,7 +63,7 @@ async function perform(job: Job): Promise<Outcome> {
   try {
     const rootfs = await build(job)
     if (job.mode === 'prepare') {
-      const box = await rootfs.prepare()
+      const box = await rootfs.prepare(job.prepare)
       try {
         outcome.steps = JSON.parse(JSON.stringify(box.steps))
         outcome.warnings = JSON.parse(JSON.stringify(box.warnings))

@@ -1,7 +1,7 @@
 //! Arguments of the builder's methods that put files, directories, links and devices into the tree.
 
 use rootfs::PathBytes;
-use rootfs::options::{Attributes, Propagation, attr};
+use rootfs::options::{Attributes, Links, Propagation, attr};
 use rootfs::protocol::MAX_PAYLOAD;
 use rootfs::spec::{
     Device, DeviceType, Directory, FileContent, MAX_MAJOR, MAX_MINOR, Mount, MountKind, Symlink,
@@ -50,6 +50,7 @@ pub(crate) fn file(destination: PathBytes, content: JsArg, options: JsArg) -> Pa
         propagation: vec![Propagation::RPRIVATE],
         id_map: None,
         ineffective: Vec::new(),
+        links: Links::default(),
     })
 }
 

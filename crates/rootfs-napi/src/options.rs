@@ -1,7 +1,7 @@
 //! The options of the builder's methods, as parts of a specification.
 
 use rootfs::PathBytes;
-use rootfs::options::{Attributes, Propagation, attr};
+use rootfs::options::{Attributes, Links, Propagation, attr};
 use rootfs::overlay::{MAX_LOWER, Overlay, pair};
 use rootfs::spec::{
     BindSource, Hook, HookPoint, IdMap, IdMapping, MAX_LABEL, MissingMask, Mount, MountIdMap, MountIds,
@@ -93,6 +93,7 @@ pub(crate) fn bind(source: BindSource, destination: PathBytes, options: JsArg) -
         propagation: vec![propagation],
         id_map: ids.map(|ids| MountIdMap { ids, recursive }),
         ineffective: Vec::new(),
+        links: Links::default(),
     })
 }
 
@@ -111,6 +112,7 @@ fn filesystem(destination: PathBytes, fstype: &str, set: u64, data: Vec<(String,
         propagation: Vec::new(),
         id_map: None,
         ineffective: Vec::new(),
+        links: Links::default(),
     }
 }
 
@@ -192,6 +194,7 @@ pub(crate) fn overlay(destination: PathBytes, options: &JsArg) -> Parsed<Mount> 
         propagation: Vec::new(),
         id_map: None,
         ineffective: Vec::new(),
+        links: Links::default(),
     })
 }
 

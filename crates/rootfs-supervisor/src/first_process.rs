@@ -407,6 +407,7 @@ impl FirstProcess {
                 user: self.start.user.as_ref(),
                 own_mount_namespace: self.start.mount,
                 attached_layers: payload.rest.level == Some(Level::Attached),
+                verify: payload.rest.verify,
             };
             return sources::open(kernel, &payload.plan, &request);
         }

@@ -81,6 +81,7 @@ impl Opener<'_> {
             user: Some(map),
             own_mount_namespace: false,
             attached_layers: payload.rest.level == Some(Level::Attached),
+            verify: payload.rest.verify,
         };
         let opened = match sources::open(kernel, &payload.plan, &request) {
             Ok(opened) => opened.into_list(),

@@ -1,6 +1,6 @@
 //! What an OCI runtime gives every container, as the configuration that `runc spec` writes has it.
 
-use crate::options::{Attributes, attr};
+use crate::options::{Attributes, Links, attr};
 use crate::path::PathBytes;
 use crate::spec::{Device, DeviceType, Mount, MountKind};
 
@@ -51,6 +51,7 @@ pub fn filesystem(destination: &str, fstype: &str, flags: u64, data: &[(&str, &s
         propagation: Vec::new(),
         id_map: None,
         ineffective: Vec::new(),
+        links: Links::default(),
     }
 }
 
@@ -75,6 +76,7 @@ pub fn cgroup(readonly: bool) -> Mount {
         propagation: Vec::new(),
         id_map: None,
         ineffective: Vec::new(),
+        links: Links::default(),
     }
 }
 

@@ -59,7 +59,7 @@ error_codes! {
     Race "ERR_ROOTFS_RACE" "Something kept changing underneath; it may be tried again."
         "Try again.";
     Verify "ERR_ROOTFS_VERIFY" "The kernel's mount table is not what was asked for."
-        "Report it: the kernel did something else than it was asked to. `verify: false` leaves the comparison out.";
+        "The message says what differs, each with its destination. Did a hook, or somebody on the host, change a mount? Else report it: the kernel did something else than it was asked to. `verify: false` leaves the comparison out.";
     Hook "ERR_ROOTFS_HOOK" "A hook failed or ran out of time."
         "The message has the hook's exit status and output.";
     Exec "ERR_ROOTFS_EXEC" "The command could not be started."

@@ -84,8 +84,16 @@ hints! {
         "in a user namespace, mounts below the source are locked in place: bind it recursively";
     /// Locked flags.
     LockedFlags
-        "EPERM of `mount_setattr` that clears a flag"
-        "the flag belongs to a mount of a more privileged mount namespace: leave it set, or do without the user namespace";
+        "EPERM of `mount_setattr` that clears a flag, or changes the access-time mode"
+        "the flag belongs to a mount of a more privileged mount namespace: leave it as it is, or do without the user namespace";
+    /// A new proc can be no less restricted than a visible one.
+    LockedProc
+        "EPERM when proc is mounted in a user namespace with a word for access times"
+        "in a user namespace, a new proc must have the access-time mode of one that is visible: leave the words for that out";
+    /// The kernel takes this flag only at first.
+    DirsyncLater
+        "EINVAL of `fsconfig` when `remount` is given with `dirsync`"
+        "only a new filesystem can be given dirsync";
     /// Not every filesystem can be idmapped.
     IdmapUnsupported
         "EINVAL of `mount_setattr` with `MOUNT_ATTR_IDMAP`"

@@ -39,6 +39,7 @@ impl Entry {
             ("noatime", attr::NOATIME),
             ("nodiratime", attr::NODIRATIME),
             ("nosymfollow", attr::NOSYMFOLLOW),
+            ("idmapped", attr::IDMAP),
         ] {
             if has(word) {
                 bits |= bit;

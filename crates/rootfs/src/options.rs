@@ -33,6 +33,8 @@ pub mod attr {
     pub const NOSYMFOLLOW: u64 = 0x0020_0000;
     /// The flags that a bind with flag words sets or clears exactly as asked, as `mount --bind -o` does.
     pub const PLAIN: u64 = RDONLY | NOSUID | NODEV | NOEXEC;
+    /// The same with the one that Linux 5.14 has added to what `mount_setattr(2)` takes.
+    pub const EXACT: u64 = PLAIN | NOSYMFOLLOW;
 }
 
 /// How mount and unmount events pass between a mount and its peers; `mount_namespaces(7)`.
@@ -86,6 +88,48 @@ impl Propagation {
     }
 }
 
+/// How events pass to and from one mount, as the kernel has it: a slave may share what it receives, and a slave of nobody is
+/// private.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
+pub struct PropagationState {
+    /// Events pass to peers, if there are any.
+    pub shared: bool,
+    /// There are: the mount is a copy of a shared one.
+    pub peers: bool,
+    /// It has a master.
+    pub slave: bool,
+    /// It can't be bound.
+    pub unbindable: bool,
+}
+
+impl PropagationState {
+    /// What a propagation type makes of it.
+    #[must_use]
+    pub fn changed(self, kind: PropagationType) -> Self {
+        match kind {
+            PropagationType::Private => Self::default(),
+            PropagationType::Shared => Self { shared: true, unbindable: false, ..self },
+            // Only what has received events before can go on to receive them: from a peer, or from its own master.
+            PropagationType::Slave => {
+                Self { shared: false, peers: false, slave: self.peers || self.slave, ..self }
+            }
+            PropagationType::Unbindable => Self { unbindable: true, ..Self::default() },
+        }
+    }
+
+    /// In words.
+    pub fn words(self) -> &'static str {
+        match (self.shared, self.slave, self.unbindable) {
+            (_, _, true) => "unbindable",
+            (true, true, _) => "shared,slave",
+            (true, false, _) => "shared",
+            (false, true, _) => "slave",
+            (false, false, _) => "private",
+        }
+    }
+}
+
 /// What one word does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -106,7 +150,7 @@ pub enum Effect {
     /// A flag of the superblock, with its `fsconfig` key.
     Superblock(&'static str),
     /// A flag of the superblock that only mount(2) takes.
-    Iversion(bool),
+    Iversion(&'static str),
     /// Changes the mount that is there already.
     Remount,
     /// A bind; whether it brings mounts below the source along.
@@ -119,6 +163,29 @@ pub enum Effect {
     IdMap(bool),
     /// The destination may not pass through a symbolic link, and the like: words of crun.
     Nofollow(Nofollow),
+}
+
+/// What is done about symbolic links that a source or a destination ends in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Links {
+    /// A source that is a symbolic link is made anew in the root, and nothing is mounted.
+    pub copy: bool,
+    /// A source that is a symbolic link is bound itself.
+    pub source: bool,
+    /// A destination that is a symbolic link is mounted on itself.
+    pub destination: bool,
+}
+
+impl Links {
+    /// The words for it.
+    pub fn words(self) -> impl Iterator<Item = &'static str> {
+        WORDS.iter().filter_map(move |word| match word.effect {
+            Effect::Nofollow(Nofollow::CopySymlink) if self.copy => Some(word.name),
+            Effect::Nofollow(Nofollow::Source) if self.source => Some(word.name),
+            Effect::Nofollow(Nofollow::Destination) if self.destination => Some(word.name),
+            _ => None,
+        })
+    }
 }
 
 /// crun's words about symbolic links.
@@ -144,6 +211,9 @@ pub struct Word {
 const fn word(name: &'static str, effect: Effect) -> Word {
     Word { name, effect }
 }
+
+/// The flag that has the kernel count the changes of each inode.
+pub const IVERSION: &str = "iversion";
 
 /// Every word that has a meaning of its own.
 pub const WORDS: &[Word] = {
@@ -199,8 +269,8 @@ pub const WORDS: &[Word] = {
         word("nolazytime", Superblock("nolazytime")),
         word("mand", Superblock("mand")),
         word("nomand", Superblock("nomand")),
-        word("iversion", Iversion(true)),
-        word("noiversion", Iversion(false)),
+        word("iversion", Iversion(IVERSION)),
+        word("noiversion", Iversion("noiversion")),
         word("remount", Effect::Remount),
         word("bind", Bind(false)),
         word("rbind", Bind(true)),
@@ -246,40 +316,53 @@ pub struct Attributes {
 }
 
 impl Attributes {
-    /// The words for what is set, for plans and errors.
+    /// The words for what is set, for plans and errors. Those for all below come first: what is said of the mount itself
+    /// is an exception to them.
     pub fn words(&self) -> Vec<&'static str> {
-        let mut words = Vec::new();
-        for word in WORDS {
-            let shown = match word.effect {
-                Effect::Set(bit) => self.set & bit != 0,
-                Effect::Clear(bit) => self.clear & bit != 0,
-                Effect::SetRecursive(bit) => self.set_recursive & bit != 0,
-                Effect::ClearRecursive(bit) => self.clear_recursive & bit != 0,
-                Effect::Atime(mode) => {
-                    self.atime == Some(mode) && matches!(word.name, "relatime" | "noatime" | "strictatime")
-                }
-                Effect::AtimeRecursive(mode) => {
-                    self.atime_recursive == Some(mode)
-                        && matches!(word.name, "rrelatime" | "rnoatime" | "rstrictatime")
-                }
-                _ => false,
-            };
-            if shown {
-                words.push(word.name);
+        let recursive = WORDS.iter().filter(|word| match word.effect {
+            Effect::SetRecursive(bit) => self.set_recursive & bit != 0,
+            Effect::ClearRecursive(bit) => self.clear_recursive & bit != 0,
+            Effect::AtimeRecursive(mode) => {
+                self.atime_recursive == Some(mode)
+                    && matches!(word.name, "rrelatime" | "rnoatime" | "rstrictatime")
             }
-        }
-        words
+            _ => false,
+        });
+        let own = WORDS.iter().filter(|word| match word.effect {
+            Effect::Set(bit) => self.set & bit != 0,
+            Effect::Clear(bit) => self.clear & bit != 0,
+            Effect::Atime(mode) => {
+                self.atime == Some(mode) && matches!(word.name, "relatime" | "noatime" | "strictatime")
+            }
+            _ => false,
+        });
+        recursive.chain(own).map(|word| word.name).collect()
+    }
+
+    /// What attributes a mount that has these ends up with, itself and not those below it.
+    pub fn applied_to(&self, before: u64) -> u64 {
+        let mode = |bits: u64, mode: Option<u64>| mode.map_or(bits, |mode| bits & !attr::ATIME | mode);
+        let implied = if self.exact { attr::EXACT } else { 0 };
+        let below =
+            mode(before & !(implied | self.clear_recursive) | self.set_recursive, self.atime_recursive);
+        mode(below & !self.clear | self.set, self.atime)
     }
 
     /// What a mount of a new filesystem gets at once; `fsmount(2)`. With `readonly_later` it can be written until then.
     pub fn of_new_mount(&self, readonly_later: bool) -> u64 {
         let now = if readonly_later { !attr::RDONLY } else { !0 };
-        (self.set | self.set_recursive) & now | self.atime_recursive.or(self.atime).unwrap_or(attr::RELATIME)
+        self.applied_to(attr::RELATIME) & now
+    }
+
+    /// The bits that words say something about, of the mount itself.
+    pub fn mentioned(&self) -> u64 {
+        let atime = if self.atime.or(self.atime_recursive).is_some() { attr::ATIME } else { 0 };
+        self.set | self.clear | self.set_recursive | self.clear_recursive | atime
     }
 
     /// Whether the top of the mount is to be read-only.
     pub fn readonly(&self) -> bool {
-        (self.set | self.set_recursive) & attr::RDONLY != 0
+        self.applied_to(0) & attr::RDONLY != 0
     }
 }
 
@@ -290,9 +373,13 @@ pub struct ParsedOptions {
     pub attributes: Attributes,
     /// A bind, and whether a recursive one.
     pub bind: Option<bool>,
+    /// What is mounted there already is changed.
+    pub remount: bool,
+    /// What is done about symbolic links.
+    pub links: Links,
     /// Propagation types, each applied in this order.
     pub propagation: Vec<Propagation>,
-    /// `fsconfig` flags of the superblock.
+    /// Flags of the superblock: `fsconfig` flags, and [`IVERSION`].
     pub superblock: Vec<&'static str>,
     /// A tmpfs begins with a copy of what it covers.
     pub copy_up: bool,
@@ -308,7 +395,6 @@ pub struct ParsedOptions {
 /// accepted and ignored would be a protection that isn't there.
 pub fn parse<S: AsRef<str>>(words: &[S]) -> Result<ParsedOptions> {
     let mut parsed = ParsedOptions::default();
-    let mut flag_word = false;
     for text in words {
         let text = text.as_ref();
         if text.is_empty() {
@@ -328,43 +414,48 @@ pub fn parse<S: AsRef<str>>(words: &[S]) -> Result<ParsedOptions> {
         let attributes = &mut parsed.attributes;
         match word.effect {
             Effect::Nothing => {}
+            // A word for all below covers the mount itself, and a later one for the mount itself is an exception to it.
             Effect::Set(bit) => {
-                flag_word = true;
                 attributes.set |= bit;
                 attributes.clear &= !bit;
             }
             Effect::Clear(bit) => {
-                flag_word = true;
                 attributes.clear |= bit;
                 attributes.set &= !bit;
             }
             Effect::Atime(mode) => {
-                flag_word = true;
                 attributes.atime = Some(mode);
             }
             Effect::SetRecursive(bit) => {
                 attributes.set_recursive |= bit;
                 attributes.clear_recursive &= !bit;
+                attributes.set &= !bit;
+                attributes.clear &= !bit;
             }
             Effect::ClearRecursive(bit) => {
                 attributes.clear_recursive |= bit;
                 attributes.set_recursive &= !bit;
+                attributes.set &= !bit;
+                attributes.clear &= !bit;
             }
-            Effect::AtimeRecursive(mode) => attributes.atime_recursive = Some(mode),
-            Effect::Superblock(key) => parsed.superblock.push(key),
+            Effect::AtimeRecursive(mode) => {
+                attributes.atime_recursive = Some(mode);
+                attributes.atime = None;
+            }
+            Effect::Superblock(key) | Effect::Iversion(key) => parsed.superblock.push(key),
             Effect::Bind(recursive) => parsed.bind = Some(recursive),
             Effect::Propagation(kind, recursive) => parsed.propagation.push(Propagation { kind, recursive }),
             Effect::CopyUp => parsed.copy_up = true,
             Effect::IdMap(recursive) => parsed.id_map = Some(recursive),
-            Effect::Iversion(_) | Effect::Remount | Effect::Nofollow(_) => {
-                return Err(Error::new(
-                    ErrorCode::Unsupported,
-                    format!("the mount option \"{text}\" is not supported by this version"),
-                ));
-            }
+            Effect::Remount => parsed.remount = true,
+            Effect::Nofollow(Nofollow::CopySymlink) => parsed.links.copy = true,
+            Effect::Nofollow(Nofollow::Source) => parsed.links.source = true,
+            Effect::Nofollow(Nofollow::Destination) => parsed.links.destination = true,
         }
     }
-    parsed.attributes.exact = parsed.bind.is_some() && flag_word;
+    let Attributes { set, clear, atime, .. } = parsed.attributes;
+    let says_flags = set | clear != 0 || atime.is_some();
+    parsed.attributes.exact = parsed.bind.is_some() && !parsed.remount && says_flags;
     Ok(parsed)
 }
 
@@ -400,16 +491,80 @@ mod tests {
     }
 
     #[test]
-    fn unknown_words_go_to_the_filesystem() {
-        let parsed = parse(&["mode=755", "nosuid", "newinstance"]).unwrap();
-        assert_eq!(parsed.data, [("mode".into(), Some("755".into())), ("newinstance".into(), None)]);
+    fn the_last_word_wins_between_the_mount_and_all_below_it() {
+        for (words, own, below) in [
+            (&["ro", "rrw"][..], 0, 0),
+            (&["rrw", "ro"], attr::RDONLY, 0),
+            (&["rro", "rw"], 0, attr::RDONLY),
+            (&["rw", "rro"], attr::RDONLY, attr::RDONLY),
+        ] {
+            let attributes = parse(words).unwrap().attributes;
+            assert_eq!(attributes.applied_to(0), own, "{words:?}");
+            assert_eq!(attributes.readonly(), own != 0, "{words:?}");
+            assert_eq!(attributes.set_recursive, below, "{words:?}");
+            assert_eq!(parse(&attributes.words()).unwrap().attributes, attributes, "{words:?}");
+        }
+        let atime = |words: &[&str]| parse(words).unwrap().attributes.applied_to(attr::STRICTATIME);
+        assert_eq!(atime(&["rnoatime", "relatime"]), attr::RELATIME);
+        assert_eq!(atime(&["relatime", "rnoatime"]), attr::NOATIME);
     }
 
     #[test]
-    fn words_that_cannot_be_given_are_refused_and_never_ignored() {
-        for word in ["remount", "iversion", "src-nofollow"] {
-            assert_eq!(parse(&[word]).unwrap_err().code, ErrorCode::Unsupported, "{word}");
+    fn what_a_bind_ends_up_with() {
+        let source = attr::NOSUID | attr::NOEXEC | attr::NOSYMFOLLOW | attr::NOATIME | attr::NODIRATIME;
+        let kept = attr::NOATIME | attr::NODIRATIME;
+        for (words, found) in [
+            (&["bind"][..], source),
+            (&["bind", "ro"], attr::RDONLY | kept),
+            (&["bind", "suid"], kept),
+            (&["rbind", "rro"], source | attr::RDONLY),
+            (&["bind", "strictatime"], attr::STRICTATIME | attr::NODIRATIME),
+            (&["bind", "diratime"], attr::NOATIME),
+            (&["bind", "remount", "ro", "suid"], source & !attr::NOSUID | attr::RDONLY),
+        ] {
+            assert_eq!(parse(words).unwrap().attributes.applied_to(source), found, "{words:?}");
         }
+    }
+
+    #[test]
+    fn propagation_follows_the_kernel() {
+        let changed = |before: PropagationState, words: &[&str]| {
+            let types = parse(words).unwrap().propagation;
+            types.iter().fold(before, |state, next| state.changed(next.kind)).words()
+        };
+        let after = |words: &[&str]| changed(PropagationState::default(), words);
+        assert_eq!(after(&["slave"]), "private");
+        assert_eq!(after(&["shared", "slave"]), "private");
+        let peer = PropagationState { shared: true, peers: true, ..PropagationState::default() };
+        assert_eq!(changed(peer, &["slave"]), "slave");
+        assert_eq!(changed(peer, &["slave", "shared"]), "shared,slave");
+        assert_eq!(changed(peer, &["slave", "shared", "slave"]), "slave");
+        assert_eq!(after(&["shared", "rprivate", "slave"]), "private");
+        assert_eq!(after(&["shared", "unbindable"]), "unbindable");
+        assert_eq!(after(&["unbindable", "slave"]), "unbindable");
+        assert_eq!(after(&["unbindable", "shared"]), "shared");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_words_of_attributes_mean_the_attributes(
+            picked in proptest::collection::vec(proptest::sample::select(WORDS), 0..12),
+        ) {
+            let names: Vec<&str> = picked
+                .iter()
+                .map(|word| word.name)
+                .collect();
+            let attributes = parse(&names).unwrap().attributes;
+            let mut words = attributes.words();
+            words.extend(attributes.exact.then_some("bind"));
+            proptest::prop_assert_eq!(parse(&words).unwrap().attributes, attributes);
+        }
+    }
+
+    #[test]
+    fn unknown_words_go_to_the_filesystem() {
+        let parsed = parse(&["mode=755", "nosuid", "newinstance"]).unwrap();
+        assert_eq!(parsed.data, [("mode".into(), Some("755".into())), ("newinstance".into(), None)]);
     }
 
     #[test]

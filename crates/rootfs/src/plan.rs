@@ -246,7 +246,7 @@ impl Action {
                 }
                 MountKind::Overlay(_) => Some("overlay".into()),
                 MountKind::Cgroup => Some("cgroup".into()),
-                MountKind::File { .. } => None,
+                MountKind::File { .. } | MountKind::Remount { .. } => None,
             },
             Self::Link(Symlink { target, .. }) | Self::Symlink { target, .. } => Some(target.clone()),
             Self::Hook(hook) => Some(hook.path.clone()),
@@ -338,14 +338,21 @@ fn mount_words(mount: &Mount) -> Vec<String> {
             words.extend((*uid != 0).then(|| format!("uid={uid}")));
             words.extend((*gid != 0).then(|| format!("gid={gid}")));
         }
+        MountKind::Remount { bind, .. } => {
+            words.push("remount".to_owned());
+            words.extend(bind.then(|| "bind".to_owned()));
+        }
         MountKind::Cgroup => {}
     }
     if let Some(id_map) = &mount.id_map {
         words.push(if id_map.recursive { "ridmap" } else { "idmap" }.to_owned());
     }
+    words.extend(mount.links.words().map(str::to_owned));
     words.extend(mount.attributes.words().into_iter().map(str::to_owned));
     words.extend(mount.propagation.iter().map(|propagation| propagation.name().to_owned()));
-    if let MountKind::Filesystem { superblock, data, .. } = &mount.kind {
+    if let MountKind::Filesystem { superblock, data, .. } | MountKind::Remount { superblock, data, .. } =
+        &mount.kind
+    {
         words.extend(superblock.iter().cloned());
         words.extend(data.iter().map(|(key, value)| match value {
             Some(value) => format!("{key}={value}"),
@@ -448,6 +455,18 @@ impl Plan {
         self.steps.iter().filter_map(|step| match &step.action {
             Action::Hook(hook) => Some(hook),
             _ => None,
+        })
+    }
+
+    /// Whether a step changes a mount that is there already, or puts another in the place of the root. In a detached tree only
+    /// the top can be changed, and only all of it can be attached.
+    pub fn changes_attached_mounts(&self) -> bool {
+        self.steps.iter().any(|step| match &step.action {
+            Action::Mount { mount, .. } => {
+                matches!(mount.kind, MountKind::Remount { .. })
+                    || mount.destination.components().all(|name| name == b"..")
+            }
+            _ => false,
         })
     }
 
@@ -596,6 +615,17 @@ impl Builder {
         for (position, item) in spec.content.iter().enumerate() {
             let index = match item {
                 Content::Mount(mount) => {
+                    if !is_remount(item) && mount.destination.normalized() == PathBytes::from("/") {
+                        // What was made before is not there any more.
+                        later.clear();
+                    }
+                    if is_remount(item) && mount.attributes.mentioned() & attr::RDONLY != 0 {
+                        // What was said before about the same mount is no more.
+                        let same = mount.destination.normalized();
+                        later.retain(|action: &Action| {
+                            action.destination().is_none_or(|other| other.normalized() != same)
+                        });
+                    }
                     later.extend(self.plan_mount(mount, position, &places, &spec.content));
                     continue;
                 }
@@ -616,7 +646,8 @@ impl Builder {
         content: &[Content],
     ) -> Option<Action> {
         let destination = mount.destination.normalized();
-        let later = places.at_or_below(&destination).find(|(_, other)| *other > position);
+        let needs_a_mountpoint = |at: usize| at > position && !content.get(at).is_some_and(is_remount);
+        let later = places.at_or_below(&destination).find(|(_, other)| needs_a_mountpoint(*other));
         let below = later.is_some();
         let (deferrable, superblock) = match &mount.kind {
             MountKind::Filesystem { fstype, .. } => {
@@ -624,6 +655,7 @@ impl Builder {
             }
             // An overlay's superblock can be another user namespace's; nobody in the container has rights over it then.
             MountKind::Bind { .. } | MountKind::Overlay(_) => (below, false),
+            MountKind::Remount { bind, .. } => (below, !bind),
             MountKind::Cgroup | MountKind::File { .. } => (false, false),
         };
         let readonly_later = mount.attributes.readonly() && deferrable;
@@ -645,9 +677,11 @@ impl Builder {
                 ),
             );
         }
-        for (other, earlier) in places.at_or_below(&destination) {
+        let hides = !matches!(mount.kind, MountKind::Remount { .. });
+        for (other, earlier) in places.at_or_below(&destination).filter(|_| hides) {
             let what = match content.get(earlier).filter(|_| earlier < position) {
                 None => continue,
+                Some(remount) if is_remount(remount) => continue,
                 Some(Content::Mount(_)) => "mount on",
                 // It is what the mount is put on.
                 Some(Content::Directory(_) | Content::Symlink(_)) if *other == destination => continue,
@@ -667,7 +701,7 @@ impl Builder {
             destination: mount.destination.clone(),
             superblock,
             recursive: mount.attributes.set_recursive & attr::RDONLY != 0
-                && matches!(mount.kind, MountKind::Bind { .. }),
+                && matches!(mount.kind, MountKind::Bind { .. } | MountKind::Remount { .. }),
         })
     }
 
@@ -765,6 +799,10 @@ impl Builder {
             }
         }
     }
+}
+
+fn is_remount(content: &Content) -> bool {
+    matches!(content, Content::Mount(Mount { kind: MountKind::Remount { .. }, .. }))
 }
 
 /// Destinations by their paths, so that what lies below one is found without looking at all of them.
@@ -956,3 +994,6 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+mod remount_tests;

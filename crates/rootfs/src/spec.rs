@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::content::{Directory, FileContent, Symlink};
 use crate::error::{Error, ErrorCode, Result};
 use crate::namespace::NamespaceKind;
-use crate::options::{self, Attributes, Propagation};
+use crate::options::{self, Attributes, Links, Propagation};
 use crate::overlay::Overlay;
 use crate::path::PathBytes;
 use crate::plan::Warning;
@@ -103,6 +103,15 @@ pub enum MountKind {
     Overlay(Overlay),
     /// The cgroup filesystems the host has: version 2, or version 1 with a directory for each hierarchy.
     Cgroup,
+    /// What is mounted there already gets other flags.
+    Remount {
+        /// Only the mount itself changes, and not its filesystem.
+        bind: bool,
+        /// `fsconfig` flags of the superblock.
+        superblock: Vec<String>,
+        /// Options of the filesystem.
+        data: Vec<(String, Option<String>)>,
+    },
 }
 
 /// Whose files those of a bind seem to be.
@@ -138,9 +147,12 @@ pub struct Mount {
     pub id_map: Option<MountIdMap>,
     /// Option words that have no effect on a bind; they become plan warnings.
     pub ineffective: Vec<String>,
+    /// What is done about symbolic links that its source or destination ends in.
+    pub links: Links,
 }
 
 /// Something that is put into the tree.
+#[allow(clippy::large_enum_variant, reason = "nearly all of them are mounts")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::large_enum_variant, reason = "nearly all are mounts")]
 pub enum Content {
@@ -704,6 +716,7 @@ impl RootfsSpec {
 
     fn validate_mount(&self, mount: &Mount) -> Result<()> {
         check_path("destination", &mount.destination)?;
+        mount.validate_links()?;
         if let Some(id_map) = &mount.id_map {
             self.validate_id_map(id_map, &mount.kind)?;
         }
@@ -750,7 +763,7 @@ impl RootfsSpec {
                 check_mode("file", *mode)?;
             }
             MountKind::Overlay(overlay) => overlay.validate(false)?,
-            MountKind::Cgroup => {}
+            MountKind::Cgroup | MountKind::Remount { .. } => {}
         }
         Ok(())
     }
@@ -772,6 +785,29 @@ impl RootfsSpec {
                  is none",
             )),
             MountIds::UserNamespace => Ok(()),
+        }
+    }
+}
+
+/// Filesystems whose destinations may not be, or pass through, a symbolic link anyway.
+const ON_ORDINARY_DIRECTORIES: [&str; 3] = ["proc", "sysfs", "devpts"];
+
+impl Mount {
+    /// The words for symbolic links make sense only where there can be any.
+    fn validate_links(&self) -> Result<()> {
+        let refused = match &self.kind {
+            MountKind::Bind { .. } => return Ok(()),
+            MountKind::Filesystem { fstype, .. } if ON_ORDINARY_DIRECTORIES.contains(&&**fstype) => {
+                self.links
+            }
+            _ => Links { destination: false, ..self.links },
+        };
+        match (refused.words().next(), &self.kind) {
+            (None, _) => Ok(()),
+            (Some(word), MountKind::Filesystem { fstype, .. }) => {
+                Err(spec_error(format!("the option \"{word}\" can't be given to a {fstype}")))
+            }
+            (Some(word), _) => Err(spec_error(format!("the option \"{word}\" is for binds"))),
         }
     }
 }
@@ -881,7 +917,14 @@ pub fn mount_from_oci(
     mappings: Option<IdMap>,
 ) -> Result<Mount> {
     let parsed = options::parse(words)?;
-    let kind = if let Some(recursive) = parsed.bind {
+    let superblock = || parsed.superblock.iter().map(|key| (*key).to_owned()).collect();
+    let kind = if parsed.remount {
+        match parsed.bind {
+            // What a bind shares with its source is not changed.
+            Some(_) => MountKind::Remount { bind: true, superblock: Vec::new(), data: Vec::new() },
+            None => MountKind::Remount { bind: false, superblock: superblock(), data: parsed.data.clone() },
+        }
+    } else if let Some(recursive) = parsed.bind {
         let source = source.ok_or_else(|| spec_error("a bind needs a source"))?;
         MountKind::Bind { source: BindSource::Host(source), recursive, optional: false, within: None }
     } else {
@@ -900,7 +943,7 @@ pub fn mount_from_oci(
             Some(fstype) => MountKind::Filesystem {
                 fstype: fstype.to_owned(),
                 source,
-                superblock: parsed.superblock.iter().map(|key| (*key).to_owned()).collect(),
+                superblock: superblock(),
                 data: parsed.data.clone(),
                 bind_fallback: false,
                 copy_up: parsed.copy_up,
@@ -918,7 +961,7 @@ pub fn mount_from_oci(
         }),
     };
     let mut ineffective = Vec::new();
-    if matches!(kind, MountKind::Bind { .. } | MountKind::Cgroup) {
+    if matches!(kind, MountKind::Bind { .. } | MountKind::Cgroup | MountKind::Remount { bind: true, .. }) {
         ineffective.extend(parsed.superblock.iter().map(|key| (*key).to_owned()));
         ineffective.extend(parsed.data.iter().map(|(key, value)| match value {
             Some(value) => format!("{key}={value}"),
@@ -932,6 +975,7 @@ pub fn mount_from_oci(
         propagation: parsed.propagation,
         id_map,
         ineffective,
+        links: parsed.links,
     })
 }
 

@@ -15,7 +15,7 @@ use rootfs::defaults;
 use rootfs::error::Error;
 use rootfs::execute::Level;
 use rootfs::kernel::memfd;
-use rootfs::options::{Attributes, Propagation, attr};
+use rootfs::options::{Attributes, Links, Propagation, attr};
 use rootfs::path::PathBytes;
 use rootfs::plan::Plan;
 use rootfs::process::{ProcessSpec, User};
@@ -151,6 +151,7 @@ pub fn bind(source: &Path, destination: &str) -> Mount {
         propagation: vec![Propagation::RPRIVATE],
         id_map: None,
         ineffective: vec![],
+        links: Links::default(),
     }
 }
 

@@ -4,6 +4,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
+use super::protect::READONLY;
+use super::sources::apply_propagation;
 use super::{Done, Execution, Expectation};
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
 use crate::kernel::{AttributeChange, Follow};
@@ -29,10 +31,7 @@ impl Execution<'_> {
     }
 
     fn flags(mount: &Mount) -> u64 {
-        let attributes = &mount.attributes;
-        attributes.set
-            | attributes.set_recursive
-            | attributes.atime_recursive.or(attributes.atime).unwrap_or(attr::RELATIME)
+        mount.attributes.of_new_mount(false)
     }
 
     fn cgroup2(&mut self, mount: &Mount, step: u32) -> Result<Done> {
@@ -49,8 +48,16 @@ impl Execution<'_> {
             }
             Err(error) => return Err(error),
         };
+        apply_propagation(self.kernel, fd.as_fd(), &mount.propagation)?;
         let mut done = self.place(mount, fd, &destination, true, Mounted::Other, None, step)?;
         done.strategy = strategy;
+        if let Some(expected) = self.expectations.last_mut() {
+            match strategy {
+                Some("masked") => expected.change(&READONLY, &[]),
+                Some(_) => expected.with_at_least(expected.attributes & attr::PLAIN),
+                None => {}
+            }
+        }
         Ok(done)
     }
 
@@ -103,15 +110,18 @@ impl Execution<'_> {
         let mut open = mount.clone();
         open.attributes.set = plain;
         open.attributes.set_recursive = 0;
-        open.attributes.atime = None;
+        (open.attributes.clear, open.attributes.clear_recursive) = (0, 0);
+        (open.attributes.atime, open.attributes.atime_recursive) = (None, None);
         let top = rustix::io::fcntl_dupfd_cloexec(&tmpfs, 0)
             .map_err(|errno| SysError::new("fcntl", errno, "F_DUPFD_CLOEXEC"))
             .context(ErrorCode::Mount, || "a descriptor can't be duplicated")?;
+        apply_propagation(self.kernel, tmpfs.as_fd(), &mount.propagation)?;
         self.place(&open, tmpfs, &destination, true, Mounted::Other, None, step)?;
+        let parent = self.expectations.last_mut().map_or(0, |expected| expected.mount);
         let cgroups =
             self.kernel.own_cgroups().context(ErrorCode::Mount, || "the own cgroups can't be found out")?;
         for (controllers, path) in cgroups.iter().filter(|(controllers, _)| !controllers.is_empty()) {
-            self.hierarchy(mount, top.as_fd(), controllers, path, step)?;
+            self.hierarchy(mount, (top.as_fd(), parent), controllers, path, step)?;
         }
         Ok(Done::by("version-1"))
     }
@@ -120,7 +130,7 @@ impl Execution<'_> {
     fn hierarchy(
         &mut self,
         mount: &Mount,
-        top: BorrowedFd<'_>,
+        (top, parent): (BorrowedFd<'_>, u64),
         controllers: &str,
         path: &PathBytes,
         step: u32,
@@ -150,7 +160,11 @@ impl Execution<'_> {
         };
         self.kernel.attach(fd.as_fd(), place.as_fd()).context(ErrorCode::Mount, what)?;
         let id = self.kernel.mount_id(fd.as_fd()).context(ErrorCode::Mount, what)?;
-        self.expectations.push(Expectation { step, mount: id, set: flags & attr::PLAIN, clear: 0 });
+        let path = mount.destination.join(&directory);
+        let expected = self.expectations.add(Expectation::new(step, id, parent, Some(path), flags));
+        if !self.setting.cgroup_namespace {
+            expected.with_at_least(flags & attr::PLAIN);
+        }
         if named.is_none() && controllers.contains(',') {
             for controller in controllers.split(',') {
                 match self.kernel.make_symlink(&directory, top, &controller.into()) {

@@ -7,7 +7,7 @@ use super::{Execution, Level, sources};
 use crate::error::{ErrorCode, Result};
 use crate::journal::{self, Writer};
 use crate::kernel::recording::{Node, Recording};
-use crate::options::{Attributes, attr};
+use crate::options::{Attributes, Links, attr};
 use crate::plan::Plan;
 use crate::spec::{
     Device, DeviceType, Directory, FileContent, IdMap, IdMapping, Mask, MissingMask, Mount, MountKind, Root,
@@ -31,6 +31,7 @@ fn file(path: &str, content: &str, writable: bool) -> Mount {
         propagation: vec![],
         id_map: None,
         ineffective: vec![],
+        links: Links::default(),
     }
 }
 

@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 
-use super::protect::nothing_there;
+use super::protect::{READONLY, nothing_there};
 use super::{Done, Execution};
 use crate::error::{CallContext, Error, ErrorCode, Result};
 use crate::hint::Hint;
@@ -61,7 +61,7 @@ impl Execution<'_> {
     pub(super) fn deny(&mut self, mask: &Mask, step: u32) -> Result<Done> {
         let path = &mask.path;
         let what = || format!("{path} can't be kept from being created");
-        let (parent, depth, name) = self.hold_in_place(path)?;
+        let (parent, depth, name) = self.hold_in_place(path, step)?;
         let Some(name) = name else {
             return Err(Error::new(ErrorCode::Race, format!("{path} was created while it was masked")));
         };
@@ -98,12 +98,20 @@ impl Execution<'_> {
             .context(ErrorCode::Mount, what)?;
         let status = self.kernel.status(file.as_fd()).context(ErrorCode::Mount, what)?;
         self.cover(path, &file, &status, step)?;
+        if let Some(expected) = self.expectations.last_mut() {
+            // It is on the first name that is missing, and not on the whole path.
+            expected.path = None;
+        }
         Ok(Done::by("placeholder"))
     }
 
     /// Makes every directory on the way to a path one that can't be renamed or removed. The last one there is, how deep it
     /// is, and the name that is missing in it.
-    pub(super) fn hold_in_place(&mut self, path: &PathBytes) -> Result<(Held, usize, Option<PathBytes>)> {
+    pub(super) fn hold_in_place(
+        &mut self,
+        path: &PathBytes,
+        step: u32,
+    ) -> Result<(Held, usize, Option<PathBytes>)> {
         let fail = |call: &crate::error::SysError| resolve::resolution_error(path, call);
         let root = self.root()?;
         let status = self.kernel.status(root.as_fd()).map_err(|call| fail(&call))?;
@@ -147,7 +155,7 @@ impl Execution<'_> {
                     }
                 }
                 FileKind::Directory => {
-                    let held = self.hold(file, &status, &current)?;
+                    let held = self.hold(file, &status, &current, step)?;
                     if held.bound {
                         // What is mounted below is seen through a copy now.
                         self.placed.forget();
@@ -179,11 +187,12 @@ impl Execution<'_> {
     }
 
     /// Enters a directory, and holds it in place where it could be renamed.
-    fn hold(&self, directory: OwnedFd, status: &FileStatus, above: &Held) -> Result<Held> {
+    fn hold(&mut self, directory: OwnedFd, status: &FileStatus, above: &Held, step: u32) -> Result<Held> {
         if status.mount != above.mount || above.readonly {
             return self.held(Rc::new(directory), status, false);
         }
         let copy = bind_on_itself(self.kernel, &directory)?;
+        self.expect_copy(&copy, status.mount, None, step)?;
         self.held(Rc::new(copy), status, true)
     }
 
@@ -194,10 +203,15 @@ impl Execution<'_> {
         let fd = if depth == 0 || parent.bound {
             Rc::clone(&parent.fd)
         } else {
-            Rc::new(bind_on_itself(self.kernel, &parent.fd)?)
+            let copy = bind_on_itself(self.kernel, &parent.fd)?;
+            self.expect_copy(&copy, parent.mount, None, step)?;
+            Rc::new(copy)
         };
         self.kernel.set_attributes(fd.as_fd(), change).context(ErrorCode::Mount, what)?;
-        let id = self.expect_readonly(&fd, step)?;
+        let id = self.kernel.mount_id(fd.as_fd()).context(ErrorCode::Mount, what)?;
+        if let Some(expected) = self.expectations.get_mut(id) {
+            expected.change(&READONLY, &[]);
+        }
         self.placed.replace(parent.mount, &fd, id);
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::errno::Errno;
 
 use super::sources::node_kind;
-use super::{Done, Execution};
+use super::{Done, Execution, Expectation};
 use crate::defaults;
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
 use crate::hint::Hint;
@@ -18,7 +18,7 @@ use crate::spec::{Device, DeviceType};
 impl Execution<'_> {
     pub(super) fn device(&mut self, device: &Device, step: u32) -> Result<Done> {
         if let Some(opened) = self.sources.take(step) {
-            return self.bind_device(device, opened.mount, "bind-private-node");
+            return self.bind_device(device, opened.mount, "bind-private-node", step);
         }
         let kernel = self.kernel;
         // In a user namespace no device can be made. What is made on the host for the bind is a mountpoint.
@@ -32,7 +32,7 @@ impl Execution<'_> {
             let denied =
                 SysError { syscall: "mknodat", errno: libc::EPERM, arguments: device.path.to_string() };
             let mount = copy_host_node(kernel, device, &denied)?;
-            return self.bind_device(device, mount, "bind-host-node");
+            return self.bind_device(device, mount, "bind-host-node", step);
         }
         let (parent, name) = self.parent_of(&device.path, ErrorCode::Device)?;
         let parent = parent.as_fd();
@@ -57,7 +57,7 @@ impl Execution<'_> {
             }
             Err(call) if call.is(Errno::EPERM) && device.kind != DeviceType::Fifo => {
                 let mount = copy_host_node(kernel, device, &call)?;
-                self.bind_device(device, mount, "bind-host-node")
+                self.bind_device(device, mount, "bind-host-node", step)
             }
             Err(call) => {
                 Err(Error::from_call(ErrorCode::Device, format!("{} can't be made", device.path), &call))
@@ -89,7 +89,13 @@ impl Execution<'_> {
     }
 
     /// Binds a node on a placeholder that nobody can open should the bind go away.
-    fn bind_device(&mut self, device: &Device, mount: OwnedFd, strategy: &'static str) -> Result<Done> {
+    fn bind_device(
+        &mut self,
+        device: &Device,
+        mount: OwnedFd,
+        strategy: &'static str,
+        step: u32,
+    ) -> Result<Done> {
         let kernel = self.kernel;
         let what = || format!("{} can't be bound", device.path);
         let placeholder = if self.parent_is_ours(&device.path, ErrorCode::Device)? {
@@ -123,6 +129,13 @@ impl Execution<'_> {
             return Err(error);
         }
         kernel.attach(mount.as_fd(), placeholder.as_fd()).context(ErrorCode::Device, what)?;
+        if self.setting.verify {
+            let id = kernel.mount_id(mount.as_fd()).context(ErrorCode::Device, what)?;
+            let flags = attr::NOSUID | attr::NOEXEC;
+            let one = Expectation::new(step, id, status.mount, Some(device.path.clone()), flags);
+            // A node of the host keeps the flags of the mount that it is on, and a read-only root makes all below it so.
+            self.expectations.add(one).unsure = !flags;
+        }
         self.remember_null(device, mount);
         Ok(Done::by(strategy))
     }

@@ -8,8 +8,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, ErrorCode, Result, SysError, SysResult};
+use crate::error::{CallContext, Error, ErrorCode, Result, SysError, SysResult};
 use crate::kernel::Kernel;
+use crate::options::{Effect, IVERSION, find};
 use crate::path::PathBytes;
 
 /// What a filesystem is made from.
@@ -118,7 +119,7 @@ impl Filesystem {
         };
         let named: PathBytes = self.source.clone().unwrap_or_else(|| fstype.into());
         set("source", Some(&named)).map_err(|call| fail(format!("a {fstype} can't be made"), &call))?;
-        for key in &self.superblock {
+        for key in self.superblock.iter().filter(|key| !is_iversion(key)) {
             set(key, None).map_err(|call| fail(format!("the option \"{key}\" is refused"), &call))?;
         }
         for (key, value) in &self.data {
@@ -135,14 +136,32 @@ impl Filesystem {
     }
 
     fn mount(&self, kernel: &dyn Kernel, context: &OwnedFd) -> Result<OwnedFd> {
-        kernel
+        let mount = kernel
             .mount_created(context.as_fd(), self.flags)
-            .map_err(|call| refused(kernel, context, format!("a {} can't be mounted", self.fstype), &call))
+            .map_err(|call| refused(kernel, context, format!("a {} can't be mounted", self.fstype), &call))?;
+        // A new filesystem counts no changes, unless it always does.
+        if counts_changes(&self.superblock) == Some(true) {
+            let lazytime = self.superblock.iter().rfind(|key| key.ends_with("lazytime"));
+            kernel
+                .count_changes(mount.as_fd(), true, lazytime.is_some_and(|key| key == "lazytime"))
+                .context(ErrorCode::Mount, || format!("the option \"{IVERSION}\" is refused"))?;
+        }
+        Ok(mount)
     }
 }
 
+/// Whether a flag of the superblock is one that `fsconfig(2)` doesn't take.
+pub(super) fn is_iversion(key: &str) -> bool {
+    find(key).is_some_and(|word| matches!(word.effect, Effect::Iversion(_)))
+}
+
+/// What the last word about it says, if there is one.
+pub(super) fn counts_changes(flags: &[String]) -> Option<bool> {
+    flags.iter().rfind(|key| is_iversion(key)).map(|key| key == IVERSION)
+}
+
 /// An error with what the kernel said about the filesystem.
-fn refused(kernel: &dyn Kernel, context: &OwnedFd, what: String, call: &SysError) -> Box<Error> {
+pub(super) fn refused(kernel: &dyn Kernel, context: &OwnedFd, what: String, call: &SysError) -> Box<Error> {
     let mut error = Error::from_call(ErrorCode::Mount, what, call);
     error.kernel_log = kernel.filesystem_log(context.as_fd());
     error

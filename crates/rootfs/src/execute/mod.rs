@@ -17,10 +17,13 @@ mod overlay;
 mod parameters;
 mod placed;
 mod protect;
+mod remount;
 pub mod sources;
 #[cfg(test)]
 mod tests;
 mod verify;
+#[cfg(test)]
+mod verify_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -34,7 +37,7 @@ use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
 use crate::hint::Hint;
 use crate::journal::{Identity, Record, State, Writer};
 use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow, Kernel};
-use crate::options::{Propagation, PropagationType};
+use crate::options::{Attributes, Propagation, PropagationType};
 use crate::path::PathBytes;
 use crate::plan::{Action, Plan, Step, Warning};
 use crate::protocol::{ExecutedStep, Report};
@@ -44,7 +47,7 @@ use filesystem::{Filesystem, Stock};
 use id_map::IdMaps;
 use placed::{Holder, Placed};
 use sources::Sources;
-use verify::Expectation;
+use verify::{Expectation, Expectations};
 
 /// How mounts are made, chosen by probing and never by version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,7 +117,6 @@ pub trait Surroundings {
 
 /// A mount whose place on the host is known, or which is known to be no host's.
 struct Tree {
-    mount: u64,
     fd: Rc<OwnedFd>,
     host: Option<HostPlace>,
     locked: bool,
@@ -146,6 +148,9 @@ struct Ground<'a> {
     kernel: &'a dyn Kernel,
     surroundings: &'a mut dyn Surroundings,
     trees: Vec<Tree>,
+    /// Their places by their mounts, and how many of them are not locked yet: there can be many.
+    by_mount: BTreeMap<u64, usize>,
+    unlocked: usize,
     journal: Option<Writer>,
     locks: Vec<OwnedFd>,
 }
@@ -192,7 +197,7 @@ pub struct Execution<'a> {
     parent: Option<Parent>,
     /// Empty files that were made to be hidden.
     stubs: BTreeSet<PathBytes>,
-    expectations: Vec<Expectation>,
+    expectations: Expectations,
     report: Report,
 }
 
@@ -259,7 +264,15 @@ impl<'a> Execution<'a> {
             kernel,
             plan,
             setting,
-            ground: Ground { kernel, surroundings, trees: Vec::new(), journal, locks: Vec::new() },
+            ground: Ground {
+                kernel,
+                surroundings,
+                trees: Vec::new(),
+                by_mount: BTreeMap::new(),
+                unlocked: 0,
+                journal,
+                locks: Vec::new(),
+            },
             sources,
             stock: Stock::default(),
             namespace: None,
@@ -278,7 +291,7 @@ impl<'a> Execution<'a> {
             context: sources::selinux_context(kernel, plan),
             parent: None,
             stubs: BTreeSet::new(),
-            expectations: Vec::new(),
+            expectations: Expectations::default(),
             report: Report::default(),
         }
     }
@@ -377,13 +390,19 @@ impl<'a> Execution<'a> {
             Action::Hook(hook) => {
                 let root = self.root()?;
                 let path = if self.entered { PathBytes::from("/") } else { self.root_path.clone() };
-                self.ground.surroundings.run_hook(hook, root.as_fd(), &path)?;
+                if hook.point.needs_attached_tree() {
+                    self.watching_mounts(step.index, |this| {
+                        this.ground.surroundings.run_hook(hook, root.as_fd(), &path)
+                    })?;
+                } else {
+                    self.ground.surroundings.run_hook(hook, root.as_fd(), &path)?;
+                }
                 Ok(Done::default())
             }
             Action::Pivot => self.pivot(),
             Action::Propagation(propagation) => self.set_propagation(*propagation),
-            Action::ReadonlyMount { mount, superblock, recursive, .. } => {
-                self.readonly_mount(*mount, *superblock, *recursive)
+            Action::ReadonlyMount { mount, destination, superblock, recursive } => {
+                self.readonly_mount(*mount, destination, *superblock, *recursive)
             }
             Action::ReadonlyRoot { recursive } => self.readonly_root(*recursive),
             Action::Hostname(name) => self.set_hostname(name),
@@ -430,16 +449,25 @@ impl<'a> Execution<'a> {
     }
 
     fn early(&self) -> bool {
-        self.setting.level == Level::Attached || self.plan.needs_attached_tree()
+        self.setting.level == Level::Attached
+            || self.plan.needs_attached_tree()
+            || self.plan.changes_attached_mounts()
     }
 
     fn make_root(&mut self, root: &Root, propagation: Propagation, step: u32) -> Result<Done> {
+        if self.enters_by_chroot() && self.plan.changes_attached_mounts() {
+            return Err(Error::new(
+                ErrorCode::Unsupported,
+                "a mount on / and a remount need a mount namespace of the container's own",
+            ));
+        }
         if self.enters_by_chroot() && self.early() {
             return Err(Error::new(
                 ErrorCode::Unsupported,
                 "without a mount namespace of its own the tree has to be assembled detached, which needs Linux 6.15",
             ));
         }
+        let mut original = None;
         let (mount, host) = match root {
             Root::Directory(path) => {
                 let opened = self
@@ -447,6 +475,7 @@ impl<'a> Execution<'a> {
                     .take_root()
                     .ok_or_else(|| Error::new(ErrorCode::Root, format!("{path} was not opened")))?;
                 self.root_path = path.clone();
+                original = opened.description.original;
                 self.root_inode = opened.identity.inode;
                 (opened.mount, Some(HostPlace::new(path.clone(), opened.identity)))
             }
@@ -471,7 +500,12 @@ impl<'a> Execution<'a> {
         self.root = Some(Rc::clone(&mount));
         let id = self.ground.add_tree(&mount, host)?;
         self.ground.lock(id)?;
-        self.expectations.push(Expectation { step, mount: id, set: 0, clear: 0 });
+        let expected = self.expectations.add(Expectation::of_root(step, id));
+        if matches!(root, Root::Directory(_)) {
+            let propagation = sources::implied_propagation(propagation);
+            expected.copied_from(original, &Attributes::default(), &[propagation], false);
+            expected.recursive = true;
+        }
         if self.early() {
             self.attach_root(propagation)?;
         }
@@ -591,7 +625,7 @@ impl<'a> Execution<'a> {
             .unwrap_or(Propagation::RSLAVE)
     }
 
-    fn set_propagation(&self, propagation: Propagation) -> Result<Done> {
+    fn set_propagation(&mut self, propagation: Propagation) -> Result<Done> {
         let change = AttributeChange {
             propagation: Some(propagation),
             recursive: propagation.recursive,
@@ -600,6 +634,7 @@ impl<'a> Execution<'a> {
         self.kernel
             .set_attributes(self.root()?.as_fd(), change)
             .context(ErrorCode::Mount, || format!("the root can't be made {}", propagation.name()))?;
+        self.expectations.change_propagation(propagation);
         Ok(Done::default())
     }
 
@@ -651,13 +686,10 @@ impl<'a> Execution<'a> {
     /// Resolves a path that exists, following links inside the root. `None` if it is missing.
     fn existing(&self, path: &PathBytes) -> Result<Option<(OwnedFd, FileStatus)>> {
         let root = self.root()?;
-        let below = self
-            .placed
-            .holder(path)
-            .map(|Holder { fd, rest, .. }| match rest.as_bytes() {
-                b"/" => resolve::top_of(self.kernel, fd.as_fd()).map(|(top, _)| top),
-                _ => resolve::resolve(self.kernel, fd.as_fd(), &rest, Follow::None),
-            });
+        let below = self.placed.holder(path).map(|Holder { fd, rest, .. }| match rest.as_bytes() {
+            b"/" => resolve::top_of(self.kernel, fd.as_fd()).map(|(top, _)| top),
+            _ => resolve::resolve(self.kernel, fd.as_fd(), &rest, Follow::None),
+        });
         let found = match below {
             // A link may lead out of the mount: it is followed from the root.
             None => resolve::resolve(self.kernel, root.as_fd(), path, Follow::All),
@@ -681,8 +713,7 @@ impl<'a> Execution<'a> {
 
     /// Whether it is the root directory itself, to which a link of the image can lead.
     fn is_root(&self, status: &FileStatus) -> bool {
-        status.inode == self.root_inode
-            && self.ground.trees.first().is_some_and(|root| root.mount == status.mount)
+        status.inode == self.root_inode && self.ground.by_mount.get(&status.mount) == Some(&0)
     }
 
     /// The directory that a name is to be made in, which is remembered for the next name.
@@ -765,12 +796,14 @@ impl Ground<'_> {
             .mount_id(fd.as_fd().as_fd())
             .context(ErrorCode::Mount, || "a mount's id can't be found out")?;
         let locked = host.is_none();
-        self.trees.push(Tree { mount, fd: Rc::clone(fd), host, locked });
+        self.unlocked += usize::from(!locked);
+        self.by_mount.insert(mount, self.trees.len());
+        self.trees.push(Tree { fd: Rc::clone(fd), host, locked });
         Ok(mount)
     }
 
     fn has_unlocked_trees(&self) -> bool {
-        self.trees.iter().any(|tree| !tree.locked)
+        self.unlocked > 0
     }
 
     /// Whether the mount was made for this container, and is no part of the host.
@@ -791,15 +824,17 @@ impl Ground<'_> {
     }
 
     fn tree(&self, mount: u64) -> Option<&Tree> {
-        self.trees.iter().rev().find(|tree| tree.mount == mount)
+        self.by_mount.get(&mount).map(|place| &self.trees[*place])
     }
 
     /// Takes the shared lock on a host tree. `true` if it was not held before.
     fn lock(&mut self, mount: u64) -> Result<bool> {
-        let Some(position) = self.trees.iter().rposition(|tree| tree.mount == mount && !tree.locked) else {
+        let place = self.by_mount.get(&mount).copied();
+        let Some(position) = place.filter(|place| !self.trees[*place].locked) else {
             return Ok(false);
         };
         self.trees[position].locked = true;
+        self.unlocked -= 1;
         let tree = &self.trees[position];
         // Who removes mountpoints looks at the host's directory, and an overlay has locks of its own.
         let upper = tree.host.as_ref().and_then(|host| host.upper.as_ref());
@@ -812,6 +847,7 @@ impl Ground<'_> {
                 let Ok(directory) = self.surroundings.open_directory(fd.as_fd()) else {
                     // What can't be read can't be locked. Nothing is made in it then, see `make`.
                     self.trees[position].locked = false;
+                    self.unlocked += 1;
                     return Ok(false);
                 };
                 directory

@@ -6,18 +6,18 @@ use std::rc::Rc;
 use nix::errno::Errno;
 
 use super::filesystem::Filesystem;
-use super::sources::{apply_attributes, apply_propagation};
+use super::sources::{Opened, apply_attributes, apply_propagation, propagation_of_copy, refused};
 use super::{Done, Execution, Expectation, HostPlace};
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
 use crate::hint::Hint;
 use crate::kernel::copy_tree::{self, Top};
 use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow};
-use crate::options::{Propagation, attr};
+use crate::options::{Links, Propagation, attr};
 use crate::path::PathBytes;
 use crate::plan::has_own_superblock;
 use crate::procfs::{self, Mounted};
 use crate::resolve::{self, Missing, Resolved};
-use crate::spec::{BindSource, IdMap, Mount, MountKind};
+use crate::spec::{BindSource, IdMap, Mount, MountKind, Symlink};
 
 impl Execution<'_> {
     pub(super) fn empty_root(&self, size: Option<u64>, mode: u32) -> Result<OwnedFd> {
@@ -66,6 +66,9 @@ impl Execution<'_> {
             }
             MountKind::Overlay(_) => self.overlay(mount, step),
             MountKind::Cgroup => self.cgroup(mount, step),
+            MountKind::Remount { bind, superblock, data } => {
+                self.remount(mount, *bind, superblock, data, readonly_later, step)
+            }
         }
     }
 
@@ -78,11 +81,15 @@ impl Execution<'_> {
         readonly_later: bool,
         step: u32,
     ) -> Result<Done> {
-        let (copy, directory, proc_root, host) = if let BindSource::InRoot(path) = source {
+        let (copy, directory, proc_root, host, original) = if let BindSource::InRoot(path) = source {
             match self.copy_in_root(mount, path, recursive, readonly_later)? {
+                Some((link, status)) if mount.links.copy && status.kind == FileKind::Symlink => {
+                    return self.copy_link(mount, &link);
+                }
                 Some((copy, status)) => {
                     let proc_root = procfs::is_proc_root(self.kernel, copy.as_fd(), &status)?;
-                    (copy, status.kind == FileKind::Directory, proc_root, None)
+                    let original = self.expectations.original(status.mount);
+                    (copy, status.kind == FileKind::Directory, proc_root, None, original)
                 }
                 None if optional => return Ok(Done::skipped()),
                 None => {
@@ -95,8 +102,12 @@ impl Execution<'_> {
         } else {
             match self.sources.take(step) {
                 Some(opened) => {
-                    let host = HostPlace::new(opened.description.path, opened.identity);
-                    (opened.mount, opened.description.directory, opened.description.proc_root, Some(host))
+                    let host = HostPlace::new(opened.description.path.clone(), opened.identity);
+                    let Opened { description: source, mount: copy, .. } = opened;
+                    if mount.links.copy && self.is_link(&copy)? {
+                        return self.copy_link(mount, &copy);
+                    }
+                    (copy, source.directory, source.proc_root, Some(host), source.original)
                 }
                 None if optional => return Ok(Done::skipped()),
                 None => return Err(Error::new(ErrorCode::Source, "source was not opened")),
@@ -106,9 +117,58 @@ impl Execution<'_> {
             self.warn_about_file(source, &copy, step)?;
         }
         let missing = if directory { Missing::Directory } else { Missing::File };
-        let destination = self.destination(&mount.destination, missing)?;
+        let destination = self.mountpoint(mount, missing)?;
         let mounted = if proc_root { Mounted::ProcRoot } else { Mounted::Other };
-        self.place(mount, copy, &destination, directory, mounted, host, step)
+        let root_propagation = match source {
+            BindSource::InRoot(_) => Propagation::RSLAVE,
+            BindSource::Host(_) | BindSource::Fd { .. } => self.root_propagation(),
+        };
+        let done = self.place(mount, copy, &destination, directory, mounted, host, step)?;
+        let locked = self.setting.user.is_some();
+        if let Some(expected) = self.expectations.last_mut() {
+            let propagation = propagation_of_copy(mount, root_propagation);
+            expected.copied_from(original, &mount.attributes, &propagation, locked);
+            expected.recursive = recursive;
+            if mount.id_map.is_some() {
+                expected.is_idmapped();
+            }
+        }
+        Ok(done)
+    }
+
+    fn is_link(&self, file: &OwnedFd) -> Result<bool> {
+        let status = self.kernel.status(file.as_fd());
+        status
+            .map(|status| status.kind == FileKind::Symlink)
+            .context(ErrorCode::Source, || "the source can't be looked at")
+    }
+
+    /// Makes a symbolic link like the source.
+    fn copy_link(&mut self, mount: &Mount, link: &OwnedFd) -> Result<Done> {
+        let target = self
+            .kernel
+            .read_link(link.as_fd())
+            .context(ErrorCode::Source, || "the symbolic link can't be read")?;
+        self.link(&Symlink { target, path: mount.destination.clone() })
+    }
+
+    /// The destination of a mount: what a symbolic link leads to, unless the link itself is meant.
+    fn mountpoint(&mut self, mount: &Mount, missing: Missing) -> Result<Resolved> {
+        let path = &mount.destination;
+        if !mount.links.destination {
+            return self.destination(path, missing);
+        }
+        let root = self.root()?;
+        match resolve::resolve(self.kernel, root.as_fd(), path, Follow::AllButLast) {
+            Err(call) if call.is(Errno::ENOENT) => self.destination(path, missing),
+            other => {
+                let fd = other.map_err(|call| resolve::resolution_error(path, &call))?;
+                let status =
+                    self.kernel.status(fd.as_fd()).map_err(|call| resolve::resolution_error(path, &call))?;
+                self.ground.lock(status.mount)?;
+                Ok(Resolved { fd, status, path: None, created: false })
+            }
+        }
     }
 
     /// Editors and package managers replace files by renaming others over them; the bind stays with the old one.
@@ -136,7 +196,10 @@ impl Execution<'_> {
         recursive: bool,
         readonly_later: bool,
     ) -> Result<Option<(OwnedFd, FileStatus)>> {
-        let Some((file, status)) = self.existing(path)? else { return Ok(None) };
+        let Some((file, status)) = self.source_in_root(path, mount.links)? else { return Ok(None) };
+        if mount.links.copy && status.kind == FileKind::Symlink {
+            return Ok(Some((file, status)));
+        }
         let copy = self
             .kernel
             .clone_mount(file.as_fd(), recursive)
@@ -148,6 +211,22 @@ impl Execution<'_> {
         Ok(Some((copy, status)))
     }
 
+    fn source_in_root(&self, path: &PathBytes, links: Links) -> Result<Option<(OwnedFd, FileStatus)>> {
+        if !links.copy && !links.source {
+            return self.existing(path);
+        }
+        let root = self.root()?;
+        let fail = |call: SysError| resolve::resolution_error(path, &call);
+        match resolve::resolve(self.kernel, root.as_fd(), path, Follow::AllButLast) {
+            Err(call) if call.is(Errno::ENOENT) => Ok(None),
+            other => {
+                let file = other.map_err(fail)?;
+                let status = self.kernel.status(file.as_fd()).map_err(fail)?;
+                Ok(Some((file, status)))
+            }
+        }
+    }
+
     /// Attaches an overlay, which was made when its directories were opened.
     fn overlay(&mut self, mount: &Mount, step: u32) -> Result<Done> {
         let opened = self
@@ -156,7 +235,7 @@ impl Execution<'_> {
             .ok_or_else(|| Error::new(ErrorCode::Source, "the overlay was not made"))?;
         self.ground.locks.extend(self.sources.take_lock(step));
         let host = self.sources.take_upper(step).map(HostPlace::of_upper);
-        let destination = self.destination(&mount.destination, Missing::Directory)?;
+        let destination = self.mountpoint(mount, Missing::Directory)?;
         self.place(mount, opened.mount, &destination, true, Mounted::Other, host, step)
     }
 
@@ -177,7 +256,7 @@ impl Execution<'_> {
         let destination = if matches!(fstype, "proc" | "sysfs") {
             self.ordinary_directory(&mount.destination)?
         } else {
-            self.destination(&mount.destination, Missing::Directory)?
+            self.mountpoint(mount, Missing::Directory)?
         };
         let mut data = data.to_vec();
         self.adapt_options(fstype, &mut data, &destination, step);
@@ -204,6 +283,10 @@ impl Execution<'_> {
         let mounted = if fstype == "proc" { Mounted::Proc } else { Mounted::Other };
         let mut done = self.place(mount, fd, &destination, true, mounted, None, step)?;
         done.strategy = strategy;
+        if let (Some(_), Some(expected)) = (strategy, self.expectations.last_mut()) {
+            expected.with_at_least(expected.attributes & attr::PLAIN);
+            expected.superblock_readonly = false;
+        }
         Ok(done)
     }
 
@@ -343,17 +426,33 @@ impl Execution<'_> {
                     self.kernel.open_host(&"/sys".into(), true, false).context(ErrorCode::Denied, what)?;
                 let copy = self.kernel.clone_mount(source.as_fd(), true).context(ErrorCode::Denied, what)?;
                 let change = AttributeChange {
-                    set: attr::RDONLY | mount.attributes.set & attr::PLAIN,
+                    set: attr::RDONLY | mount.attributes.of_new_mount(false) & attr::PLAIN,
                     clear: 0,
                     propagation: Some(Propagation::RPRIVATE),
                     recursive: true,
                 };
                 self.kernel.set_attributes(copy.as_fd(), change).context(ErrorCode::Denied, what)?;
+                // Its other flags are the host's, and locked: this says so.
+                let rest = mount.attributes.mentioned() & !attr::PLAIN;
+                if rest != 0 {
+                    let set = mount.attributes.of_new_mount(false) & rest;
+                    let change = AttributeChange {
+                        set,
+                        clear: rest & (attr::ATIME | !set),
+                        ..AttributeChange::default()
+                    };
+                    self.kernel.set_attributes(copy.as_fd(), change).map_err(|call| refused(&call, rest))?;
+                }
                 Ok((copy, Some("bind-fallback")))
             }
             "proc" if matches!(mount.kind, MountKind::Filesystem { bind_fallback: true, .. }) => {
                 let copy = self.callers_proc(mount, &error)?;
                 Ok((copy, Some("bind-fallback")))
+            }
+            "proc" if self.only_its_flags_are_refused(mount) => {
+                let mut error = error;
+                error.code = ErrorCode::Locked;
+                Err(error.with_hint(Hint::LockedProc))
             }
             "proc" => {
                 let mut error = error;
@@ -363,6 +462,15 @@ impl Execution<'_> {
             "mqueue" => Err(error.with_hint(Hint::ForeignMqueue)),
             _ => Err(error),
         }
+    }
+
+    /// Whether a mount that was refused would be allowed with the usual flags.
+    fn only_its_flags_are_refused(&self, mount: &Mount) -> bool {
+        let MountKind::Filesystem { fstype, source, superblock, data, .. } = &mount.kind else {
+            return false;
+        };
+        mount.attributes.of_new_mount(false) & !attr::PLAIN != 0
+            && self.new_filesystem(fstype, source.as_ref(), superblock, data, attr::RELATIME).is_ok()
     }
 
     /// The caller's own proc, with what hides parts of it: for a user namespace that may not mount a new one. It shows the
@@ -385,7 +493,7 @@ impl Execution<'_> {
         let copy = self.kernel.clone_mount(source.as_fd(), true).context(ErrorCode::Denied, what)?;
         let attributes = &mount.attributes;
         let change = AttributeChange {
-            set: (attributes.set | attributes.set_recursive) & attr::PLAIN,
+            set: attributes.of_new_mount(false) & attr::PLAIN,
             clear: 0,
             propagation: Some(Propagation::RPRIVATE),
             recursive: true,
@@ -432,18 +540,24 @@ impl Execution<'_> {
             .context(ErrorCode::Mount, || "it can't be attached")?;
         let fd = Rc::new(fd);
         let id = self.ground.add_tree(&fd, host)?;
-        let attributes = &mount.attributes;
-        let implied =
-            if attributes.exact && self.setting.user.is_none() { attr::PLAIN & !attributes.set } else { 0 };
-        let (mode, mask) =
-            attributes.atime_recursive.or(attributes.atime).map_or((0, 0), |mode| (mode, attr::ATIME));
-        let set = attributes.set | attributes.set_recursive;
-        self.expectations.push(Expectation {
-            step,
-            mount: id,
-            set: set | mode,
-            clear: (attributes.clear | attributes.clear_recursive | implied | mask & !mode) & !set,
-        });
+        let path = destination.path.clone().unwrap_or_else(|| mount.destination.normalized());
+        let attributes = mount.attributes.of_new_mount(false);
+        let new_root = path.as_bytes() == b"/";
+        if new_root {
+            self.expectations.clear();
+        }
+        let mut one = Expectation::new(step, id, destination.status.mount, Some(path), attributes);
+        one.parent = one.parent.filter(|_| !new_root);
+        let expected = self.expectations.add(one);
+        for propagation in &mount.propagation {
+            expected.propagation = expected.propagation.map(|state| state.changed(propagation.kind));
+        }
+        expected.superblock_readonly = mount.attributes.readonly()
+            && match &mount.kind {
+                MountKind::Filesystem { fstype, .. } => has_own_superblock(fstype),
+                MountKind::File { .. } => true,
+                _ => false,
+            };
         self.placed.add(&place, &fd, id);
         match place.as_bytes() {
             b"/" => {
@@ -458,19 +572,28 @@ impl Execution<'_> {
         Ok(Done { resolved, ..Done::default() })
     }
 
-    pub(super) fn readonly_mount(&mut self, step: u32, superblock: bool, recursive: bool) -> Result<Done> {
+    pub(super) fn readonly_mount(
+        &mut self,
+        step: u32,
+        destination: &PathBytes,
+        superblock: bool,
+        recursive: bool,
+    ) -> Result<Done> {
         let Some(fd) = self.kept.get(&step).cloned() else { return Ok(Done::skipped()) };
-        let change = AttributeChange { set: attr::RDONLY, recursive, ..AttributeChange::default() };
         let what = || "it can't be made read-only";
         if self.enters_by_chroot() {
             // What is mounted on a detached tree can't be changed any more, but covered by a copy.
+            let change = AttributeChange { set: attr::RDONLY, recursive, ..AttributeChange::default() };
             let copy = self.kernel.clone_mount(fd.as_fd(), true).context(ErrorCode::Mount, what)?;
             self.kernel.set_attributes(copy.as_fd(), change).context(ErrorCode::Mount, what)?;
             self.kernel.attach(copy.as_fd(), fd.as_fd()).context(ErrorCode::Mount, what)?;
+        } else if recursive {
+            self.make_all_readonly(&fd, destination)?;
         } else {
+            let change = AttributeChange { set: attr::RDONLY, ..AttributeChange::default() };
             self.kernel.set_attributes(fd.as_fd(), change).context(ErrorCode::Mount, what)?;
         }
-        if superblock {
+        if superblock && self.may_change_filesystem(step, fd.as_fd())? {
             // Somebody may still have a file open for writing; that passes.
             let mut tries = 0;
             loop {

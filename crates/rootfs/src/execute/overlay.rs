@@ -76,6 +76,7 @@ pub(super) fn open(
             directory: true,
             proc_root: false,
             role,
+            original: None,
         },
         mount,
         identity,

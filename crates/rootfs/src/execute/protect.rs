@@ -9,10 +9,21 @@ use super::{Done, Execution, Expectation};
 use crate::error::{CallContext, Error, ErrorCode, Result};
 use crate::hint::Hint;
 use crate::kernel::{AttributeChange, FileKind, FileStatus, Kernel};
-use crate::options::{Propagation, attr};
+use crate::options::{Attributes, Propagation, attr};
 use crate::path::PathBytes;
 use crate::plan::Action;
 use crate::spec::{Mask, MissingMask};
+
+/// What `ro` means for what is there.
+pub(super) const READONLY: Attributes = Attributes {
+    set: attr::RDONLY,
+    clear: 0,
+    atime: None,
+    set_recursive: 0,
+    clear_recursive: 0,
+    atime_recursive: None,
+    exact: false,
+};
 
 impl Execution<'_> {
     pub(super) fn readonly_root(&mut self, recursive: bool) -> Result<Done> {
@@ -23,31 +34,23 @@ impl Execution<'_> {
             .context(ErrorCode::Mount, || "the root can't be made read-only")?;
         if recursive {
             // What the root directory brought along, and not what was mounted since: that has its own flags.
-            self.readonly_submounts()?;
+            self.make_all_readonly(&root, &"/".into())?;
         }
-        for expectation in &mut self.expectations {
-            if expectation.step == 1 {
-                expectation.set |= attr::RDONLY;
-            }
+        if let Some(expected) = self.expectations.root_mut() {
+            expected.change(&READONLY, &[]);
         }
         Ok(Done::default())
     }
 
-    /// Makes every mount below the root read-only, then gives our own mounts back what they were asked to be.
-    fn readonly_submounts(&mut self) -> Result<()> {
-        let what = || "the mounts below the root can't be made read-only";
-        let root = self.root()?;
-        let ids: Vec<u64> = self.expectations.iter().map(|expectation| expectation.mount).collect();
-        let before = self.kernel.mount_states(&ids).context(ErrorCode::Mount, what)?;
+    /// Makes a mount and what is below it read-only, then gives our own mounts back what they were asked to be.
+    pub(super) fn make_all_readonly(&self, top: &OwnedFd, destination: &PathBytes) -> Result<()> {
+        let what = || "the mounts below can't be made read-only";
+        let id = self.kernel.mount_id(top.as_fd()).context(ErrorCode::Mount, what)?;
         let change = AttributeChange { set: attr::RDONLY, recursive: true, ..AttributeChange::default() };
-        self.kernel.set_attributes(root.as_fd(), change).context(ErrorCode::Mount, what)?;
+        self.kernel.set_attributes(top.as_fd(), change).context(ErrorCode::Mount, what)?;
         let undo = AttributeChange { clear: attr::RDONLY, ..AttributeChange::default() };
-        for (state, tree) in before.iter().zip(&ids).filter_map(|(state, id)| {
-            let tree = self.ground.tree(*id)?;
-            Some((state.as_ref()?, tree))
-        }) {
-            let is_root = self.kernel.mount_id(root.as_fd()).is_ok_and(|id| id == tree.mount);
-            if state.attributes & attr::RDONLY == 0 && !is_root {
+        for mount in self.expectations.writable_below(id, destination) {
+            if let Some(tree) = self.ground.tree(mount) {
                 self.kernel.set_attributes(tree.fd.as_fd(), undo).context(ErrorCode::Mount, what)?;
             }
         }
@@ -68,18 +71,29 @@ impl Execution<'_> {
         };
         let copy = self.kernel.clone_mount_with(file.as_fd(), change).context(ErrorCode::Mount, what)?;
         self.kernel.attach(copy.as_fd(), file.as_fd()).context(ErrorCode::Mount, what)?;
-        let id = self.expect_readonly(&copy, step)?;
+        self.expect_copy(&copy, status.mount, Some(path.clone()), step)?.change(&READONLY, &[]);
+        let id = self.kernel.mount_id(copy.as_fd()).context(ErrorCode::Mount, what)?;
         self.placed.add(path, &Rc::new(copy), id);
         Ok(Done::default())
     }
 
-    pub(super) fn expect_readonly(&mut self, mount: &OwnedFd, step: u32) -> Result<u64> {
+    /// A private copy of what is below a mount was put on that mount.
+    pub(super) fn expect_copy(
+        &mut self,
+        copy: &OwnedFd,
+        of: u64,
+        path: Option<PathBytes>,
+        step: u32,
+    ) -> Result<&mut Expectation> {
         let id = self
             .kernel
-            .mount_id(mount.as_fd())
+            .mount_id(copy.as_fd())
             .context(ErrorCode::Mount, || "a mount's id can't be found out")?;
-        self.expectations.push(Expectation { step, mount: id, set: attr::RDONLY, clear: 0 });
-        Ok(id)
+        let original = self.expectations.original(of);
+        let expected = self.expectations.add(Expectation::new(step, id, of, path, 0));
+        expected.copied_from(original, &Attributes::default(), &[Propagation::RPRIVATE], false);
+        expected.recursive = true;
+        Ok(expected)
     }
 
     /// What masks of files are made from: a copy of the host's null device, opened before the host is left. It can be
@@ -110,7 +124,7 @@ impl Execution<'_> {
         if !self.stubs.contains(&mask.path.normalized()) {
             return self.cover(&mask.path, &file, &status, step);
         }
-        self.hold_in_place(&mask.path)?;
+        self.hold_in_place(&mask.path, step)?;
         // The directory it is in is another mount now.
         let Some((file, status)) = self.existing(&mask.path)? else {
             return Err(Error::new(
@@ -138,7 +152,13 @@ impl Execution<'_> {
         self.kernel.attach(cover.as_fd(), file.as_fd()).context(ErrorCode::Mount, what)?;
         let id = self.kernel.mount_id(cover.as_fd()).context(ErrorCode::Mount, what)?;
         let set = if directory { attr::RDONLY } else { 0 };
-        self.expectations.push(Expectation { step, mount: id, set, clear: 0 });
+        let one = Expectation::new(step, id, status.mount, Some(path.clone()), set);
+        let expected = self.expectations.add(one);
+        expected.superblock_readonly = directory;
+        if !directory {
+            // The null device is the host's, or the container's own.
+            expected.unsure = !0;
+        }
         // The next one is copied from this one, which is attached: a detached one that is left over at the end would cost
         // a grace period of RCU.
         *(if directory { &mut self.empty } else { &mut self.null }) = Some(cover);

@@ -12,11 +12,12 @@ use serde::{Deserialize, Serialize};
 use super::filesystem::Filesystem;
 use super::id_map::IdMaps;
 use super::overlay::{self, WithoutUpper};
+pub use super::verify::Original;
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
 use crate::hint::Hint;
 use crate::journal::Identity;
 use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow, Kernel, NodeKind};
-use crate::options::{Propagation, attr};
+use crate::options::{Links, Propagation, PropagationType, attr};
 use crate::path::PathBytes;
 use crate::plan::{Action, Plan};
 use crate::resolve;
@@ -48,6 +49,8 @@ pub struct Description {
     pub proc_root: bool,
     /// What it is for.
     pub role: Role,
+    /// The mount that it is a copy of, if that is to be compared with it.
+    pub original: Option<Original>,
 }
 
 /// A source, opened.
@@ -55,7 +58,7 @@ pub struct Description {
 pub struct Opened {
     /// What it is.
     pub description: Description,
-    /// A detached copy, or a detached overlay; of what isn't mounted the directory itself.
+    /// A detached copy, or a detached overlay; of what isn't mounted the directory, or the symbolic link, itself.
     pub mount: OwnedFd,
     /// The same as `description.identity`.
     pub identity: Identity,
@@ -130,6 +133,8 @@ pub struct Request<'a> {
     pub own_mount_namespace: bool,
     /// Whether layers of overlays must be attached, as on kernels before 6.15; else that is tried.
     pub attached_layers: bool,
+    /// Whether the mounts are to be compared with those that they are copies of.
+    pub verify: bool,
 }
 
 /// Opens all host sources of a plan.
@@ -159,7 +164,8 @@ pub fn open(kernel: &dyn Kernel, plan: &Plan, request: &Request<'_>) -> Result<S
                 root_propagation = *propagation;
                 match root {
                     Root::Directory(path) => {
-                        sources.add(open_root(kernel, path, *propagation, step.index).map_err(at)?, true);
+                        let opened = open_root(kernel, path, *propagation, step.index, request.verify);
+                        sources.add(opened.map_err(at)?, true);
                     }
                     Root::Overlay { overlay, size } => {
                         let wanted = overlay::Wanted {
@@ -230,16 +236,19 @@ pub fn open_root_directory(kernel: &dyn Kernel, path: &PathBytes) -> Result<(Own
     Ok((directory, status))
 }
 
-fn open_root(kernel: &dyn Kernel, path: &PathBytes, propagation: Propagation, step: u32) -> Result<Opened> {
+fn open_root(
+    kernel: &dyn Kernel,
+    path: &PathBytes,
+    propagation: Propagation,
+    step: u32,
+    verify: bool,
+) -> Result<Opened> {
     let (directory, status) = open_root_directory(kernel, path)?;
     let mount = kernel.clone_mount(directory.as_fd(), true).map_err(|call| {
         Error::from_call(ErrorCode::Root, format!("{path}: the root directory can't be copied"), &call)
     })?;
     let change = AttributeChange {
-        propagation: Some(match propagation.kind {
-            crate::options::PropagationType::Shared => Propagation::RSLAVE,
-            _ => Propagation { recursive: true, ..propagation },
-        }),
+        propagation: Some(implied_propagation(propagation)),
         recursive: true,
         ..AttributeChange::default()
     };
@@ -247,6 +256,7 @@ fn open_root(kernel: &dyn Kernel, path: &PathBytes, propagation: Propagation, st
         .set_attributes(mount.as_fd(), change)
         .context(ErrorCode::Root, || format!("{path}: its propagation can't be changed"))?;
     let identity = Identity { device: status.device, inode: status.inode };
+    let original = verify.then(|| Original::of(kernel, directory.as_fd(), status.mount)).transpose()?;
     let description = Description {
         step,
         path: path.clone(),
@@ -254,6 +264,7 @@ fn open_root(kernel: &dyn Kernel, path: &PathBytes, propagation: Propagation, st
         directory: true,
         proc_root: false,
         role: Role::Mount,
+        original,
     };
     Ok(Opened { description, mount, identity })
 }
@@ -279,15 +290,32 @@ fn open_bind(
 ) -> Result<Option<Opened>> {
     let Bind { mount, readonly_later, step, root_propagation } = *bind;
     let MountKind::Bind { source, recursive, optional, within } = &mount.kind else { return Ok(None) };
-    let (path, copy, status) = match source {
+    let original = |file: BorrowedFd<'_>, status: &FileStatus| {
+        request.verify.then(|| Original::of(kernel, file, status.mount)).transpose()
+    };
+    let (path, copy, status, original) = match source {
         BindSource::InRoot(_) => return Ok(None),
         BindSource::Host(path) => {
-            let file = match open_source(kernel, path, within.as_ref()) {
+            let file = match open_source(kernel, path, within.as_ref(), mount.links) {
                 Err(error) if *optional && error.errno == Some(libc::ENOENT) => return Ok(None),
                 other => other?,
             };
             let status = status_of(kernel, file.as_fd(), path)?;
-            (path, copy(kernel, file.as_fd(), *recursive, path)?, status)
+            if mount.links.copy && status.kind == FileKind::Symlink {
+                let identity = Identity { device: status.device, inode: status.inode };
+                let path = path.clone();
+                let description = Description {
+                    step,
+                    path,
+                    identity,
+                    directory: false,
+                    proc_root: false,
+                    role: Role::Mount,
+                    original: None,
+                };
+                return Ok(Some(Opened { description, mount: file, identity }));
+            }
+            (path, copy(kernel, file.as_fd(), *recursive, path)?, status, original(file.as_fd(), &status)?)
         }
         BindSource::Fd { index, path } => {
             let file = request.fds.get(*index as usize).ok_or_else(|| {
@@ -297,7 +325,8 @@ fn open_bind(
                 )
             })?;
             let status = status_of(kernel, file.as_fd(), path)?;
-            (path, copy_descriptor(kernel, file.as_fd(), &status, *recursive, path)?, status)
+            let copy = copy_descriptor(kernel, file.as_fd(), &status, *recursive, path)?;
+            (path, copy, status, original(file.as_fd(), &status)?)
         }
     };
     // A mount can only be idmapped as long as nobody has seen it.
@@ -313,6 +342,7 @@ fn open_bind(
         directory: status.kind == FileKind::Directory,
         proc_root: crate::procfs::is_proc_root(kernel, copy.as_fd(), &status)?,
         role: Role::Mount,
+        original,
     };
     Ok(Some(Opened { description, mount: copy, identity }))
 }
@@ -332,9 +362,21 @@ fn status_of(kernel: &dyn Kernel, file: BorrowedFd<'_>, path: &PathBytes) -> Res
     kernel.status(file).map_err(|call| source_error(path, &call))
 }
 
-fn open_source(kernel: &dyn Kernel, path: &PathBytes, within: Option<&PathBytes>) -> Result<OwnedFd> {
+fn open_source(
+    kernel: &dyn Kernel,
+    path: &PathBytes,
+    within: Option<&PathBytes>,
+    links: Links,
+) -> Result<OwnedFd> {
+    let follow_last = !links.source;
     let Some(within) = within else {
-        return kernel.open_host(path, false, true).map_err(|call| source_error(path, &call));
+        if links.copy {
+            let file = kernel.open_host(path, false, false).map_err(|call| source_error(path, &call))?;
+            if !follow_last || status_of(kernel, file.as_fd(), path)?.kind == FileKind::Symlink {
+                return Ok(file);
+            }
+        }
+        return kernel.open_host(path, false, follow_last).map_err(|call| source_error(path, &call));
     };
     let (inside, outside) = (path.normalized(), within.normalized());
     let Ok(relative) = inside.as_path().strip_prefix(outside.as_path()) else {
@@ -342,7 +384,8 @@ fn open_source(kernel: &dyn Kernel, path: &PathBytes, within: Option<&PathBytes>
     };
     let top = kernel.open_host(within, true, true).map_err(|call| source_error(within, &call))?;
     let relative = PathBytes::from("/").join(PathBytes::from(relative));
-    resolve::resolve(kernel, top.as_fd(), &relative, Follow::All).map_err(|call| source_error(path, &call))
+    let follow = if follow_last && !links.copy { Follow::All } else { Follow::AllButLast };
+    resolve::resolve(kernel, top.as_fd(), &relative, follow).map_err(|call| source_error(path, &call))
 }
 
 fn copy(kernel: &dyn Kernel, file: BorrowedFd<'_>, recursive: bool, path: &PathBytes) -> Result<OwnedFd> {
@@ -383,6 +426,20 @@ fn copy_descriptor(
     copy(kernel, again.as_fd(), recursive, path)
 }
 
+/// What a copy of a mount becomes where nothing is said: it would keep its peer group, and mounts made inside would appear on
+/// the host.
+pub(super) fn implied_propagation(root: Propagation) -> Propagation {
+    match root.kind {
+        PropagationType::Shared => Propagation::RSLAVE,
+        _ => Propagation { recursive: true, ..root },
+    }
+}
+
+/// The propagation types that a copy of a mount gets.
+pub(super) fn propagation_of_copy(wanted: &Mount, root: Propagation) -> Vec<Propagation> {
+    if wanted.propagation.is_empty() { vec![implied_propagation(root)] } else { wanted.propagation.clone() }
+}
+
 /// Gives a mount its flags and propagation, with as few calls as the kernel allows.
 pub(super) fn apply_attributes(
     kernel: &dyn Kernel,
@@ -393,15 +450,14 @@ pub(super) fn apply_attributes(
 ) -> Result<()> {
     let attributes = &wanted.attributes;
     let now = if readonly_later { !attr::RDONLY } else { !0 };
+    // Of the access-time modes, all or nothing can be changed.
     let atime = |mode: Option<u64>| mode.map_or((0, 0), |mode| (mode, attr::ATIME));
     let (atime_set, atime_clear) = atime(attributes.atime);
     let (recursive_atime_set, recursive_atime_clear) = atime(attributes.atime_recursive);
-    let implied = if attributes.exact { attr::PLAIN & !attributes.set } else { 0 };
     let top = AttributeChange {
         set: attributes.set & now | atime_set,
         clear: attributes.clear | atime_clear,
-        propagation: None,
-        recursive: false,
+        ..AttributeChange::default()
     };
     let mut below = AttributeChange {
         set: attributes.set_recursive & now | recursive_atime_set,
@@ -409,51 +465,25 @@ pub(super) fn apply_attributes(
         propagation: None,
         recursive: true,
     };
-    let mut propagation: Vec<Propagation> = wanted.propagation.clone();
-    // A copy keeps its peer group: without a word about it, mounts made inside would appear on the host.
-    if propagation.is_empty()
-        && let Some(root) = root_propagation
-    {
-        let kind = match root.kind {
-            crate::options::PropagationType::Shared => crate::options::PropagationType::Slave,
-            kind => kind,
-        };
-        propagation.push(Propagation { kind, recursive: true });
-    }
+    let mut propagation = match root_propagation {
+        Some(root) => propagation_of_copy(wanted, root),
+        None => wanted.propagation.clone(),
+    };
     if let [only] = propagation[..]
         && only.recursive
     {
         below.propagation = Some(only);
         propagation.clear();
     }
-    let fail = |call: &SysError, explicit: bool| {
-        let locked = explicit && call.is(Errno::EPERM);
-        let code = if locked { ErrorCode::Locked } else { ErrorCode::Mount };
-        let what = if locked { "a flag that is locked can't be cleared" } else { "its flags can't be set" };
-        let error = Error::from_call(code, what, call);
-        if locked { error.with_hint(Hint::LockedFlags) } else { error }
-    };
-    if top.set | top.clear | implied != 0 {
-        let change = AttributeChange { clear: top.clear | implied, ..top };
-        match kernel.set_attributes(mount, change) {
-            // In a user namespace flags of the host are locked. Those that are not asked to go may stay.
-            Err(call) if call.is(Errno::EPERM) && implied != 0 => {
-                if top.set | top.clear != 0 {
-                    kernel.set_attributes(mount, top).map_err(|call| fail(&call, top.clear != 0))?;
-                }
-                for bit in (0..64).map(|bit| 1_u64 << bit).filter(|bit| implied & bit != 0) {
-                    let change = AttributeChange { clear: bit, ..AttributeChange::default() };
-                    match kernel.set_attributes(mount, change) {
-                        Err(call) if call.is(Errno::EPERM) => {}
-                        other => other.map_err(|call| fail(&call, false))?,
-                    }
-                }
-            }
-            other => other.map_err(|call| fail(&call, top.clear != 0))?,
-        }
-    }
+    // What is said of the mount itself comes last: it is an exception to what is said of all below.
     if below.set | below.clear != 0 || below.propagation.is_some() {
-        kernel.set_attributes(mount, below).map_err(|call| fail(&call, below.clear != 0))?;
+        kernel.set_attributes(mount, below).map_err(|call| refused(&call, below.set | below.clear))?;
+    }
+    let implied = attr::EXACT & !(attributes.set | attributes.set_recursive);
+    if attributes.exact {
+        apply_exactly(kernel, mount, top, implied)?;
+    } else if top.set | top.clear != 0 {
+        kernel.set_attributes(mount, top).map_err(|call| refused(&call, top.set | top.clear))?;
     }
     apply_propagation(kernel, mount, &propagation)
 }
@@ -475,6 +505,51 @@ pub(super) fn apply_propagation(
             .context(ErrorCode::Mount, || format!("it can't be made {}", propagation.name()))?;
     }
     Ok(())
+}
+
+/// Clears flags that are not asked for too, where that is possible.
+fn apply_exactly(
+    kernel: &dyn Kernel,
+    mount: BorrowedFd<'_>,
+    asked: AttributeChange,
+    implied: u64,
+) -> Result<()> {
+    let change = AttributeChange { clear: asked.clear | implied, ..asked };
+    match kernel.set_attributes(mount, change) {
+        // In a user namespace flags of the host are locked: those that are not asked to go may stay. And before Linux 5.14
+        // one of them is not known.
+        Err(call) if (call.is(Errno::EPERM) || call.is(Errno::EINVAL)) && implied != 0 => {
+            if asked.set | asked.clear != 0 {
+                kernel
+                    .set_attributes(mount, asked)
+                    .map_err(|call| refused(&call, asked.set | asked.clear))?;
+            }
+            for bit in (0..64).map(|bit| 1_u64 << bit).filter(|bit| implied & bit != 0) {
+                let change = AttributeChange { clear: bit, ..AttributeChange::default() };
+                match kernel.set_attributes(mount, change) {
+                    Err(call) if call.is(Errno::EPERM) => {}
+                    Err(call) if call.is(Errno::EINVAL) && bit == attr::NOSYMFOLLOW => {}
+                    other => other.map_err(|call| refused(&call, 0))?,
+                }
+            }
+            Ok(())
+        }
+        other => other.map_err(|call| refused(&call, asked.set | asked.clear)),
+    }
+}
+
+/// What it means that the flags that were asked for were refused. Setting one is never forbidden where the mount is one's
+/// own: it is a flag that was to go, or the access-time mode.
+pub(super) fn refused(call: &SysError, asked: u64) -> Box<Error> {
+    if !call.is(Errno::EPERM) || asked == 0 {
+        return Error::from_call(ErrorCode::Mount, "its flags can't be set", call);
+    }
+    let what = if asked & attr::ATIME != 0 || asked & attr::NODIRATIME != 0 {
+        "a flag that is locked can't be cleared, nor can the access-time mode of a locked mount be changed"
+    } else {
+        "a flag that is locked can't be cleared"
+    };
+    Error::from_call(ErrorCode::Locked, what, call).with_hint(Hint::LockedFlags)
 }
 
 /// Makes a device node in a tmpfs nobody else sees, and a bind of it for the container.
@@ -522,6 +597,7 @@ fn make_device(
         directory: false,
         proc_root: false,
         role: Role::Mount,
+        original: None,
     };
     Ok(Opened { description, mount, identity })
 }

@@ -8,7 +8,7 @@ use crate::defaults;
 use crate::error::{Error, ErrorCode, Result};
 use crate::journal::{self, Identity, State, Writer};
 use crate::kernel::recording::{Node, Recording};
-use crate::options::{Attributes, attr};
+use crate::options::{Attributes, Links, attr};
 use crate::overlay::{Overlay, Upper};
 use crate::path::PathBytes;
 use crate::plan::Plan;
@@ -39,6 +39,7 @@ impl Surroundings for Alone<'_> {
     }
     fn run_hook(&mut self, hook: &Hook, _: BorrowedFd<'_>, root: &PathBytes) -> Result<()> {
         self.0.calls.borrow_mut().push(format!("hook {} {root}", hook.point.name()));
+        self.0.hook_runs();
         Ok(())
     }
     fn host_has(&mut self, _: &PathBytes) -> bool {
@@ -70,12 +71,12 @@ pub(super) fn run_with(
     journal: Option<Writer>,
 ) -> Result<Outcome> {
     let plan = Plan::new(spec)?;
-    let sources = sources::open(kernel, &plan, &sources::Request::default())?;
+    let sources = sources::open(kernel, &plan, &sources::Request { verify: true, ..Default::default() })?;
     let mut alone = Alone(kernel);
     Execution::new(kernel, &plan, setting(level), sources, &mut alone, journal).run()
 }
 
-fn bind(source: &str, destination: &str) -> Mount {
+pub(super) fn bind(source: &str, destination: &str) -> Mount {
     Mount {
         destination: destination.into(),
         kind: MountKind::Bind {
@@ -88,10 +89,11 @@ fn bind(source: &str, destination: &str) -> Mount {
         propagation: vec![],
         id_map: None,
         ineffective: vec![],
+        links: Links::default(),
     }
 }
 
-fn spec() -> RootfsSpec {
+pub(super) fn spec() -> RootfsSpec {
     let mut spec = RootfsSpec::new(Root::Directory("/srv/root".into()));
     spec.add(bind("/data", "/data"));
     spec.add(defaults::filesystem("/tmp", "tmpfs", attr::RDONLY, &[]));
@@ -100,7 +102,7 @@ fn spec() -> RootfsSpec {
     spec
 }
 
-fn tree() -> Recording {
+pub(super) fn tree() -> Recording {
     Recording::new(&[
         ("/data", Node::Directory),
         ("/tmp", Node::Directory),

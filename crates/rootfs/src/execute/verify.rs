@@ -1,57 +1,544 @@
-//! Comparing the kernel's mount table with the plan: a flag that didn't stick is an error and no surprise.
+//! Comparing the kernel's mount table with the plan: a flag that didn't stick, or a mount that moved, is an error and no
+//! surprise.
+//!
+//! Each mount is written down when it is attached, with what the kernel has to say about it at the end. One call lists the
+//! table then, and one for each mount reads its state; nothing else is looked at while all is as it should be.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use serde::{Deserialize, Serialize};
 
 use super::Execution;
 use crate::error::{CallContext, Error, ErrorCode, Result};
-use crate::options::Attributes;
+use crate::kernel::{Follow, Kernel, ListedMount};
+use crate::options::{Attributes, Propagation, PropagationState, PropagationType, attr};
+use crate::path::PathBytes;
+use crate::resolve;
+
+/// The flags that are compared.
+const COMPARED: u64 = attr::EXACT | attr::ATIME | attr::NODIRATIME | attr::IDMAP;
+/// How many names a message has at most.
+const NAMED: usize = 16;
+
+/// The mount that a bind is a copy of, as it was before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Original {
+    attributes: u64,
+    /// Flags that could be its filesystem's as well as its own.
+    unsure: u64,
+    propagation: Option<PropagationState>,
+}
+
+impl Original {
+    /// What is known about the mount that a descriptor is on.
+    pub(super) fn of(kernel: &dyn Kernel, file: BorrowedFd<'_>, id: u64) -> Result<Self> {
+        let (state, flags) = kernel
+            .source_state(file, id)
+            .context(ErrorCode::Source, || "the flags of the source's mount can't be found out")?;
+        Ok(match state {
+            Some(state) => {
+                Self { attributes: state.attributes, unsure: 0, propagation: Some(state.propagation) }
+            }
+            None => Self { attributes: flags, unsure: flags & attr::RDONLY | attr::IDMAP, propagation: None },
+        })
+    }
+}
 
 /// What a mount must look like at the end.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Expectation {
     /// The step that made it.
     pub(super) step: u32,
     /// Its id.
     pub(super) mount: u64,
-    /// Attributes it must have.
-    pub(super) set: u64,
-    /// Attributes it must not have.
-    pub(super) clear: u64,
+    /// The mount it is on, unless it is the root.
+    pub(super) parent: Option<u64>,
+    /// Where it is; symbolic links may be on the way. `None` if that is not known by a name.
+    pub(super) path: Option<PathBytes>,
+    /// Its flags.
+    pub(super) attributes: u64,
+    /// Flags that it may have or not.
+    pub(super) unsure: u64,
+    /// How events pass, if that is known.
+    pub(super) propagation: Option<PropagationState>,
+    /// Whether it was attached to a shared mount, which makes it shared.
+    joined: bool,
+    /// Whether its filesystem must be read-only too.
+    pub(super) superblock_readonly: bool,
+    /// Whether it has brought others along.
+    pub(super) recursive: bool,
+}
+
+impl Expectation {
+    /// A private mount with these flags.
+    pub(super) fn new(step: u32, mount: u64, parent: u64, path: Option<PathBytes>, attributes: u64) -> Self {
+        Self {
+            step,
+            mount,
+            parent: Some(parent),
+            path,
+            attributes,
+            unsure: 0,
+            propagation: Some(PropagationState::default()),
+            joined: false,
+            superblock_readonly: false,
+            recursive: false,
+        }
+    }
+
+    /// The root.
+    pub(super) fn of_root(step: u32, mount: u64) -> Self {
+        Self { parent: None, ..Self::new(step, mount, 0, Some("/".into()), 0) }
+    }
+
+    /// Nothing is known but that it has these flags at least, and has brought others along.
+    pub(super) fn with_at_least(&mut self, attributes: u64) {
+        self.attributes = attributes;
+        self.unsure = !attributes;
+        self.recursive = true;
+    }
+
+    /// It is a copy of a mount, with flags and propagation of its own.
+    pub(super) fn copied_from(
+        &mut self,
+        original: Option<Original>,
+        attributes: &Attributes,
+        propagation: &[Propagation],
+        flags_are_locked: bool,
+    ) {
+        let mentioned = attributes.mentioned() | if attributes.exact { attr::EXACT } else { 0 };
+        let unknown = Original { attributes: 0, unsure: !0, propagation: None };
+        let original = original.unwrap_or(unknown);
+        self.attributes = attributes.applied_to(original.attributes);
+        self.unsure = original.unsure & !mentioned;
+        if flags_are_locked && attributes.exact {
+            // What is not asked to go may stay.
+            self.unsure |= original.attributes & attr::EXACT & !attributes.mentioned();
+        }
+        let after = |before: PropagationState| {
+            propagation.iter().fold(before, |state, next| state.changed(next.kind))
+        };
+        self.propagation = original.propagation.map(after).or_else(|| {
+            // Whatever it was before, some types leave nothing of it.
+            let peer = PropagationState { shared: true, peers: true, ..PropagationState::default() };
+            let (peer, private) = (after(peer), after(PropagationState::default()));
+            (peer.words() == private.words()).then_some(private)
+        });
+        self.join();
+    }
+
+    fn join(&mut self) {
+        if let Some(state) = self.propagation.as_mut().filter(|_| self.joined) {
+            *state = state.changed(PropagationType::Shared);
+        }
+    }
+
+    /// It shows other owners than its source.
+    pub(super) fn is_idmapped(&mut self) {
+        self.attributes |= attr::IDMAP;
+        self.unsure &= !attr::IDMAP;
+    }
+
+    /// It was changed where it is.
+    pub(super) fn change(&mut self, attributes: &Attributes, propagation: &[Propagation]) {
+        self.attributes = attributes.applied_to(self.attributes);
+        self.unsure &= !attributes.mentioned();
+        for next in propagation {
+            self.propagation = self.propagation.map(|state| state.changed(next.kind));
+        }
+    }
+
+    fn compare(&self, found: &ListedMount) -> Vec<(String, String)> {
+        let mut differences = Vec::new();
+        let bits = (found.state.attributes ^ self.attributes) & COMPARED & !self.unsure;
+        if bits != 0 {
+            differences.push((words(self.attributes, bits), words(found.state.attributes, bits)));
+        }
+        let found_propagation = found.state.propagation.words();
+        if let Some(wanted) =
+            self.propagation.map(PropagationState::words).filter(|it| *it != found_propagation)
+        {
+            differences.push((wanted.to_owned(), found_propagation.to_owned()));
+        }
+        if self.superblock_readonly && !found.superblock_readonly {
+            differences
+                .push(("a read-only filesystem".to_owned(), "a filesystem that can be written".to_owned()));
+        }
+        differences
+    }
+}
+
+/// Flags that differ, in words: `ro` and `rw` and the like.
+fn words(bits: u64, differing: u64) -> String {
+    let mode = bits & attr::ATIME;
+    let plain = Attributes {
+        set: bits & differing & !attr::ATIME,
+        clear: !bits & differing & !attr::ATIME,
+        atime: (differing & attr::ATIME != 0).then_some(mode),
+        ..Attributes::default()
+    };
+    let mut words = plain.words();
+    if differing & attr::IDMAP != 0 {
+        words.push(if bits & attr::IDMAP != 0 { "idmapped" } else { "not idmapped" });
+    }
+    words.join(",")
+}
+
+/// All that was attached.
+#[derive(Debug, Default)]
+pub(super) struct Expectations {
+    list: Vec<Expectation>,
+    by_mount: BTreeMap<u64, usize>,
+    /// Mounts that hooks have made, and the step of the hook.
+    by_hooks: BTreeMap<u64, u32>,
+}
+
+impl Expectations {
+    /// Adds a mount, which becomes shared if the one that it is on is.
+    pub(super) fn add(&mut self, mut one: Expectation) -> &mut Expectation {
+        if let Some(parent) = one.parent {
+            match self.get(parent).map(|parent| parent.propagation) {
+                Some(Some(state)) => one.joined = state.shared,
+                // A mount that was brought along.
+                None | Some(None) => one.propagation = None,
+            }
+            one.join();
+        }
+        let place = self.list.len();
+        self.by_mount.insert(one.mount, place);
+        self.list.push(one);
+        &mut self.list[place]
+    }
+
+    /// All is hidden by a new root.
+    pub(super) fn clear(&mut self) {
+        self.list.clear();
+        self.by_mount.clear();
+    }
+
+    pub(super) fn get(&self, mount: u64) -> Option<&Expectation> {
+        self.by_mount.get(&mount).map(|place| &self.list[*place])
+    }
+
+    pub(super) fn get_mut(&mut self, mount: u64) -> Option<&mut Expectation> {
+        self.by_mount.get(&mount).map(|place| &mut self.list[*place])
+    }
+
+    pub(super) fn root_mut(&mut self) -> Option<&mut Expectation> {
+        self.list.first_mut()
+    }
+
+    pub(super) fn last_mut(&mut self) -> Option<&mut Expectation> {
+        self.list.last_mut()
+    }
+
+    pub(super) fn mounts(&self) -> Vec<u64> {
+        self.list.iter().map(|one| one.mount).collect()
+    }
+
+    /// The propagation of the root was changed, with that of all below it or not.
+    pub(super) fn change_propagation(&mut self, propagation: Propagation) {
+        let count = if propagation.recursive { self.list.len() } else { 1 };
+        for one in self.list.iter_mut().take(count) {
+            one.propagation = one.propagation.map(|state| state.changed(propagation.kind));
+        }
+    }
+
+    /// Mounts of ours below one, which are not to be read-only.
+    pub(super) fn writable_below(&self, top: u64, destination: &PathBytes) -> Vec<u64> {
+        let destination = destination.normalized();
+        let below = |one: &Expectation| {
+            let mut parent = one.parent;
+            while let Some(next) = parent.filter(|id| *id != top).and_then(|id| self.get(id)) {
+                parent = next.parent;
+            }
+            // It may be on a mount that was brought along.
+            let by_name = || one.path.as_ref().is_some_and(|path| path.starts_with(&destination));
+            parent == Some(top) || (parent.is_some() && by_name())
+        };
+        let writable = |one: &&Expectation| (one.attributes | one.unsure) & attr::RDONLY == 0;
+        self.list
+            .iter()
+            .filter(writable)
+            .filter(|one| one.mount != top && below(one))
+            .map(|one| one.mount)
+            .collect()
+    }
+
+    /// The flags of a mount as they should be now, for a copy of it.
+    pub(super) fn original(&self, mount: u64) -> Option<Original> {
+        self.get(mount).map(|one| Original {
+            attributes: one.attributes,
+            unsure: one.unsure,
+            propagation: one.propagation.map(|state| PropagationState { peers: state.shared, ..state }),
+        })
+    }
+}
+
+/// How it came about that there is a mount which is not in the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Origin {
+    /// It came along with the mount of a step.
+    Brought(u32),
+    /// A hook made it.
+    Hook(u32),
+    /// It came from a peer or a master of the mount it is on.
+    Propagated,
+    /// Nobody knows.
+    Unknown,
+}
+
+#[derive(Clone, Copy)]
+struct Reason {
+    origin: Origin,
+    /// The mount of the plan that it is below.
+    top: u64,
+}
+
+/// One thing that is not as the plan has it.
+struct Difference {
+    destination: PathBytes,
+    wanted: String,
+    found: String,
 }
 
 impl Execution<'_> {
-    pub(super) fn verify(&self) -> Result<()> {
-        let ids: Vec<u64> = self.expectations.iter().map(|expectation| expectation.mount).collect();
-        let states =
-            self.kernel.mount_states(&ids).context(ErrorCode::Verify, || "the mount table can't be read")?;
-        for (expectation, state) in self.expectations.iter().zip(states) {
-            let destination =
-                self.plan.steps.get(expectation.step as usize).and_then(|step| step.action.destination());
-            let fail = |what: String| {
-                let mut error = Error::new(ErrorCode::Verify, what);
-                error.destination.clone_from(&destination);
-                Err(error)
-            };
-            let name = destination.as_ref().map(ToString::to_string).unwrap_or_default();
-            let Some(state) = state else {
-                return fail(format!("the mount of step {} on {name} is not there", expectation.step));
-            };
-            let words = |set| Attributes { set, ..Attributes::default() }.words().join(",");
-            let missing = expectation.set & !state.attributes;
-            if missing != 0 {
-                return fail(format!(
-                    "the mount of step {} on {name} lacks {}",
-                    expectation.step,
-                    words(missing)
-                ));
-            }
-            let extra = expectation.clear & state.attributes;
-            if extra != 0 {
-                return fail(format!(
-                    "the mount of step {} on {name} has {}",
-                    expectation.step,
-                    words(extra)
-                ));
+    /// Runs something that may mount, and remembers what it has mounted in the tree.
+    pub(super) fn watching_mounts<T>(
+        &mut self,
+        step: u32,
+        work: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<T> {
+        let root = self.expectations.list.first().map(|root| root.mount).filter(|_| self.setting.verify);
+        let Some(root) = root else { return work(self) };
+        let what = || "the mounts of the tree can't be listed";
+        let before: BTreeSet<u64> =
+            self.kernel.mounts_below(root).context(ErrorCode::Verify, what)?.into_iter().collect();
+        let result = work(self)?;
+        for mount in self.kernel.mounts_below(root).context(ErrorCode::Verify, what)? {
+            if !before.contains(&mount) {
+                self.expectations.by_hooks.insert(mount, step);
             }
         }
-        Ok(())
+        Ok(result)
     }
+
+    pub(super) fn verify(&mut self) -> Result<()> {
+        let mut table = self
+            .kernel
+            .mount_table(self.expectations.list.len())
+            .context(ErrorCode::Verify, || "the mount table can't be read")?;
+        if !table.is_sorted_by_key(|mount| mount.id) {
+            table.sort_by_key(|mount| mount.id);
+        }
+        let mut differences = Vec::new();
+        for (place, one) in self.expectations.list.iter().enumerate() {
+            let mut add = |wanted: &str, found: &str| {
+                differences.push(Difference {
+                    destination: self.destination_of(one),
+                    wanted: wanted.to_owned(),
+                    found: found.to_owned(),
+                });
+            };
+            let Some(found) = find(&table, one.mount) else {
+                add("a mount", "none");
+                continue;
+            };
+            if !self.is_in_place(place, one, found, &table)? {
+                add("it there", &format!("it on {}", found.mountpoint));
+            } else if let Some(parent) = one.parent.filter(|parent| *parent != found.parent) {
+                add(&format!("it on mount {parent}"), &format!("it on mount {}", found.parent));
+            }
+            for (wanted, found) in one.compare(found) {
+                add(&wanted, &found);
+            }
+        }
+        self.look_at_others(&table, &mut differences);
+        if differences.is_empty() { Ok(()) } else { Err(failure(&differences)) }
+    }
+
+    fn destination_of(&self, one: &Expectation) -> PathBytes {
+        let step = self.plan.steps.get(one.step as usize);
+        one.path.clone().or_else(|| step.and_then(|step| step.action.destination())).unwrap_or_default()
+    }
+
+    /// Whether a mount is where its path leads.
+    fn is_in_place(
+        &self,
+        place: usize,
+        one: &Expectation,
+        found: &ListedMount,
+        table: &[ListedMount],
+    ) -> Result<bool> {
+        let Some(path) = one.path.as_ref().filter(|path| **path != found.mountpoint) else { return Ok(true) };
+        if path.normalized() == found.mountpoint {
+            return Ok(true);
+        }
+        // There may be symbolic links on the way.
+        let root = self.root()?;
+        let there = resolve::resolve(self.kernel, root.as_fd(), path, Follow::All)
+            .and_then(|file| self.kernel.mount_id(file.as_fd()))
+            .ok()
+            .and_then(|mount| find(table, mount));
+        if there.is_some_and(|there| there.mountpoint == found.mountpoint) {
+            return Ok(true);
+        }
+        // A later mount of the plan may hide it, as a warning has said.
+        Ok(one.parent == Some(found.parent)
+            && self.expectations.list[place + 1..].iter().any(|later| {
+                find(table, later.mount).is_some_and(|later| found.mountpoint.starts_with(&later.mountpoint))
+            }))
+    }
+
+    /// Mounts that are not in the plan are in order only where there is a reason for them.
+    fn look_at_others(&mut self, table: &[ListedMount], differences: &mut Vec<Difference>) {
+        let expectations = &self.expectations;
+        let others: Vec<&ListedMount> =
+            table.iter().filter(|one| !expectations.by_mount.contains_key(&one.id)).collect();
+        if others.is_empty() {
+            return;
+        }
+        let mut own = expectations.mounts();
+        own.sort_unstable();
+        let mut names: BTreeMap<Origin, Vec<&ListedMount>> = BTreeMap::new();
+        // From those on mounts of the plan to those on them: a parent doesn't always have the smaller id.
+        let mut on: BTreeMap<u64, Vec<&ListedMount>> = BTreeMap::new();
+        for one in others {
+            on.entry(one.parent).or_default().push(one);
+        }
+        let tops: Vec<u64> = on.keys().copied().filter(|id| expectations.get(*id).is_some()).collect();
+        let mut next: Vec<(u64, Option<Reason>)> = tops.into_iter().map(|id| (id, None)).collect();
+        while let Some((parent, of_parent)) = next.pop() {
+            for one in on.remove(&parent).unwrap_or_default() {
+                let reason = self.reason(one, table, &own, of_parent);
+                names.entry(reason.origin).or_default().push(one);
+                next.push((one.id, Some(reason)));
+            }
+        }
+        let places = places(expectations, table);
+        for (origin, mounts) in names {
+            let list = || list_of(mounts.iter().map(|one| &one.mountpoint));
+            match origin {
+                Origin::Unknown => {
+                    for one in mounts {
+                        let hidden = hidden_by(one, &places);
+                        differences.push(Difference {
+                            destination: one.mountpoint.clone(),
+                            wanted: "no mount".to_owned(),
+                            found: if hidden.is_empty() {
+                                "one".to_owned()
+                            } else {
+                                format!("one that hides {}", list_of(hidden.into_iter()))
+                            },
+                        });
+                    }
+                }
+                Origin::Brought(step) => {
+                    let destination =
+                        self.plan.steps.get(step as usize).and_then(|at| at.action.destination());
+                    let destination = destination.unwrap_or_default();
+                    let message = format!("what is mounted on {destination} brings others along: {}", list());
+                    self.warn("extra-mount", step, message);
+                }
+                Origin::Hook(_) | Origin::Propagated => {
+                    let (step, who) = match origin {
+                        Origin::Hook(step) => (step, "a hook has mounted on"),
+                        _ => (self.plan.steps.last().map_or(0, |step| step.index), "others have mounted on"),
+                    };
+                    let mut message = format!("{who} {}", list());
+                    if origin == Origin::Propagated {
+                        message.push_str(" meanwhile");
+                    }
+                    let hidden: BTreeSet<_> = mounts.iter().flat_map(|one| hidden_by(one, &places)).collect();
+                    if !hidden.is_empty() {
+                        let _ = write!(message, ", which hides {}", list_of(hidden.into_iter()));
+                    }
+                    self.warn("extra-mount", step, message);
+                }
+            }
+        }
+    }
+
+    fn reason(
+        &self,
+        one: &ListedMount,
+        table: &[ListedMount],
+        own: &[u64],
+        of_parent: Option<Reason>,
+    ) -> Reason {
+        let parent = self.expectations.get(one.parent);
+        // The mount of the plan that it is on, with others in between or without.
+        let top = of_parent.map_or(one.parent, |reason| reason.top);
+        let may_bring = match of_parent {
+            Some(reason) => matches!(reason.origin, Origin::Brought(_)),
+            None => parent.is_some_and(|parent| parent.recursive),
+        };
+        // A copy is made of what is on top, so nothing of what comes along is on the copy's own root.
+        let covers = of_parent.is_none()
+            && find(table, one.parent).is_some_and(|parent| parent.mountpoint == one.mountpoint);
+        let passes = |state: PropagationState| state.slave || state.shared;
+        let origin = if let Some(step) = self.expectations.by_hooks.get(&one.id) {
+            Origin::Hook(*step)
+        } else if may_bring && !covers && self.came_along(one.id, top, own) {
+            Origin::Brought(self.expectations.get(top).map_or(0, |top| top.step))
+        } else if find(table, one.parent).is_some_and(|parent| passes(parent.state.propagation)) {
+            Origin::Propagated
+        } else {
+            Origin::Unknown
+        };
+        Reason { origin, top }
+    }
+
+    /// Copies of what is below a mount are made in one go with the copy of that mount: their ids come between its own and
+    /// that of the next one.
+    fn came_along(&self, mount: u64, parent: u64, own: &[u64]) -> bool {
+        if !self.kernel.ids_are_unique() {
+            return true;
+        }
+        let next = own.partition_point(|id| *id <= parent);
+        mount > parent && own.get(next).is_none_or(|next| mount < *next)
+    }
+}
+
+fn find(table: &[ListedMount], id: u64) -> Option<&ListedMount> {
+    table.binary_search_by_key(&id, |mount| mount.id).ok().map(|at| &table[at])
+}
+
+/// The mounts of the plan by their places.
+fn places<'a>(expectations: &Expectations, table: &'a [ListedMount]) -> BTreeSet<&'a PathBytes> {
+    expectations.list.iter().filter_map(|one| find(table, one.mount)).map(|found| &found.mountpoint).collect()
+}
+
+/// The mounts of the plan that can't be reached because of another.
+fn hidden_by<'a>(other: &ListedMount, places: &BTreeSet<&'a PathBytes>) -> Vec<&'a PathBytes> {
+    let top = &other.mountpoint;
+    let from = (std::ops::Bound::Included(top), std::ops::Bound::Unbounded);
+    places
+        .range::<PathBytes, _>(from)
+        .take_while(|path| path.as_bytes().starts_with(top.as_bytes()))
+        .filter(|path| path.starts_with(top))
+        .copied()
+        .collect()
+}
+
+fn list_of<'a>(paths: impl ExactSizeIterator<Item = &'a PathBytes>) -> String {
+    let count = paths.len();
+    let mut text = paths.take(NAMED).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if count > NAMED {
+        let _ = write!(text, " and {} more", count - NAMED);
+    }
+    text
+}
+
+fn failure(differences: &[Difference]) -> Box<Error> {
+    let mut message = "the mount table is not what was asked for: ".to_owned();
+    for (place, Difference { destination, wanted, found }) in differences.iter().enumerate() {
+        let separator = if place == 0 { "" } else { "; " };
+        let _ = write!(message, "{separator}{destination}: wanted {wanted}, found {found}");
+    }
+    let mut error = Error::new(ErrorCode::Verify, message);
+    error.destination = differences.first().map(|difference| difference.destination.clone());
+    error
 }

@@ -1,6 +1,7 @@
 //! The real kernel.
 
 use std::cell::{Cell, OnceCell};
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
@@ -16,9 +17,10 @@ use rustix::mount::{
     OpenTreeFlags, UnmountFlags,
 };
 
-use super::{AttributeChange, FileKind, FileStatus, Follow, Kernel, MountState, NodeKind};
+use super::{
+    AttributeChange, FileKind, FileStatus, Follow, Kernel, ListedMount, MountState, NodeKind, mount_table,
+};
 use crate::error::{Result, SysError, SysResult};
-use crate::mountinfo;
 use crate::options::{Propagation, PropagationType, attr};
 use crate::path::PathBytes;
 use crate::spec::IdMap;
@@ -53,37 +55,6 @@ struct MountAttr {
     userns_fd: u64,
 }
 
-/// The fixed head of `struct statmount`, up to the fields used here; `statmount(2)`.
-#[repr(C)]
-struct StatMount {
-    size: u32,
-    mnt_opts: u32,
-    mask: u64,
-    sb_dev_major: u32,
-    sb_dev_minor: u32,
-    sb_magic: u64,
-    sb_flags: u32,
-    fs_type: u32,
-    mnt_id: u64,
-    mnt_parent_id: u64,
-    mnt_id_old: u32,
-    mnt_parent_id_old: u32,
-    mnt_attr: u64,
-    mnt_propagation: u64,
-    rest: [u8; 512 - 88],
-}
-
-#[repr(C)]
-struct MountIdRequest {
-    size: u32,
-    spare: u32,
-    mnt_id: u64,
-    param: u64,
-}
-
-const STATMOUNT_MNT_BASIC: u64 = 0x2;
-const SYS_STATMOUNT: libc::c_long = 457;
-
 pub(super) fn failed(
     syscall: &'static str,
     arguments: impl FnOnce() -> String,
@@ -91,7 +62,7 @@ pub(super) fn failed(
     move |errno| SysError { syscall, errno: errno.raw_os_error(), arguments: arguments() }
 }
 
-fn last_error(syscall: &'static str, arguments: impl FnOnce() -> String) -> SysError {
+pub(super) fn last_error(syscall: &'static str, arguments: impl FnOnce() -> String) -> SysError {
     let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
     SysError { syscall, errno, arguments: arguments() }
 }
@@ -229,40 +200,16 @@ impl Linux {
             .map_err(failed("write", || format!("{path:?}, {:?}", String::from_utf8_lossy(content))))
     }
 
-    pub(super) fn statmount(id: u64) -> SysResult<Option<MountState>> {
-        let request = MountIdRequest { size: 24, spare: 0, mnt_id: id, param: STATMOUNT_MNT_BASIC };
-        // SAFETY: an all-zero StatMount is valid: it has only integers.
-        let mut state: StatMount = unsafe { std::mem::zeroed() };
-        // SAFETY: both structs outlive the call and the kernel is told their sizes.
-        let result = unsafe {
-            libc::syscall(SYS_STATMOUNT, &raw const request, &raw mut state, size_of::<StatMount>(), 0_u32)
-        };
-        if result == 0 {
-            return Ok(Some(MountState { attributes: state.mnt_attr }));
-        }
-        let error = last_error("statmount", || id.to_string());
-        if error.errno == libc::ENOENT { Ok(None) } else { Err(error) }
-    }
-
     /// The unique id of the mount that a descriptor is on, where the kernel has such.
     pub(super) fn unique_mount_id(file: BorrowedFd<'_>) -> SysResult<Option<u64>> {
         let stat = statx(file, STATX_MNT_ID_UNIQUE)?;
         Ok((stat.stx_mask & STATX_MNT_ID_UNIQUE != 0).then_some(stat.stx_mnt_id))
     }
 
-    fn mount_states_from_mountinfo(&self, ids: &[u64]) -> SysResult<Vec<Option<MountState>>> {
+    /// The whole table, as text.
+    fn mount_table_as_text(&self) -> SysResult<Vec<ListedMount>> {
         let fd = self.open_proc_self("mountinfo", OFlags::RDONLY | OFlags::CLOEXEC)?;
-        let text = read_to_end(fd.as_fd())?;
-        let entries = mountinfo::parse(&text);
-        Ok(ids
-            .iter()
-            .map(|id| {
-                entries
-                    .iter()
-                    .find(|entry| entry.id == *id)
-                    .map(|entry| MountState { attributes: entry.attributes() })
-            })
-            .collect())
+        mount_table::table_from_mountinfo(fd.as_fd())
     }
 }
 
@@ -369,7 +316,7 @@ impl Kernel for Linux {
         if self.unique_ids.get() != Some(false) {
             // An id is only of use with statmount, which may be missing or refused on its own.
             if let Some(id) = Self::unique_mount_id(file)?
-                && (self.unique_ids.get().is_some() || Self::statmount(id).is_ok())
+                && (self.unique_ids.get().is_some() || mount_table::state(id).is_ok())
             {
                 self.unique_ids.set(Some(true));
                 return Ok(id);
@@ -564,12 +511,23 @@ impl Kernel for Linux {
     }
 
     fn make_superblock_readonly(&self, mount: BorrowedFd<'_>) -> SysResult<()> {
-        let context =
-            rustix::mount::fspick(mount, c"", FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH)
-                .map_err(failed("fspick", || number(mount)))?;
+        let context = self.pick_filesystem(mount)?;
         self.set_filesystem_flag(context.as_fd(), "ro")?;
-        rustix::mount::fsconfig_reconfigure(&context)
-            .map_err(failed("fsconfig", || format!("{}, FSCONFIG_CMD_RECONFIGURE", number(context.as_fd()))))
+        self.reconfigure_filesystem(context.as_fd())
+    }
+
+    fn pick_filesystem(&self, mount: BorrowedFd<'_>) -> SysResult<OwnedFd> {
+        rustix::mount::fspick(mount, c"", FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH)
+            .map_err(failed("fspick", || number(mount)))
+    }
+
+    fn reconfigure_filesystem(&self, context: BorrowedFd<'_>) -> SysResult<()> {
+        rustix::mount::fsconfig_reconfigure(context)
+            .map_err(failed("fsconfig", || format!("{}, FSCONFIG_CMD_RECONFIGURE", number(context))))
+    }
+
+    fn count_changes(&self, mount: BorrowedFd<'_>, count: bool, lazytime: bool) -> SysResult<()> {
+        super::iversion::count_changes(self, mount, count, lazytime)
     }
 
     fn filesystem_log(&self, context: BorrowedFd<'_>) -> Vec<String> {
@@ -586,10 +544,50 @@ impl Kernel for Linux {
     }
 
     fn mount_states(&self, ids: &[u64]) -> SysResult<Vec<Option<MountState>>> {
-        if self.unique_ids.get() != Some(true) {
-            return self.mount_states_from_mountinfo(ids);
+        if self.ids_are_unique() {
+            return ids.iter().map(|id| mount_table::state(*id)).collect();
         }
-        ids.iter().map(|id| Self::statmount(*id)).collect()
+        let table = self.mount_table_as_text()?;
+        let find = |id: &u64| table.binary_search_by_key(id, |mount| mount.id).ok();
+        Ok(ids.iter().map(|id| find(id).map(|at| table[at].state)).collect())
+    }
+
+    fn source_state(&self, file: BorrowedFd<'_>, id: u64) -> SysResult<(Option<MountState>, u64)> {
+        if self.ids_are_unique()
+            && let Some(state) = mount_table::state(id)?
+        {
+            return Ok((Some(state), 0));
+        }
+        let flags = rustix::fs::fstatvfs(file).map_err(failed("fstatfs", || number(file)))?.f_flag;
+        Ok((None, attributes_of_statvfs(flags)))
+    }
+
+    fn mount_table(&self, expected: usize) -> SysResult<Vec<ListedMount>> {
+        if self.ids_are_unique() { mount_table::table(expected) } else { self.mount_table_as_text() }
+    }
+
+    fn mounts_below(&self, mount: u64) -> SysResult<Vec<u64>> {
+        if self.ids_are_unique() {
+            return mount_table::below(mount);
+        }
+        let table = self.mount_table_as_text()?;
+        let mut below = BTreeSet::from([mount]);
+        // A mount can be on one with a larger id.
+        loop {
+            let before = below.len();
+            below.extend(
+                table.iter().filter(|one| below.contains(&one.parent)).map(|one| one.id).collect::<Vec<_>>(),
+            );
+            if below.len() == before {
+                break;
+            }
+        }
+        below.remove(&mount);
+        Ok(below.into_iter().collect())
+    }
+
+    fn ids_are_unique(&self) -> bool {
+        self.unique_ids.get() == Some(true)
     }
 
     fn make_directory(&self, parent: BorrowedFd<'_>, name: &PathBytes, mode: u32) -> SysResult<()> {
@@ -751,8 +749,11 @@ impl Kernel for Linux {
         // A slave and not private: a private one would keep mounts of the host busy that are unmounted there.
         rustix::mount::mount_change(c".", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
             .map_err(failed("mount", || "\".\", rslave".into()))?;
-        rustix::mount::unmount(c".", UnmountFlags::DETACH)
-            .map_err(failed("umount2", || "\".\", MNT_DETACH".into()))?;
+        // What is on top of it goes first: a root that another was mounted on stays there when that one is moved away. At
+        // the end there is nothing any more that this could be a mountpoint of.
+        let detach = || rustix::mount::unmount(c".", UnmountFlags::DETACH);
+        detach().map_err(failed("umount2", || "\".\", MNT_DETACH".into()))?;
+        while detach().is_ok() {}
         rustix::process::chdir(c"/").map_err(failed("chdir", || "\"/\"".into()))
     }
 
@@ -886,6 +887,30 @@ pub fn become_stub() -> SysResult<OwnedFd> {
     drop(slash);
     kernel.enter_root(tmpfs.as_fd())?;
     super::process::mount_namespace_of(own.as_fd())
+}
+
+/// The flags of `statvfs(3)` as `MOUNT_ATTR_*` bits.
+fn attributes_of_statvfs(flags: rustix::fs::StatVfsMountFlags) -> u64 {
+    use rustix::fs::StatVfsMountFlags as Flags;
+    /// `ST_NOSYMFOLLOW`, which rustix has no name for.
+    const NOSYMFOLLOW: Flags = Flags::from_bits_retain(0x2000);
+    let table = [
+        (Flags::RDONLY, attr::RDONLY),
+        (Flags::NOSUID, attr::NOSUID),
+        (Flags::NODEV, attr::NODEV),
+        (Flags::NOEXEC, attr::NOEXEC),
+        (Flags::NODIRATIME, attr::NODIRATIME),
+        (NOSYMFOLLOW, attr::NOSYMFOLLOW),
+    ];
+    let plain = table.iter().filter(|(flag, _)| flags.contains(*flag)).fold(0, |bits, (_, bit)| bits | bit);
+    let atime = if flags.contains(Flags::NOATIME) {
+        attr::NOATIME
+    } else if flags.contains(Flags::RELATIME) {
+        attr::RELATIME
+    } else {
+        attr::STRICTATIME
+    };
+    plain | atime
 }
 
 /// `open_tree_attr(2)`, since Linux 6.15.

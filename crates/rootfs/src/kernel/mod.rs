@@ -7,8 +7,10 @@
 pub mod copy_tree;
 pub mod host;
 mod id_map;
+mod iversion;
 pub mod linux;
 pub mod memfd;
+mod mount_table;
 pub mod open;
 mod overlay;
 pub mod process;
@@ -19,8 +21,10 @@ pub mod trial;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Result, SysResult};
-use crate::options::Propagation;
+use crate::options::{Propagation, PropagationState};
 use crate::path::PathBytes;
 use crate::spec::IdMap;
 
@@ -62,11 +66,28 @@ pub struct FileStatus {
     pub rdev: (u32, u32),
 }
 
-/// A mount, as the kernel lists it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the kernel says about a mount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountState {
     /// `MOUNT_ATTR_*` bits.
     pub attributes: u64,
+    /// How events pass.
+    pub propagation: PropagationState,
+}
+
+/// A mount, as the kernel lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedMount {
+    /// Its id; see [`Kernel::mount_id`].
+    pub id: u64,
+    /// The mount it is on.
+    pub parent: u64,
+    /// Where it is, from the root of this process.
+    pub mountpoint: PathBytes,
+    /// Its own flags, and its propagation.
+    pub state: MountState,
+    /// Whether its filesystem is read-only too.
+    pub superblock_readonly: bool,
 }
 
 /// A change of a mount's attributes; `mount_setattr(2)`.
@@ -201,10 +222,27 @@ pub trait Kernel {
     fn in_private_mounts(&self, work: &mut dyn FnMut() -> Result<OwnedFd>) -> Result<OwnedFd>;
     /// Makes the superblock of a mount read-only; `fspick(2)`.
     fn make_superblock_readonly(&self, mount: BorrowedFd<'_>) -> SysResult<()>;
+    /// A context in which the filesystem of a mount is changed; `fspick(2)`.
+    fn pick_filesystem(&self, mount: BorrowedFd<'_>) -> SysResult<OwnedFd>;
+    /// Changes the filesystem as its context says; `fsconfig(2)`.
+    fn reconfigure_filesystem(&self, context: BorrowedFd<'_>) -> SysResult<()>;
+    /// Sets or clears the one flag of a filesystem that only mount(2) takes: whether changes of its inodes are counted. Before
+    /// Linux 6.8 it must be said whether it has the flag `lazytime`, which it keeps as all others.
+    fn count_changes(&self, mount: BorrowedFd<'_>, count: bool, lazytime: bool) -> SysResult<()>;
     /// What the kernel said about the options of a context.
     fn filesystem_log(&self, context: BorrowedFd<'_>) -> Vec<String>;
     /// The state of mounts of this namespace, by id; `None` for one that isn't there.
     fn mount_states(&self, ids: &[u64]) -> SysResult<Vec<Option<MountState>>>;
+    /// The state of the mount of this namespace that a descriptor is on, by its id too. Where only the text of the mount
+    /// table could tell, or it is another namespace's, the second is what `fstatfs(2)` says: flags that the mount or its
+    /// filesystem has.
+    fn source_state(&self, file: BorrowedFd<'_>, id: u64) -> SysResult<(Option<MountState>, u64)>;
+    /// All mounts that can be reached from the root of this process, in the order of their ids. About as many are expected.
+    fn mount_table(&self, expected: usize) -> SysResult<Vec<ListedMount>>;
+    /// The ids of the mounts below one, in their order.
+    fn mounts_below(&self, mount: u64) -> SysResult<Vec<u64>>;
+    /// Whether ids of mounts are never used again, and later ones are larger.
+    fn ids_are_unique(&self) -> bool;
 
     /// Makes a directory whose mode is exact.
     fn make_directory(&self, parent: BorrowedFd<'_>, name: &PathBytes, mode: u32) -> SysResult<()>;

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use super::copy_tree::{Copied, Top};
-use super::{AttributeChange, FileKind, FileStatus, Follow, Kernel, MountState, NodeKind};
+use super::{AttributeChange, FileKind, FileStatus, Follow, Kernel, ListedMount, MountState, NodeKind};
 use crate::error::{Error, ErrorCode, Result, SysError, SysResult};
-use crate::options::Propagation;
+use crate::options::{Propagation, PropagationState};
 use crate::path::PathBytes;
 use crate::procfs::PROC_SUPER_MAGIC;
 use crate::spec::IdMap;
@@ -32,6 +32,9 @@ enum Handle {
     Context(String),
 }
 
+/// Changes a mount table.
+pub(crate) type Tamper = Box<dyn FnMut(&mut Vec<ListedMount>)>;
+
 /// Records calls, and answers them from the tree in memory.
 #[derive(Default)]
 pub(crate) struct Recording {
@@ -43,6 +46,19 @@ pub(crate) struct Recording {
     refuse: RefCell<Vec<(&'static str, i32)>>,
     procfs_at: RefCell<Option<PathBytes>>,
     root_mount: Cell<u64>,
+    propagation: RefCell<BTreeMap<i32, PropagationState>>,
+    /// What was attached, and where.
+    attached: RefCell<BTreeMap<i32, (u64, PathBytes)>>,
+    /// What the mounts of the host are like.
+    pub(crate) source: Cell<MountState>,
+    /// How often the mount table was read.
+    pub(crate) tables_read: Cell<usize>,
+    /// Paths lead to nothing that was attached.
+    pub(crate) leads_to_no_mounts: Cell<bool>,
+    /// What a hook mounts, until it has.
+    by_hook: RefCell<Option<PathBytes>>,
+    /// Changes the mount table that is read.
+    pub(crate) tamper: RefCell<Option<Tamper>>,
     /// Has the kernel forget that mounts are read-only.
     pub(crate) forgets_readonly: Cell<bool>,
     /// Whether the host has SELinux.
@@ -66,6 +82,20 @@ impl Recording {
     /// Has calls whose record begins with this fail.
     pub(crate) fn refuse(&self, call: &'static str, errno: i32) {
         self.refuse.borrow_mut().push((call, errno));
+    }
+
+    /// Has the next hook mount something.
+    pub(crate) fn mounts_by_hook(&self, at: &str) {
+        *self.by_hook.borrow_mut() = Some(at.into());
+    }
+
+    /// A hook runs.
+    pub(crate) fn hook_runs(&self) {
+        if let Some(at) = self.by_hook.borrow_mut().take() {
+            let fd = -1;
+            self.attributes.borrow_mut().insert(fd, 0);
+            self.attached.borrow_mut().insert(fd, (self.root_mount.get(), at));
+        }
     }
 
     /// Has a directory of the tree be the root of a procfs.
@@ -118,6 +148,11 @@ impl Recording {
             _ => "/".into(),
         }
     }
+}
+
+/// The id of a mount, by its descriptor. There is room between them for those that nobody has opened.
+fn mount_number(fd: i32) -> u64 {
+    u64::try_from(fd + 10).unwrap_or(0) * 100
 }
 
 fn missing(path: &PathBytes) -> SysError {
@@ -213,7 +248,15 @@ impl Kernel for Recording {
 
     fn mount_id(&self, file: BorrowedFd<'_>) -> SysResult<u64> {
         Ok(match self.handle(file) {
-            Handle::Mount(_) => u64::from(file.as_raw_fd().cast_unsigned()) + 1000,
+            Handle::Mount(_) => mount_number(file.as_raw_fd()),
+            Handle::Place(path) => {
+                let attached = self.attached.borrow();
+                if self.leads_to_no_mounts.get() {
+                    return Ok(self.root_mount.get());
+                }
+                let on_it = attached.iter().rfind(|(_, (_, at))| *at == path && path.as_bytes() != b"/");
+                on_it.map_or(self.root_mount.get(), |(fd, _)| mount_number(*fd))
+            }
             _ => self.root_mount.get(),
         })
     }
@@ -241,7 +284,13 @@ impl Kernel for Recording {
             return Err(SysError { syscall: "open_tree", errno: libc::EINVAL, arguments: what });
         }
         let is_root = what == "host:/srv/root";
+        let of_host = matches!(self.handle(file), Handle::Host(_));
         let fd = self.open(Handle::Mount(what));
+        if of_host {
+            let MountState { attributes, propagation } = self.source.get();
+            self.attributes.borrow_mut().insert(fd.as_raw_fd(), attributes);
+            self.propagation.borrow_mut().insert(fd.as_raw_fd(), propagation);
+        }
         if is_root {
             self.root_mount.set(self.mount_id(std::os::fd::AsFd::as_fd(&fd))?);
         }
@@ -257,11 +306,22 @@ impl Kernel for Recording {
         let mut attributes = self.attributes.borrow_mut();
         let bits = attributes.entry(mount.as_raw_fd()).or_default();
         *bits = *bits & !change.clear | change.set;
+        if let Some(propagation) = change.propagation {
+            let mut all = self.propagation.borrow_mut();
+            let state = all.entry(mount.as_raw_fd()).or_default();
+            *state = state.changed(propagation.kind);
+        }
         Ok(())
     }
 
     fn attach(&self, mount: BorrowedFd<'_>, destination: BorrowedFd<'_>) -> SysResult<()> {
-        self.record("move_mount", format!("attach {} -> {}", self.name(mount), self.name(destination)))
+        self.record("move_mount", format!("attach {} -> {}", self.name(mount), self.name(destination)))?;
+        let (parent, place) = match self.handle(destination) {
+            Handle::Place(path) => (self.mount_id(destination)?, path),
+            _ => (0, "/".into()),
+        };
+        self.attached.borrow_mut().insert(mount.as_raw_fd(), (parent, place));
+        Ok(())
     }
 
     fn open_filesystem(&self, fstype: &str) -> SysResult<OwnedFd> {
@@ -327,6 +387,7 @@ impl Kernel for Recording {
         user_namespace: BorrowedFd<'_>,
         recursive: bool,
     ) -> SysResult<()> {
+        *self.attributes.borrow_mut().entry(mount.as_raw_fd()).or_default() |= crate::options::attr::IDMAP;
         let (mount, ids) = (self.name(mount), self.name(user_namespace));
         self.record("mount_setattr", format!("map {mount} {ids} recursive={recursive}"))
     }
@@ -350,6 +411,20 @@ impl Kernel for Recording {
         self.record("fspick", format!("superblock ro {}", self.name(mount)))
     }
 
+    fn pick_filesystem(&self, mount: BorrowedFd<'_>) -> SysResult<OwnedFd> {
+        let name = self.name(mount);
+        self.record("fspick", format!("pick {name}"))?;
+        Ok(self.open(Handle::Context(name)))
+    }
+
+    fn reconfigure_filesystem(&self, context: BorrowedFd<'_>) -> SysResult<()> {
+        self.record("fsconfig", format!("reconfigure {}", self.name(context)))
+    }
+
+    fn count_changes(&self, mount: BorrowedFd<'_>, count: bool, _lazytime: bool) -> SysResult<()> {
+        self.record("mount", format!("iversion {} {count}", self.name(mount)))
+    }
+
     fn filesystem_log(&self, _context: BorrowedFd<'_>) -> Vec<String> {
         vec!["e tmpfs: Unknown parameter".into()]
     }
@@ -359,11 +434,46 @@ impl Kernel for Recording {
         Ok(ids
             .iter()
             .map(|id| {
-                let fd = i32::try_from(id.saturating_sub(1000)).unwrap_or(-1);
+                let fd = i32::try_from(id / 100).map_or(-1, |fd| fd - 10);
                 let kept = if self.forgets_readonly.get() { !crate::options::attr::RDONLY } else { !0 };
-                attributes.get(&fd).map(|bits| MountState { attributes: *bits & kept })
+                attributes.get(&fd).map(|bits| MountState {
+                    attributes: *bits & kept,
+                    propagation: self.propagation.borrow().get(&fd).copied().unwrap_or_default(),
+                })
             })
             .collect())
+    }
+
+    fn source_state(&self, _file: BorrowedFd<'_>, _id: u64) -> SysResult<(Option<MountState>, u64)> {
+        Ok((Some(self.source.get()), 0))
+    }
+
+    fn mount_table(&self, _expected: usize) -> SysResult<Vec<ListedMount>> {
+        self.tables_read.set(self.tables_read.get() + 1);
+        let mut table = Vec::new();
+        for (fd, (parent, mountpoint)) in self.attached.borrow().iter() {
+            let id = mount_number(*fd);
+            let Some(state) = self.mount_states(&[id])?.pop().flatten() else { continue };
+            table.push(ListedMount {
+                id,
+                parent: *parent,
+                mountpoint: mountpoint.clone(),
+                state,
+                superblock_readonly: !self.forgets_readonly.get(),
+            });
+        }
+        if let Some(tamper) = self.tamper.borrow_mut().as_mut() {
+            tamper(&mut table);
+        }
+        Ok(table)
+    }
+
+    fn mounts_below(&self, _mount: u64) -> SysResult<Vec<u64>> {
+        Ok(self.attached.borrow().keys().map(|fd| mount_number(*fd)).collect())
+    }
+
+    fn ids_are_unique(&self) -> bool {
+        true
     }
 
     fn make_directory(&self, parent: BorrowedFd<'_>, name: &PathBytes, mode: u32) -> SysResult<()> {

@@ -29,7 +29,7 @@ pub fn statmount() -> SysResult<()> {
         errno: libc::EOPNOTSUPP,
         arguments: "\"/\", STATX_MNT_ID_UNIQUE".into(),
     })?;
-    Linux::statmount(id).map(drop)
+    super::mount_table::state(id).map(drop)
 }
 
 /// The calls that every mount is made with, on a filesystem that nobody else sees.

@@ -195,12 +195,21 @@ fn write_mount(what: &str, mount: &Mount, root: &PathBytes) -> Result<Value> {
             set("type", "cgroup".to_owned());
             set("source", "cgroup".to_owned());
         }
+        MountKind::Remount { bind, .. } => {
+            words.push("remount".to_owned());
+            words.extend(bind.then(|| "bind".to_owned()));
+        }
         MountKind::File { .. } => return Err(cannot(what, "it has no files with a content of their own")),
     }
+    words.extend(mount.links.words().map(str::to_owned));
     words.extend(mount.attributes.words().into_iter().map(str::to_owned));
     words.extend(mount.propagation.iter().map(|propagation| propagation.name().to_owned()));
-    if let MountKind::Filesystem { superblock, data, copy_up, .. } = &mount.kind {
-        words.extend(copy_up.then(|| "tmpcopyup".to_owned()));
+    if let MountKind::Filesystem { copy_up: true, .. } = &mount.kind {
+        words.push("tmpcopyup".to_owned());
+    }
+    if let MountKind::Filesystem { superblock, data, .. } | MountKind::Remount { superblock, data, .. } =
+        &mount.kind
+    {
         words.extend(superblock.iter().cloned());
         words.extend(data.iter().map(|(key, value)| match value {
             Some(value) => format!("{key}={value}"),

@@ -3,6 +3,7 @@
 use super::tests::default_spec;
 use super::*;
 use crate::options::Attributes;
+use crate::options::Links;
 
 #[test]
 fn a_device_on_a_mount_with_nodev_is_a_warning() {
@@ -53,6 +54,7 @@ fn a_read_only_bind_with_something_below_writes_to_its_source() {
         propagation: vec![],
         id_map: None,
         ineffective: vec![],
+        links: Links::default(),
     };
     let readonly = Attributes { set_recursive: attr::RDONLY, ..Attributes::default() };
     for (attributes, below, expected) in [
