@@ -526,6 +526,7 @@ impl Server {
                     socket,
                     pid: container.pid,
                     pidfd: &container.pidfd,
+                    known_level: self.level,
                 }
                 .run(),
                 process::Fork::Parent { pidfd, .. } => container.opener = Some(pidfd),

@@ -4,6 +4,7 @@
 //! place with system calls and the only one with `unsafe`. [`recording::Recording`] serves unit tests.
 #![allow(unsafe_code)]
 
+pub mod classic;
 pub mod copy_tree;
 pub mod host;
 mod id_map;
@@ -14,6 +15,7 @@ mod overlay;
 pub mod process;
 #[cfg(test)]
 pub mod recording;
+mod staging;
 pub mod supervisor_process;
 pub mod trial;
 
@@ -250,6 +252,10 @@ pub trait Kernel {
     /// Makes a detached mount the root of this process alone, in a mount namespace that it first joins, or its own: nothing
     /// in that changes. `chroot(2)`, `setns(2)`.
     fn enter_root_by_chroot(&self, root: BorrowedFd<'_>, namespace: Option<BorrowedFd<'_>>) -> SysResult<()>;
+    /// Nothing is mounted any more: gives up what mounts were made with. Before the mount table is compared with the plan.
+    fn finish_mounting(&self) -> SysResult<()> {
+        Ok(())
+    }
     /// The cgroups of this process: controllers and path of each hierarchy; `cgroups(7)`.
     fn own_cgroups(&self) -> SysResult<Vec<(String, PathBytes)>>;
     /// Sets the host name of this uts namespace.
