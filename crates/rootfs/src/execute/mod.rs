@@ -384,6 +384,11 @@ impl<'a> Execution<'a> {
             Action::Hook(hook) => {
                 let root = self.root()?;
                 let path = if self.entered { PathBytes::from("/") } else { self.root_path.clone() };
+                if !self.entered {
+                    self.kernel
+                        .suspend_mounting()
+                        .context(ErrorCode::Mount, || "the mount namespace can't be got ready for hooks")?;
+                }
                 self.ground.surroundings.run_hook(hook, root.as_fd(), &path)?;
                 Ok(Done::default())
             }

@@ -5,7 +5,7 @@
 //! at every level. What mount(2) has no means for is an error: it is looked for before anything is mounted, see
 //! [`crate::execute::classic`].
 
-use std::cell::RefCell;
+use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -27,7 +27,9 @@ pub const MAX_OPTIONS: usize = 4095;
 /// The kernel, with mount(2) only.
 pub struct Classic<'a> {
     linux: &'a Linux,
-    staging: Staging<'a>,
+    /// `None` while hooks run, and at the end.
+    staging: RefCell<Option<Staging<'a>>>,
+    finished: Cell<bool>,
     contexts: RefCell<BTreeMap<i32, Context>>,
 }
 
@@ -104,17 +106,38 @@ impl<'a> Classic<'a> {
         if !own_namespace {
             linux.new_mount_namespace()?;
         }
-        Ok(Self { linux, staging: Staging::make(linux)?, contexts: RefCell::default() })
+        Ok(Self::with(linux, Staging::make(linux)?))
     }
 
     /// For a helper of a process that has begun so, in whose mount namespace the helper has arrived just now.
     pub fn join(linux: &'a Linux) -> SysResult<Self> {
-        Ok(Self { linux, staging: Staging::join(linux)?, contexts: RefCell::default() })
+        Ok(Self::with(linux, Staging::join(linux)?))
+    }
+
+    fn with(linux: &'a Linux, staging: Staging<'a>) -> Self {
+        Self {
+            linux,
+            staging: RefCell::new(Some(staging)),
+            finished: Cell::new(false),
+            contexts: RefCell::default(),
+        }
+    }
+
+    /// The place for mounts, which is made again after hooks have run.
+    fn staging(&self) -> SysResult<Ref<'_, Staging<'a>>> {
+        if self.staging.borrow().is_none() {
+            if self.finished.get() {
+                return Err(invalid("a mount after the last one".into()));
+            }
+            *self.staging.borrow_mut() = Some(Staging::make(self.linux)?);
+        }
+        Ref::filter_map(self.staging.borrow(), Option::as_ref)
+            .map_err(|_| invalid("no place for mounts".into()))
     }
 
     /// Takes away what a helper has mounted for itself. What it has made for others stays.
     pub fn leave(&self) -> SysResult<()> {
-        self.staging.leave()
+        self.staging()?.leave()
     }
 
     /// Whether mounts of this kernel can refuse to follow symbolic links: tried on a mount of our own.
@@ -206,26 +229,26 @@ impl Kernel for Classic<'_> {
     }
 
     fn clone_mount(&self, file: BorrowedFd<'_>, recursive: bool) -> SysResult<OwnedFd> {
-        self.staging.bind(file, recursive)
+        self.staging()?.bind(file, recursive)
     }
 
     fn set_attributes(&self, mount: BorrowedFd<'_>, change: AttributeChange) -> SysResult<()> {
         // First: what others mount must not arrive between the changes of those below.
         if let Some(propagation) = change.propagation {
             let flags = propagation_flags(propagation, change.recursive);
-            self.staging.set_propagation(&Staging::path_of(mount), flags)?;
+            self.staging()?.set_propagation(&Staging::path_of(mount), flags)?;
         }
         match change {
             AttributeChange { set: 0, clear: 0, .. } => Ok(()),
             AttributeChange { set, clear, recursive: true, .. } => {
-                self.staging.remount_all(mount, set, clear)
+                self.staging()?.remount_all(mount, set, clear)
             }
-            AttributeChange { set, clear, .. } => self.staging.remount(mount, set, clear),
+            AttributeChange { set, clear, .. } => self.staging()?.remount(mount, set, clear),
         }
     }
 
     fn attach(&self, mount: BorrowedFd<'_>, destination: BorrowedFd<'_>) -> SysResult<()> {
-        self.staging.move_to(mount, destination)
+        self.staging()?.move_to(mount, destination)
     }
 
     fn open_filesystem(&self, fstype: &str) -> SysResult<OwnedFd> {
@@ -277,11 +300,12 @@ impl Kernel for Classic<'_> {
         let source = context.source.as_ref().map_or_else(|| fstype.clone(), c_path);
         // Said here, read-only would be the superblock's.
         let flags = context.flags | mount_flags(attributes & !attr::RDONLY);
-        let slot = self.staging.slot(true)?;
-        self.staging.mount(Some(&source), &slot, Some(&fstype), flags, Some(&data))?;
-        let mount = self.staging.open_slot(&slot)?;
+        let staging = self.staging()?;
+        let slot = staging.slot(true)?;
+        staging.mount(Some(&source), &slot, Some(&fstype), flags, Some(&data))?;
+        let mount = staging.open_slot(&slot)?;
         if attributes & attr::RDONLY != 0 && context.flags & libc::MS_RDONLY == 0 {
-            self.staging.remount(mount.as_fd(), attr::RDONLY, 0)?;
+            staging.remount(mount.as_fd(), attr::RDONLY, 0)?;
         }
         check_nosymfollow(mount.as_fd(), attributes)?;
         Ok(mount)
@@ -312,7 +336,7 @@ impl Kernel for Classic<'_> {
     fn make_superblock_readonly(&self, mount: BorrowedFd<'_>) -> SysResult<()> {
         let attributes = super::staging::attributes(mount)?;
         let flags = libc::MS_REMOUNT | libc::MS_RDONLY | mount_flags(attributes);
-        self.staging.mount(None, &Staging::path_of(mount), None, flags, None)
+        self.staging()?.mount(None, &Staging::path_of(mount), None, flags, None)
     }
 
     fn filesystem_log(&self, _: BorrowedFd<'_>) -> Vec<String> {
@@ -326,7 +350,7 @@ impl Kernel for Classic<'_> {
             rustix::io::fcntl_dupfd_cloexec(file, 0).map_err(failed("fcntl", String::new))?;
         // A mount's propagation can only be changed at its root: walk up until that is found.
         for _ in 0..4096 {
-            match self.staging.set_propagation(&Staging::path_of(current.as_fd()), flags) {
+            match self.staging()?.set_propagation(&Staging::path_of(current.as_fd()), flags) {
                 Err(error) if error.errno == libc::EINVAL => {}
                 other => return other,
             }
@@ -338,14 +362,24 @@ impl Kernel for Classic<'_> {
     }
 
     fn enter_root(&self, root: BorrowedFd<'_>) -> SysResult<()> {
-        self.staging.enter(root)
+        self.staging()?.enter(root)
     }
 
     fn enter_root_by_stub(&self, _: BorrowedFd<'_>, _: BorrowedFd<'_>) -> SysResult<bool> {
         Ok(false)
     }
 
+    fn suspend_mounting(&self) -> SysResult<()> {
+        match self.staging.take() {
+            Some(staging) => staging.dissolve(),
+            None => Ok(()),
+        }
+    }
+
     fn finish_mounting(&self) -> SysResult<()> {
-        self.staging.clear()
+        self.staging()?.clear()?;
+        self.finished.set(true);
+        self.staging.take();
+        Ok(())
     }
 }

@@ -252,6 +252,11 @@ pub trait Kernel {
     /// Makes a detached mount the root of this process alone, in a mount namespace that it first joins, or its own: nothing
     /// in that changes. `chroot(2)`, `setns(2)`.
     fn enter_root_by_chroot(&self, root: BorrowedFd<'_>, namespace: Option<BorrowedFd<'_>>) -> SysResult<()>;
+    /// Others will look at this mount namespace, or join it: takes out of it what mounts are made with, until the next mount.
+    /// None is waiting to be attached.
+    fn suspend_mounting(&self) -> SysResult<()> {
+        Ok(())
+    }
     /// Nothing is mounted any more: gives up what mounts were made with. Before the mount table is compared with the plan.
     fn finish_mounting(&self) -> SysResult<()> {
         Ok(())

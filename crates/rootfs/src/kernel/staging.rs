@@ -279,6 +279,19 @@ impl<'a> Staging<'a> {
         rustix::process::chroot(c".").map_err(failed("chroot", || "\".\"".into()))
     }
 
+    /// Makes the host's tree the root of the mount namespace again, where a process that joins it finds itself, and does away
+    /// with the place and what is left in it.
+    pub(super) fn dissolve(self) -> SysResult<()> {
+        rustix::process::fchdir(&self.top).map_err(failed("fchdir", String::new))?;
+        rustix::process::chroot(c".").map_err(failed("chroot", String::new))?;
+        rustix::process::fchdir(&*self.root.borrow()).map_err(failed("fchdir", String::new))?;
+        // The place is on top of the new root then.
+        rustix::process::pivot_root(c".", c".").map_err(failed("pivot_root", || "\".\", \".\"".into()))?;
+        rustix::mount::unmount(c".", rustix::mount::UnmountFlags::DETACH)
+            .map_err(failed("umount2", || "\".\", MNT_DETACH".into()))?;
+        rustix::process::chdir(c"/").map_err(failed("chdir", || "\"/\"".into()))
+    }
+
     /// Makes a mount the root of this process, and detaches the host's tree.
     pub(super) fn enter(&self, root: BorrowedFd<'_>) -> SysResult<()> {
         let slot = self.open_slot(&self.slot(true)?)?;
