@@ -407,6 +407,7 @@ impl FirstProcess {
 
     /// Makes a place for mounts, in a mount namespace of this process's own.
     fn begin_classic<'a>(&self, kernel: &'a Linux, plan: &Plan) -> Result<Classic<'a>> {
+        classic::check_namespaces(plan)?;
         let begun = Classic::begin(kernel, self.start.mount)
             .context(ErrorCode::Denied, || "a place for mounts can't be made with mount(2)")?;
         classic::check(&begun, plan)?;

@@ -6,7 +6,19 @@ use crate::options::attr;
 use crate::overlay::Overlay;
 use crate::path::PathBytes;
 use crate::plan::{Action, Plan};
-use crate::spec::{Mount, MountKind, Root};
+use crate::spec::{Mount, MountKind, Namespace, Root};
+
+/// Refuses a plan whose tree would have to be in a mount namespace that is not the container's own: before a place for mounts
+/// is made in it.
+pub fn check_namespaces(plan: &Plan) -> Result<()> {
+    if plan.namespaces().is_none_or(|namespaces| namespaces.mount == Namespace::New) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorCode::Unsupported,
+        "without a mount namespace of its own the tree has to be assembled detached, which needs Linux 6.15",
+    ))
+}
 
 /// Refuses a plan that can't be carried out at level `classic`, with what it is and which kernel has it.
 pub fn check(kernel: &Classic<'_>, plan: &Plan) -> Result<()> {
@@ -81,7 +93,7 @@ mod tests {
     use crate::options::attr;
     use crate::overlay::Overlay;
     use crate::plan::Plan;
-    use crate::spec::{IdMap, Mount, MountIdMap, MountIds, MountKind, Root, RootfsSpec};
+    use crate::spec::{IdMap, Mount, MountIdMap, MountIds, MountKind, Namespace, Root, RootfsSpec};
 
     fn refused(mount: Mount) -> Option<String> {
         let mut spec = RootfsSpec::new(Root::Directory("/srv/root".into()));
@@ -90,6 +102,16 @@ mod tests {
         assert_eq!(error.code, ErrorCode::Unsupported);
         assert_eq!(error.destination, Some("/tmp".into()));
         Some(error.message)
+    }
+
+    #[test]
+    fn a_mount_namespace_of_others_is_left_alone() {
+        let mut spec = RootfsSpec::new(Root::Directory("/srv/root".into()));
+        super::check_namespaces(&Plan::new(&spec).unwrap()).unwrap();
+        spec.namespaces.mount = Namespace::Path("/proc/1/ns/mnt".into());
+        let error = super::check_namespaces(&Plan::new(&spec).unwrap()).unwrap_err();
+        assert_eq!(error.code, ErrorCode::Unsupported);
+        assert!(error.message.contains("Linux 6.15"), "{}", error.message);
     }
 
     #[test]

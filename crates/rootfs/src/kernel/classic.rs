@@ -187,6 +187,7 @@ impl Kernel for Classic<'_> {
         fn resolve(&self, root: BorrowedFd<'_>, path: &PathBytes, follow: Follow) -> SysResult<OwnedFd>;
         fn open_directory(&self, directory: BorrowedFd<'_>) -> SysResult<OwnedFd>;
         fn lock_shared(&self, file: BorrowedFd<'_>) -> SysResult<()>;
+        fn lock_exclusive(&self, file: BorrowedFd<'_>) -> SysResult<()>;
         fn status(&self, file: BorrowedFd<'_>) -> SysResult<FileStatus>;
         fn mount_id(&self, file: BorrowedFd<'_>) -> SysResult<u64>;
         fn filesystem_magic(&self, file: BorrowedFd<'_>) -> SysResult<u64>;
@@ -367,6 +368,11 @@ impl Kernel for Classic<'_> {
 
     fn enter_root_by_stub(&self, _: BorrowedFd<'_>, _: BorrowedFd<'_>) -> SysResult<bool> {
         Ok(false)
+    }
+
+    fn enter_root_by_chroot(&self, _: BorrowedFd<'_>, _: Option<BorrowedFd<'_>>) -> SysResult<()> {
+        // A tree that is attached nowhere is what there is not. A plan with one is refused before.
+        Err(SysError { syscall: "move_mount", errno: libc::ENOSYS, arguments: "a detached tree".into() })
     }
 
     fn suspend_mounting(&self) -> SysResult<()> {
