@@ -1,6 +1,7 @@
 //! What mount(2) has no means for, found out before anything of the plan is mounted.
 
 use crate::error::{Error, ErrorCode, Result};
+use crate::hint::Hint;
 use crate::kernel::classic::{Classic, MAX_OPTIONS, joined_option};
 use crate::options::attr;
 use crate::overlay::Overlay;
@@ -41,7 +42,7 @@ fn check_with(plan: &Plan, has_nosymfollow: impl Fn() -> bool) -> Result<()> {
             error.destination = step.action.destination();
             error.source = step.action.source();
             error.flags = step.action.flags();
-            return Err(error.with_hint("this kernel, or what filters its calls, has mount(2) only"));
+            return Err(error.with_hint(Hint::NoMountApi));
         }
     }
     Ok(())
