@@ -198,7 +198,9 @@ export async function runInCell(
   const asUser = ['setpriv', '--reuid', `${cell.uid}`, '--regid', `${cell.uid}`, '--clear-groups']
   const program = cell.uid === 0 ? driver : [...asUser, ...driver]
   const command = options.without === undefined ? program : await withoutCalls(options.without, program)
-  const setup = [cell.setup ?? '', options.setup ?? ''].join('\n')
+  // Without close_range each child closes as many descriptors as there may be: the container's own limit is lower.
+  const limit = options.without?.calls.includes('close_range') ? 'ulimit -n 1024' : ''
+  const setup = [cell.setup ?? '', options.setup ?? '', limit].join('\n')
   const args = ['--mount', '--propagation', 'private', 'sh', '-ec', `${setup}\nexec "$@"`, 'sh', ...command]
   const env: Record<string, string> = { PATH: process.env.PATH ?? '', ...options.env }
   if (options.level !== undefined) env.ROOTFS_TEST_LEVEL = options.level

@@ -29,6 +29,8 @@ use crate::join;
 use crate::opener::Opener;
 
 const RLIMIT_NOFILE: u32 = 7;
+/// As many descriptors are closed one by one in less than a millisecond.
+const MOST_TO_CLOSE: u64 = 4096;
 
 /// What an event is about: a number that the kernel keeps for us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,8 +183,10 @@ pub(crate) fn run(node: OwnedFd) -> i32 {
     let Ok(epoll) = epoll::create(epoll::CreateFlags::CLOEXEC) else { return 1 };
     let open_files = process::rlimit(RLIMIT_NOFILE).ok();
     if let Some(limit) = open_files {
-        // Each container costs a few descriptors here; the first process gets the caller's own limit back.
-        let _ = process::set_rlimit(Rlimit { soft: limit.hard, ..limit });
+        // Each container costs a few descriptors here; the first process gets the caller's own limit back. Where a child has to
+        // close each that there may be, it would take long, and meanwhile hold what others wait for.
+        let most = if process::can_close_ranges() { limit.hard } else { limit.hard.min(MOST_TO_CLOSE) };
+        let _ = process::set_rlimit(Rlimit { soft: most.max(limit.soft), ..limit });
     }
     let identity = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let mut server = Server {

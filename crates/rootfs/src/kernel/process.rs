@@ -335,6 +335,12 @@ pub fn close_all_but(first: i32, keep: &[i32]) {
     close_range(from, i32::MAX);
 }
 
+/// Whether descriptors can be closed all at once. Else each child closes as many as there may be, one after the other.
+pub fn can_close_ranges() -> bool {
+    // SAFETY: no descriptor has this number.
+    unsafe { libc::syscall(libc::SYS_close_range, u32::MAX, u32::MAX, 0) == 0 }
+}
+
 fn close_range(from: i32, to: i32) {
     // SAFETY: the descriptors in this range belong to nobody: the caller has named all that are still used.
     let result = unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) };
