@@ -7,7 +7,7 @@ use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
 use rootfs::execute::content::change_directory;
 use rootfs::execute::{Level, attach_at, sources};
 use rootfs::kernel::classic::Classic;
-use rootfs::kernel::linux::{Linux, has_mount_api};
+use rootfs::kernel::linux::Linux;
 use rootfs::kernel::{Kernel, process};
 use rootfs::path::PathBytes;
 use rootfs::plan::Action;
@@ -35,8 +35,8 @@ pub(crate) struct Opener<'a> {
     pub(crate) pid: i32,
     /// The same.
     pub(crate) pidfd: &'a OwnedFd,
-    /// The level that was found to work for an earlier container.
-    pub(crate) known_level: Option<Level>,
+    /// Whether there is more than mount(2).
+    pub(crate) has_mount_api: bool,
 }
 
 impl Opener<'_> {
@@ -90,12 +90,9 @@ impl Opener<'_> {
         }
     }
 
-    /// Whether there is only mount(2).
+    /// Whether only mount(2) is used.
     fn is_classic(&self, payload: &Payload) -> bool {
-        match payload.rest.level.or(self.known_level) {
-            Some(level) => level == Level::Classic,
-            None => !has_mount_api(),
-        }
+        payload.rest.level.map_or(!self.has_mount_api, |level| level == Level::Classic)
     }
 
     fn send_batch(

@@ -8,7 +8,7 @@ use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
 use rootfs::execute::Level;
 use rootfs::execute::filesystem::Filesystem;
 use rootfs::journal::{self, Record};
-use rootfs::kernel::linux::{Linux, become_stub};
+use rootfs::kernel::linux::{Linux, become_stub, has_mount_api};
 use rootfs::kernel::memfd;
 use rootfs::kernel::process::{self, namespaces};
 use rootfs::plan::Plan;
@@ -156,6 +156,8 @@ struct Server {
     /// Containers that have ended, and wait for the cleaner.
     unclean: Vec<u64>,
     level: Option<Level>,
+    /// Whether there is more than mount(2), once somebody has needed to know.
+    mount_api: Option<bool>,
     identity: (u32, u32),
     open_files: Option<Rlimit>,
     /// What Node has not taken yet: a Node that is stopped must not stop this loop.
@@ -199,6 +201,7 @@ pub(crate) fn run(node: OwnedFd) -> i32 {
         cleaner: None,
         unclean: Vec::new(),
         level: None,
+        mount_api: None,
         identity,
         open_files,
         unsent: VecDeque::new(),
@@ -519,6 +522,7 @@ impl Server {
         watched
             .map_err(|errno| SysError::new("epoll_ctl", errno, "EPOLL_CTL_ADD"))
             .context(ErrorCode::Supervisor, || "the supervisor can't watch a first process")?;
+        let mount_api = opener.is_some() && *self.mount_api.get_or_insert_with(has_mount_api);
         if let Some(socket) = opener {
             let fork = process::fork(process::CloneRequest::default())
                 .map_err(|call| Error::from_call(ErrorCode::Supervisor, "an opener can't be made", &call))?;
@@ -530,7 +534,7 @@ impl Server {
                     socket,
                     pid: container.pid,
                     pidfd: &container.pidfd,
-                    known_level: self.level,
+                    has_mount_api: mount_api,
                 }
                 .run(),
                 process::Fork::Parent { pidfd, .. } => container.opener = Some(pidfd),

@@ -1018,4 +1018,42 @@ mod tests {
             assert_eq!(kernel.mount_of(file.as_fd(), &stat).unwrap(), id, "{path}");
         }
     }
+
+    /// Needs the rights to join a mount namespace.
+    #[test]
+    fn a_mount_namespace_is_joined_where_pidfds_are_no_namespaces() {
+        use std::process::{Command, Stdio};
+        if !super::super::process::has_capability(super::super::process::CAP_SYS_ADMIN) {
+            assert!(std::env::var_os("CI").is_none(), "cannot run: it has to run as root");
+            eprintln!("skipped: it has to run as root");
+            return;
+        }
+        let script = "echo; read wait";
+        let mut child = Command::new("unshare")
+            .args(["--mount", "sh", "-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = [0; 1];
+        rustix::io::read(child.stdout.as_ref().unwrap(), &mut line).unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        // What isn't ready yet, and is no namespace: as a pidfd was before Linux 5.8.
+        let running = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap();
+        let joined = std::thread::spawn(move || {
+            // Threads that share a root can't change mount namespaces.
+            super::super::process::unshare(libc::CLONE_FS).unwrap();
+            let kernel = Linux::default();
+            kernel.join_mount_namespace(running.as_fd(), pid).unwrap();
+            let own = rustix::fs::readlink(c"/proc/thread-self/ns/mnt", Vec::new()).unwrap();
+            let theirs = rustix::fs::readlink(format!("/proc/{pid}/ns/mnt"), Vec::new()).unwrap();
+            (own, theirs)
+        })
+        .join()
+        .unwrap();
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert_eq!(joined.0, joined.1);
+        assert_ne!(joined.0, rustix::fs::readlink(c"/proc/self/ns/mnt", Vec::new()).unwrap());
+    }
 }
