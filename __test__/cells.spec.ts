@@ -22,7 +22,8 @@ import {
 } from './support/inspect.ts'
 import type { Job, Outcome } from './support/job.ts'
 import { isWithin, type MountLine, parseMountinfo } from './support/mountinfo.ts'
-import { type Level, levelUnavailable, type Need, testNeeding } from './support/requirements.ts'
+import { type Level, levels, levelUnavailable, type Need, testNeeding } from './support/requirements.ts'
+import { type Refused, sinceClassic, withoutClone3 } from './support/without.ts'
 
 const host = guardHost(test)
 
@@ -361,12 +362,18 @@ function checkHooks(t: ExecutionContext, given: Given): void {
 }
 
 /** Runs the inspection in a cell and checks all of it, and that the image and the host are as before. */
-async function checkCell(t: ExecutionContext, cell: Cell, kind: ImageKind, level: Level, hooks: boolean) {
+async function checkCell(
+  t: ExecutionContext,
+  cell: Cell,
+  kind: ImageKind,
+  how: { level: Level } | { without: Refused },
+  hooks: boolean,
+) {
   const given = await give(cell, kind)
   const before = snapshotTree(given.image, { content: kind === 'busybox' })
   const job = describe(given)
   if (hooks) job.calls.push(...hookCalls(given))
-  const outcome = await runInCell(cell, job, host, { level, setup: mountBelowData(given) })
+  const outcome = await runInCell(cell, job, host, { ...how, setup: mountBelowData(given) })
   const found = foundBy(t, outcome)
   checkMounts(t, found)
   checkDevices(t, found, cell)
@@ -381,7 +388,7 @@ async function checkCell(t: ExecutionContext, cell: Cell, kind: ImageKind, level
 const needsOf = (kind: ImageKind): Need[] =>
   kind === 'debian' ? ['debootstrap', 'flock', 'unshare'] : ['busybox']
 
-for (const level of ['detached', 'attached'] as const) {
+for (const level of levels) {
   const unavailable = levelUnavailable(level)
   for (const cell of cells) {
     for (const kind of ['busybox', 'debian'] as const) {
@@ -389,7 +396,9 @@ for (const level of ['detached', 'attached'] as const) {
         const title = `${cell.name}, ${kind}, ${hooks ? 'with hooks' : 'no hooks'}, ${level}: finds what was asked for`
         if (unavailable !== undefined) test.skip(`${title} (skipped: ${unavailable})`, (t) => t.pass())
         else
-          testNeeding([...cell.needs, ...needsOf(kind)])(title, (t) => checkCell(t, cell, kind, level, hooks))
+          testNeeding([...cell.needs, ...needsOf(kind)])(title, (t) =>
+            checkCell(t, cell, kind, { level }, hooks),
+          )
       }
     }
   }
@@ -398,7 +407,7 @@ for (const level of ['detached', 'attached'] as const) {
 // ---------------------------------------------------------------- the levels
 
 // Without this, a level that nobody reads would pass everything above.
-for (const level of ['detached', 'attached'] as const) {
+for (const level of levels) {
   for (const cell of cells) {
     const title = `${cell.name}: the steps say that level ${level} was used`
     const unavailable = levelUnavailable(level)
@@ -411,10 +420,35 @@ for (const level of ['detached', 'attached'] as const) {
         t.is(error, undefined)
         const root = steps.find(({ type }) => type === 'root')
         // Mounts that a process with more rights has made can only be attached one by one, whatever was asked for.
-        const hostMade = cell.uid === 0 && cell.map !== undefined
+        const hostMade = cell.uid === 0 && cell.map !== undefined && level !== 'classic'
         t.is(root?.strategy, hostMade ? 'attached' : level)
       })
     }
+  }
+}
+
+// Where the calls of newer kernels are missing, or refused, the level is found by itself. A C library whose clone3 is
+// refused can make no thread, so there the filters of container runtimes say that it is missing, or let it pass.
+for (const without of [
+  { errno: 'ENOSYS', calls: sinceClassic },
+  { errno: 'EPERM', calls: withoutClone3 },
+] as const) {
+  for (const cell of cells) {
+    for (const hooks of [false, true]) {
+      const title = `${cell.name}, ${hooks ? 'with hooks' : 'no hooks'}, newer calls answer ${without.errno}: finds what was asked for`
+      testNeeding([...cell.needs, 'busybox'])(title, (t) => checkCell(t, cell, 'busybox', { without }, hooks))
+    }
+
+    testNeeding([...cell.needs, 'busybox'])(
+      `${cell.name}: where newer calls answer ${without.errno}, the steps say that level classic was used`,
+      async (t) => {
+        const image = await imageFor(cell, 'busybox')
+        const job: Job = { root: image, calls: [['defaults']], mode: 'prepare', commands: [] }
+        const { error, steps = [] } = await runInCell(cell, job, host, { without })
+        t.is(error, undefined)
+        t.is(steps.find(({ type }) => type === 'root')?.strategy, 'classic')
+      },
+    )
   }
 }
 
@@ -507,3 +541,16 @@ for (const cell of cells.filter(
     },
   )
 }
+
+testNeeding(['root', 'unshare', 'busybox'])(
+  'a kernel without pidfds that can be waited for is refused by name',
+  async (t) => {
+    const root = cells[0]!
+    const image = await imageFor(root, 'busybox')
+    const job: Job = { root: image, calls: [['defaults']], mode: 'prepare', commands: [] }
+    const without = { errno: 'EINVAL', calls: ['waitid'] } as const
+    const { error } = await runInCell(root, job, host, { without })
+    t.is(error?.code, 'ERR_ROOTFS_UNSUPPORTED')
+    t.regex(error?.message ?? '', /pidfds need Linux 5\.4/)
+  },
+)

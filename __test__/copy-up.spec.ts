@@ -18,10 +18,9 @@ import { guardHost, snapshotTree } from './support/host.ts'
 import { busyboxImage } from './support/images.ts'
 import type { Command, Job } from './support/job.ts'
 import { mustRun } from './support/program.ts'
-import { type Level, levelUnavailable, testNeeding } from './support/requirements.ts'
+import { levels, levelUnavailable, testNeeding } from './support/requirements.ts'
 
 const host = guardHost(test)
-const levels: Level[] = ['detached', 'attached']
 
 const sh = (script: string): Command => ({ command: '/bin/sh', args: ['-c', script] })
 

@@ -142,7 +142,7 @@ testHere('NODE_DEBUG=rootfs writes each call, each step, and each end', async (t
   for (const line of [
     /^ROOTFS \d+: run #1 begins: \/bin\/true$/m,
     /^ROOTFS \d+: run #1 step 2 mount proc on \/proc: [\d.]+ µs$/m,
-    /^ROOTFS \d+: run #1 step \d+ pivot \((stub-namespace|pivot_root)\): [\d.]+ µs$/m,
+    /^ROOTFS \d+: run #1 step \d+ pivot \((stub-namespace|pivot_root|move)\): [\d.]+ µs$/m,
     /^ROOTFS \d+: run #1 ends after [\d.]+ ms: exit status 0$/m,
     /^ROOTFS \d+: prepare #2 begins$/m,
     /^ROOTFS \d+: prepare #2 ends after [\d.]+ ms: pid \d+$/m,

@@ -162,7 +162,9 @@ testHere('an option that a filesystem does not know: the kernel’s own words', 
     .mount({ destination: '/x', type: 'tmpfs', source: 'tmpfs', options: ['nosuchoption=1'] })
   const wanted = { code: 'ERR_ROOTFS_MOUNT', errnoName: 'EINVAL', destination: '/x' }
   const error = await fails(t, image, wanted, () => rootfs.run('/bin/true'))
-  t.true(error.kernelLog?.some((line) => line.includes('nosuchoption')))
+  // What mount(2) refuses is only in the kernel's own log.
+  if (process.env.ROOTFS_TEST_LEVEL !== 'classic')
+    t.true(error.kernelLog?.some((line) => line.includes('nosuchoption')))
 })
 
 // ---------------------------------------------------------------- /proc

@@ -20,7 +20,7 @@ import { type NamespaceOptions, Rootfs, RootfsError } from 'rootfs'
 import { type Cell, cells, runInCell } from './support/cells.ts'
 import { guardHost, hostMounts, snapshotTree } from './support/host.ts'
 import { busyboxImage } from './support/images.ts'
-
+import type { Job } from './support/job.ts'
 import { containers, eventually, processesMarked, processInfo } from './support/processes.ts'
 import { mustRun } from './support/program.ts'
 import { levelUnavailable, testNeeding } from './support/requirements.ts'

@@ -9,10 +9,9 @@ import { guardHost, snapshotTree } from './support/host.ts'
 import { busyboxImage } from './support/images.ts'
 import type { Job, Outcome } from './support/job.ts'
 import { findProgram, mustRun } from './support/program.ts'
-import { type Level, levelUnavailable, testNeeding } from './support/requirements.ts'
+import { levels, levelUnavailable, testNeeding } from './support/requirements.ts'
 
 const host = guardHost(test)
-const levels: Level[] = ['detached', 'attached']
 
 /** What of a config the tests change. */
 interface Config extends Record<string, unknown> {

@@ -15,10 +15,9 @@ import { type Cell, cells, runInCell } from './support/cells.ts'
 import { guardHost, snapshotTree } from './support/host.ts'
 import { busyboxImage } from './support/images.ts'
 import type { Command, Job, Outcome } from './support/job.ts'
-import { type Level, levelUnavailable, testNeeding } from './support/requirements.ts'
+import { levels, levelUnavailable, testNeeding } from './support/requirements.ts'
 
 const host = guardHost(test)
-const levels: Level[] = ['detached', 'attached']
 
 const sh = (script: string): Command => ({ command: '/bin/sh', args: ['-c', script] })
 

@@ -8,7 +8,7 @@ import { type Cell, cells, runInCell } from './support/cells.ts'
 import { guardHost, snapshotTree } from './support/host.ts'
 import { busyboxImage } from './support/images.ts'
 import type { Job } from './support/job.ts'
-import { type Level, levelUnavailable, testNeeding } from './support/requirements.ts'
+import { levels, levelUnavailable, testNeeding } from './support/requirements.ts'
 
 const host = guardHost(test)
 
@@ -21,7 +21,7 @@ function job(root: string, calls: Job['calls'], script: string, mode: Job['mode'
   return { root, calls, mode, commands: [{ command: '/bin/sh', args: ['-c', script] }] }
 }
 
-for (const level of ['detached', 'attached'] as const) {
+for (const level of levels) {
   const unavailable = levelUnavailable(level)
   for (const cell of cells) {
     const title = `${cell.name}, ${level}: what is set inside is not set outside`
@@ -149,7 +149,7 @@ const hidePartOfProc = `
   mount -t tmpfs -o ro none /proc/irq
 `
 
-for (const level of ['detached', 'attached'] as Level[]) {
+for (const level of levels) {
   for (const cell of cells.filter(({ map }) => map !== undefined)) {
     const testHere = testNeeding([...cell.needs, 'busybox'])
 

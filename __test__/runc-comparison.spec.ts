@@ -9,7 +9,7 @@ import { busyboxImage } from './support/images.ts'
 import type { Job } from './support/job.ts'
 import { type MountLine, parseMountinfo } from './support/mountinfo.ts'
 import { mustRun } from './support/program.ts'
-import { type Level, levelUnavailable, testNeeding } from './support/requirements.ts'
+import { type Level, levels, levelUnavailable, testNeeding } from './support/requirements.ts'
 
 const host = guardHost(test)
 
@@ -126,7 +126,7 @@ async function ourTable(job: Job, level: Level): Promise<MountLine[]> {
 
 const testHere = testNeeding(['root', 'busybox', 'runc', 'unshare'])
 
-for (const level of ['detached', 'attached'] as const) {
+for (const level of levels) {
   for (const [name, makeJob] of [
     ['defaults()', throughBuilder(throughDefaults)],
     ['mount() for each of its mounts, dev()', throughBuilder(throughMounts)],

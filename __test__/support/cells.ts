@@ -8,6 +8,7 @@ import { checkout, type Owner } from './images.ts'
 import type { Job, Outcome } from './job.ts'
 import { mustRun, runProgram } from './program.ts'
 import type { Level, Need } from './requirements.ts'
+import { type Refused, withoutCalls } from './without.ts'
 
 /** The ordinary user of the unprivileged cells. */
 export const nobody = 65534
@@ -173,6 +174,8 @@ export async function readableCheckout(host: Host): Promise<string> {
 
 export interface DriverOptions {
   level?: Level
+  /** System calls that fail for the driver and everything it starts. */
+  without?: Refused
   /** Shell commands run as root in a private mount namespace before the driver starts there. */
   setup?: string
   /** Environment of the driver besides the usual. */
@@ -193,8 +196,11 @@ export async function runInCell(
     join(home, '__test__', 'support', 'driver.ts'),
   ]
   const asUser = ['setpriv', '--reuid', `${cell.uid}`, '--regid', `${cell.uid}`, '--clear-groups']
-  const command = cell.uid === 0 ? driver : [...asUser, ...driver]
-  const setup = [cell.setup ?? '', options.setup ?? ''].join('\n')
+  const program = cell.uid === 0 ? driver : [...asUser, ...driver]
+  const command = options.without === undefined ? program : await withoutCalls(options.without, program)
+  // Without close_range each child closes as many descriptors as there may be: the container's own limit is lower.
+  const limit = options.without?.calls.includes('close_range') ? 'ulimit -n 1024' : ''
+  const setup = [cell.setup ?? '', options.setup ?? '', limit].join('\n')
   const args = ['--mount', '--propagation', 'private', 'sh', '-ec', `${setup}\nexec "$@"`, 'sh', ...command]
   const env: Record<string, string> = { PATH: process.env.PATH ?? '', ...options.env }
   if (options.level !== undefined) env.ROOTFS_TEST_LEVEL = options.level

@@ -18,7 +18,8 @@ const packages = {
 } as const
 
 export type Need = keyof typeof packages | 'root'
-export type Level = 'detached' | 'attached'
+export type Level = 'detached' | 'attached' | 'classic'
+export const levels: readonly Level[] = ['detached', 'attached', 'classic']
 
 /** A dynamically linked program names its loader in the first page; a static one has none. */
 function isStatic(path: string): boolean {
@@ -53,7 +54,11 @@ export function testNeeding(needs: readonly Need[]) {
 }
 
 /** The kernel that first has what a level needs. Only the tests go by version; the library probes. */
-const firstKernel: Record<Level, [number, number]> = { detached: [6, 15], attached: [5, 12] }
+const firstKernel: Record<Level, [number, number]> = {
+  detached: [6, 15],
+  attached: [5, 12],
+  classic: [5, 4],
+}
 
 /** Why this kernel cannot do a level, or undefined. An older kernel is no failure in CI: its runner chose it. */
 export function levelUnavailable(level: Level): string | undefined {

@@ -75,7 +75,9 @@ pub(crate) fn execute(
                 format!("the supervisor {} can't be started", path.to_string_lossy())
             }
         };
-        let error = Error::from_call(ErrorCode::Supervisor, what, &call);
+        let unsupported = call.errno == Errno::NOSYS.raw_os_error();
+        let code = if unsupported { ErrorCode::Unsupported } else { ErrorCode::Supervisor };
+        let error = Error::from_call(code, what, &call);
         match (file, Errno::from_raw_os_error(call.errno)) {
             (SupervisorFile::Memory(_), Errno::ACCESS | Errno::PERM) => error.with_hint(Hint::MemfdNoexec),
             (SupervisorFile::Path(_), Errno::ACCESS | Errno::PERM) => {

@@ -32,6 +32,8 @@ pub(crate) enum Request {
     Change(Directory),
     /// Open the directory that comes along for locking.
     OpenDirectory,
+    /// Open the sources of the plan in the mount namespace of the first process, which has a place for them there.
+    Sources,
     /// Attach the tree that comes along in the mount namespace of the first process.
     AttachRoot {
         /// Where.
@@ -57,6 +59,8 @@ pub(crate) struct SourceBatch {
     pub(crate) root: Option<u32>,
     /// Whether this is the last batch.
     pub(crate) last: bool,
+    /// Nothing is opened yet: at level classic that has to be asked for, see [`Request::Sources`].
+    pub(crate) on_request: bool,
 }
 
 /// A broken connection between the processes of a container as an error.

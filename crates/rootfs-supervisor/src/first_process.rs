@@ -3,14 +3,16 @@
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use nix::errno::Errno;
 use rootfs::Hint;
 use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
 use rootfs::execute::filesystem::{Filesystem, Stock};
 use rootfs::execute::sources::{self, Opened, Sources};
-use rootfs::execute::{Execution, Level, Outcome, Setting, Surroundings};
+use rootfs::execute::{Execution, Level, Outcome, Setting, Surroundings, classic};
 use rootfs::journal::{Identity, Writer};
-use rootfs::kernel::linux::{Linux, can_assemble_detached};
-use rootfs::kernel::{memfd, process};
+use rootfs::kernel::classic::Classic;
+use rootfs::kernel::linux::{Linux, can_assemble_detached, has_mount_api};
+use rootfs::kernel::{Kernel, memfd, process};
 use rootfs::namespace::NamespaceKind;
 use rootfs::path::PathBytes;
 use rootfs::plan::{Action, Plan, mask_warning};
@@ -179,7 +181,11 @@ impl FirstProcess {
         if self.start.network {
             loopback_up()?;
         }
-        let stock = Stock::fill(&Linux::default(), self.filesystems.clone());
+        let stock = match level {
+            // mount(2) makes and mounts in one, and this is not the mount namespace for it yet.
+            Some(Level::Classic) => Stock::default(),
+            _ => Stock::fill(&Linux::default(), self.filesystems.clone()),
+        };
         if let Some(bounding) = self.start.bounding {
             process::limit_bounding_set_ahead(bounding);
         }
@@ -220,8 +226,28 @@ impl FirstProcess {
             loopback_up().map_err(in_namespaces)?;
         }
         let kernel = Linux::default();
-        let level = self.level(&payload, ahead.level)?;
-        let sources = self.sources(&kernel, &payload, asked.parts(&payload)?.1)?;
+        let handed = self.handed_over(&payload)?;
+        let level = choose_level(&payload, ahead.level, handed.as_ref())?;
+        let classic = match level {
+            Level::Classic => Some(self.begin_classic(&kernel, &payload.plan)?),
+            Level::Detached | Level::Attached => None,
+        };
+        let mounting: &dyn Kernel = classic.as_ref().map_or(&kernel, |classic| classic);
+        let sources = match handed {
+            Some(Handed::Now(sources)) => sources,
+            Some(Handed::OnRequest) => self.ask_for_sources()?,
+            None => {
+                let request = sources::Request {
+                    fds: asked.parts(&payload)?.1,
+                    devices_for: None,
+                    user: self.start.user.as_ref(),
+                    own_mount_namespace: self.start.mount || classic.is_some(),
+                    attached_layers: payload.rest.level == Some(Level::Attached),
+                    verify: payload.rest.verify,
+                };
+                sources::open(mounting, &payload.plan, &request)?
+            }
+        };
         if payload.rest.verify {
             kernel
                 .prepare_verification()
@@ -236,7 +262,7 @@ impl FirstProcess {
         }
         let setting = Setting {
             level,
-            own_mount_namespace: self.start.mount,
+            own_mount_namespace: self.start.mount || level == Level::Classic,
             user: self.start.user.clone(),
             cgroup_namespace: self.start.cgroup_namespace,
             new_cgroup_namespace: self.start.cgroup && self.start.cgroup_namespace,
@@ -253,8 +279,9 @@ impl FirstProcess {
         };
         let journal = rustix::io::fcntl_dupfd_cloexec(&self.journal, 0).ok().map(Writer::new);
         // What was made before other namespaces were joined belongs to those it was made in.
-        let stock = if self.start.joins.is_empty() { ahead.stock } else { Stock::default() };
-        let execution = Execution::new(&kernel, &payload.plan, setting, sources, &mut around, journal);
+        let unusable = !self.start.joins.is_empty() || level == Level::Classic;
+        let stock = if unusable { Stock::default() } else { ahead.stock };
+        let execution = Execution::new(mounting, &payload.plan, setting, sources, &mut around, journal);
         let outcome = execution.with_stock(stock).with_namespace(namespace).run()?;
         let mountinfo = if stays {
             let flags = OFlags::RDONLY | OFlags::CLOEXEC;
@@ -379,42 +406,44 @@ impl FirstProcess {
         Ok(mount)
     }
 
-    fn level(&self, payload: &Payload, known: Option<Level>) -> Result<Level> {
-        // Mounts made by the opener come from another mount namespace, and attach only in this one.
-        if payload.rest.privileged && self.start.user.is_some() {
-            return Ok(Level::Attached);
-        }
-        if let Some(level) = payload.rest.level {
-            if level == Level::Detached
-                && !can_assemble_detached()
-                    .context(ErrorCode::Unsupported, || "the mount API can't be used")?
-            {
-                return Err(Error::new(
-                    ErrorCode::Unsupported,
-                    "the level \"detached\" was asked for, and this kernel can't mount on detached mounts",
-                ));
-            }
-            return Ok(level);
-        }
-        known.map_or_else(probe, Ok)
+    /// Makes a place for mounts, in a mount namespace of this process's own.
+    fn begin_classic<'a>(&self, kernel: &'a Linux, plan: &Plan) -> Result<Classic<'a>> {
+        classic::check_namespaces(plan)?;
+        let begun = Classic::begin(kernel, self.start.mount)
+            .context(ErrorCode::Denied, || "a place for mounts can't be made with mount(2)")?;
+        classic::check(&begun, plan)?;
+        Ok(begun)
     }
 
-    fn sources(&self, kernel: &Linux, payload: &Payload, fds: &[OwnedFd]) -> Result<Sources> {
-        if !(payload.rest.privileged && self.start.user.is_some()) {
-            let request = sources::Request {
-                fds,
-                devices_for: None,
-                user: self.start.user.as_ref(),
-                own_mount_namespace: self.start.mount,
-                attached_layers: payload.rest.level == Some(Level::Attached),
-                verify: payload.rest.verify,
-            };
-            return sources::open(kernel, &payload.plan, &request);
+    /// What the opener has opened; `None` if this process does that.
+    fn handed_over(&self, payload: &Payload) -> Result<Option<Handed>> {
+        if payload.rest.privileged && self.start.user.is_some() {
+            self.receive_sources().map(Some)
+        } else {
+            Ok(None)
         }
-        let opener = self
-            .opener
+    }
+
+    fn source_opener(&self) -> Result<&OwnedFd> {
+        self.opener
             .as_ref()
-            .ok_or_else(|| Error::new(ErrorCode::Supervisor, "a user namespace needs an opener"))?;
+            .ok_or_else(|| Error::new(ErrorCode::Supervisor, "a user namespace needs an opener"))
+    }
+
+    /// Has the opener open sources in the mount namespace of this process.
+    fn ask_for_sources(&self) -> Result<Sources> {
+        protocol::send(self.source_opener()?, Kind::Broker, 0, &protocol::encode(&Request::Sources), &[])
+            .map_err(|error| connection_error("the opener can't be asked", &error))?;
+        match self.receive_sources()? {
+            Handed::Now(sources) => Ok(sources),
+            Handed::OnRequest => {
+                Err(Error::new(ErrorCode::Supervisor, "the opener says something unexpected"))
+            }
+        }
+    }
+
+    fn receive_sources(&self) -> Result<Handed> {
+        let opener = self.source_opener()?;
         let mut sources = Sources::default();
         loop {
             let frame = protocol::receive(opener).map_err(|error| connection_error("the opener", &error))?;
@@ -423,13 +452,16 @@ impl FirstProcess {
                 Ok(Answer::Failed(error)) => return Err(error),
                 _ => return Err(Error::new(ErrorCode::Supervisor, "the opener says something unexpected")),
             };
+            if batch.on_request {
+                return Ok(Handed::OnRequest);
+            }
             for (description, mount) in batch.sources.into_iter().zip(frame.fds) {
                 let identity = description.identity;
                 let root = batch.root == Some(description.step);
                 sources.add(Opened { description, mount, identity }, root);
             }
             if batch.last {
-                return Ok(sources);
+                return Ok(Handed::Now(sources));
             }
         }
     }
@@ -458,13 +490,48 @@ struct Ahead {
     stock: Stock,
 }
 
+/// Sources that the opener has the rights to open.
+enum Handed {
+    /// They are open.
+    Now(Sources),
+    /// They are opened when this process has a place for them.
+    OnRequest,
+}
+
+/// How mounts are made: as was asked for in a test, as it worked before, or the best way there is.
+fn choose_level(payload: &Payload, known: Option<Level>, handed: Option<&Handed>) -> Result<Level> {
+    // Mounts made by the opener come from another mount namespace, and attach only in this one.
+    match handed {
+        Some(Handed::Now(_)) => return Ok(Level::Attached),
+        Some(Handed::OnRequest) => return Ok(Level::Classic),
+        None => {}
+    }
+    if let Some(level) = payload.rest.level {
+        if level == Level::Detached
+            && !can_assemble_detached().context(ErrorCode::Unsupported, || "the mount API can't be used")?
+        {
+            return Err(Error::new(
+                ErrorCode::Unsupported,
+                "the level \"detached\" was asked for, and this kernel can't mount on detached mounts",
+            ));
+        }
+        return Ok(level);
+    }
+    known.map_or_else(probe, Ok)
+}
+
 /// The best level there is.
 fn probe() -> Result<Level> {
-    let detached = can_assemble_detached().map_err(|call| {
-        Error::from_call(ErrorCode::Unsupported, "the mount API of Linux 5.12 is missing or refused", &call)
-            .with_hint(Hint::NoMountApi)
-    })?;
-    Ok(if detached { Level::Detached } else { Level::Attached })
+    if !has_mount_api() {
+        return Ok(Level::Classic);
+    }
+    match can_assemble_detached() {
+        Ok(true) => Ok(Level::Detached),
+        Ok(false) => Ok(Level::Attached),
+        // One of the calls with which a filesystem is made detached is missing, or refused.
+        Err(call) if call.is(Errno::ENOSYS) || call.is(Errno::EPERM) => Ok(Level::Classic),
+        Err(call) => Err(Error::from_call(ErrorCode::Unsupported, "the mount API can't be used", &call)),
+    }
 }
 
 /// Requests are served with the rights the caller has now: one who has changed needs another supervisor.

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
 use rootfs::execute::content::change_directory;
 use rootfs::execute::{Level, attach_at, sources};
+use rootfs::kernel::classic::Classic;
 use rootfs::kernel::linux::Linux;
 use rootfs::kernel::{Kernel, process};
 use rootfs::path::PathBytes;
@@ -34,6 +35,8 @@ pub(crate) struct Opener<'a> {
     pub(crate) pid: i32,
     /// The same.
     pub(crate) pidfd: &'a OwnedFd,
+    /// Whether there is more than mount(2).
+    pub(crate) has_mount_api: bool,
 }
 
 impl Opener<'_> {
@@ -57,40 +60,84 @@ impl Opener<'_> {
     fn serve(&self) -> Result<()> {
         let kernel = Linux::default();
         let payload = crate::first_process::read_payload(self.payload)?;
+        let classic = self.is_classic(&payload);
         if payload.rest.privileged
             && let Some(map) = &self.start.user
         {
-            self.hand_over_sources(&kernel, &payload, map)?;
+            if classic {
+                // What mount(2) makes can only be attached where it was made, and that has to be got ready first.
+                self.send_batch(&[], None, true, true)?;
+            } else {
+                let handed = self.hand_over_sources(&kernel, false, &payload, map);
+                self.tell_failure(handed)?;
+            }
         }
         loop {
             let frame = protocol::receive(self.socket)
                 .map_err(|error| broker::connection_error("the first process", &error))?;
             let request: Request =
                 frame.decode().map_err(|error| broker::connection_error("the first process", &error))?;
+            if let (Request::Sources, Some(map)) = (&request, &self.start.user) {
+                let handed = self.in_container_mounts(&kernel, || {
+                    with_classic(&kernel, |classic| self.hand_over_sources(classic, true, &payload, map))
+                });
+                self.tell_failure(handed)?;
+                continue;
+            }
             let fd = frame.fds.first().map(AsFd::as_fd);
-            let result = self.carry_out(&kernel, &payload, &request, fd);
+            let result = self.carry_out(&kernel, classic, &payload, &request, fd);
             broker::answer(self.socket.as_fd(), result);
         }
     }
 
-    fn hand_over_sources(&self, kernel: &Linux, payload: &Payload, map: &IdMap) -> Result<()> {
+    /// Whether only mount(2) is used.
+    fn is_classic(&self, payload: &Payload) -> bool {
+        payload.rest.level.map_or(!self.has_mount_api, |level| level == Level::Classic)
+    }
+
+    fn send_batch(
+        &self,
+        sources: &[sources::Opened],
+        root: Option<u32>,
+        last: bool,
+        on_request: bool,
+    ) -> Result<()> {
+        let body = SourceBatch {
+            sources: sources.iter().map(|source| source.description.clone()).collect(),
+            root,
+            last,
+            on_request,
+        };
+        let fds: Vec<BorrowedFd<'_>> = sources.iter().map(|source| source.mount.as_fd()).collect();
+        protocol::send(self.socket, Kind::Sources, 0, &protocol::encode(&Answer::Done(body)), &fds)
+            .map_err(|error| broker::connection_error("the first process", &error))
+    }
+
+    fn tell_failure(&self, handed: Result<()>) -> Result<()> {
+        if let Err(error) = &handed {
+            let answer: Answer<SourceBatch> = Answer::Failed(error.clone());
+            let _ = protocol::send(self.socket, Kind::Sources, 0, &protocol::encode(&answer), &[]);
+        }
+        handed
+    }
+
+    fn hand_over_sources(
+        &self,
+        kernel: &dyn Kernel,
+        classic: bool,
+        payload: &Payload,
+        map: &IdMap,
+    ) -> Result<()> {
         let fds = self.descriptors.get(payload.further_descriptors()..).unwrap_or_default();
         let request = sources::Request {
             fds,
             devices_for: Some(map),
             user: Some(map),
-            own_mount_namespace: false,
+            own_mount_namespace: classic,
             attached_layers: payload.rest.level == Some(Level::Attached),
             verify: payload.rest.verify,
         };
-        let opened = match sources::open(kernel, &payload.plan, &request) {
-            Ok(opened) => opened.into_list(),
-            Err(error) => {
-                let answer: Answer<SourceBatch> = Answer::Failed(error.clone());
-                let _ = protocol::send(self.socket, Kind::Sources, 0, &protocol::encode(&answer), &[]);
-                return Err(error);
-            }
-        };
+        let opened = sources::open(kernel, &payload.plan, &request)?.into_list();
         let root = payload
             .plan
             .steps
@@ -100,14 +147,7 @@ impl Opener<'_> {
         let batches: Vec<&[sources::Opened]> =
             if opened.is_empty() { vec![&[]] } else { opened.chunks(BATCH).collect() };
         for (number, batch) in batches.iter().enumerate() {
-            let body = SourceBatch {
-                sources: batch.iter().map(|source| source.description.clone()).collect(),
-                root,
-                last: number + 1 == batches.len(),
-            };
-            let fds: Vec<BorrowedFd<'_>> = batch.iter().map(|source| source.mount.as_fd()).collect();
-            protocol::send(self.socket, Kind::Sources, 0, &protocol::encode(&Answer::Done(body)), &fds)
-                .map_err(|error| broker::connection_error("the first process", &error))?;
+            self.send_batch(batch, root, number + 1 == batches.len(), false)?;
         }
         Ok(())
     }
@@ -115,6 +155,7 @@ impl Opener<'_> {
     fn carry_out(
         &self,
         kernel: &Linux,
+        classic: bool,
         payload: &Payload,
         request: &Request,
         fd: Option<BorrowedFd<'_>>,
@@ -160,8 +201,17 @@ impl Opener<'_> {
             Request::AttachRoot { path, identity } => {
                 let root = needed()?;
                 // A child does it: coming back from another mount namespace would change this process's root.
-                self.in_container_mounts(|| attach_at(kernel, root, path, *identity))?;
+                self.in_container_mounts(kernel, || {
+                    if classic {
+                        with_classic(kernel, |classic| attach_at(classic, root, path, *identity))
+                    } else {
+                        attach_at(kernel, root, path, *identity)
+                    }
+                })?;
                 Ok((true, None))
+            }
+            Request::Sources => {
+                Err(Error::new(ErrorCode::Supervisor, "sources are only opened for a user namespace"))
             }
             Request::Hook { step, root } => {
                 let Some(Action::Hook(hook)) =
@@ -201,7 +251,7 @@ impl Opener<'_> {
     }
 
     /// Runs something in a child that is in the first process's mount namespace.
-    fn in_container_mounts(&self, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    fn in_container_mounts(&self, kernel: &Linux, work: impl FnOnce() -> Result<()>) -> Result<()> {
         let what = || "the container's mount namespace can't be entered";
         let (report, child_report) = rustix::net::socketpair(
             rustix::net::AddressFamily::UNIX,
@@ -213,7 +263,8 @@ impl Opener<'_> {
         .context(ErrorCode::Supervisor, what)?;
         let fork = process::fork(process::CloneRequest::default()).context(ErrorCode::Supervisor, what)?;
         let process::Fork::Parent { pidfd, .. } = fork else {
-            let result = process::set_namespace(self.pidfd.as_fd(), process::namespaces::MOUNT)
+            let result = kernel
+                .join_mount_namespace(self.pidfd.as_fd(), self.pid)
                 .context(ErrorCode::Denied, what)
                 .and_then(|()| work());
             broker::answer(child_report.as_fd(), result.map(|()| (true, None)));
@@ -229,4 +280,12 @@ impl Opener<'_> {
             Err(error) => Err(broker::connection_error("a helper process", &error)),
         }
     }
+}
+
+/// Does something with mount(2) only, in the mount namespace of a first process that has begun so.
+fn with_classic(kernel: &Linux, work: impl FnOnce(&Classic<'_>) -> Result<()>) -> Result<()> {
+    let what = || "the place for mounts in the container's mount namespace can't be used";
+    let classic = Classic::join(kernel).context(ErrorCode::Mount, what)?;
+    work(&classic)?;
+    classic.leave().context(ErrorCode::Mount, what)
 }

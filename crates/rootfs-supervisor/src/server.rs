@@ -8,7 +8,7 @@ use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
 use rootfs::execute::Level;
 use rootfs::execute::filesystem::Filesystem;
 use rootfs::journal::{self, Record};
-use rootfs::kernel::linux::{Linux, become_stub};
+use rootfs::kernel::linux::{Linux, become_stub, has_mount_api};
 use rootfs::kernel::memfd;
 use rootfs::kernel::process::{self, namespaces};
 use rootfs::plan::Plan;
@@ -29,6 +29,8 @@ use crate::join;
 use crate::opener::Opener;
 
 const RLIMIT_NOFILE: u32 = 7;
+/// As many descriptors are closed one by one in less than a millisecond.
+const MOST_TO_CLOSE: u64 = 4096;
 
 /// What an event is about: a number that the kernel keeps for us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,6 +156,8 @@ struct Server {
     /// Containers that have ended, and wait for the cleaner.
     unclean: Vec<u64>,
     level: Option<Level>,
+    /// Whether there is more than mount(2), once somebody has needed to know.
+    mount_api: Option<bool>,
     identity: (u32, u32),
     open_files: Option<Rlimit>,
     /// What Node has not taken yet: a Node that is stopped must not stop this loop.
@@ -181,8 +185,10 @@ pub(crate) fn run(node: OwnedFd) -> i32 {
     let Ok(epoll) = epoll::create(epoll::CreateFlags::CLOEXEC) else { return 1 };
     let open_files = process::rlimit(RLIMIT_NOFILE).ok();
     if let Some(limit) = open_files {
-        // Each container costs a few descriptors here; the first process gets the caller's own limit back.
-        let _ = process::set_rlimit(Rlimit { soft: limit.hard, ..limit });
+        // Each container costs a few descriptors here; the first process gets the caller's own limit back. Where a child has to
+        // close each that there may be, it would take long, and meanwhile hold what others wait for.
+        let most = if process::can_close_ranges() { limit.hard } else { limit.hard.min(MOST_TO_CLOSE) };
+        let _ = process::set_rlimit(Rlimit { soft: most.max(limit.soft), ..limit });
     }
     let identity = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let mut server = Server {
@@ -195,6 +201,7 @@ pub(crate) fn run(node: OwnedFd) -> i32 {
         cleaner: None,
         unclean: Vec::new(),
         level: None,
+        mount_api: None,
         identity,
         open_files,
         unsent: VecDeque::new(),
@@ -515,6 +522,7 @@ impl Server {
         watched
             .map_err(|errno| SysError::new("epoll_ctl", errno, "EPOLL_CTL_ADD"))
             .context(ErrorCode::Supervisor, || "the supervisor can't watch a first process")?;
+        let mount_api = opener.is_some() && *self.mount_api.get_or_insert_with(has_mount_api);
         if let Some(socket) = opener {
             let fork = process::fork(process::CloneRequest::default())
                 .map_err(|call| Error::from_call(ErrorCode::Supervisor, "an opener can't be made", &call))?;
@@ -526,6 +534,7 @@ impl Server {
                     socket,
                     pid: container.pid,
                     pidfd: &container.pidfd,
+                    has_mount_api: mount_api,
                 }
                 .run(),
                 process::Fork::Parent { pidfd, .. } => container.opener = Some(pidfd),

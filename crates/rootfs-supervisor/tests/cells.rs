@@ -20,9 +20,9 @@ const INSPECT: &str = "cat /proc/self/mountinfo; echo ==; id -u; hostname; echo 
 
 fn levels(cell: Cell) -> Vec<Level> {
     match cell {
-        // The opener's mounts only attach in the first process's namespace: there is one way.
-        Cell::RootUser | Cell::RootRange => vec![Level::Attached],
-        Cell::Root | Cell::Ordinary => vec![Level::Attached, Level::Detached],
+        // The opener's mounts only attach in the first process's namespace.
+        Cell::RootUser | Cell::RootRange => vec![Level::Attached, Level::Classic],
+        Cell::Root | Cell::Ordinary => Level::ALL.to_vec(),
     }
 }
 

@@ -161,7 +161,7 @@ hints! {
     /// The mount API is missing or filtered.
     NoMountApi
         "ENOSYS or EPERM of the first mount call"
-        "Linux 5.12 is needed, and a seccomp filter that knows its mount calls (fsopen, open_tree, mount_setattr, move_mount): those of old container runtimes answer ENOSYS or EPERM";
+        "the calls for detached mounts (fsopen, open_tree, mount_setattr, move_mount) need Linux 5.12 and a seccomp filter that knows them: those of old container runtimes answer ENOSYS or EPERM. Without them mount(2) does what it can";
     /// Nothing can be mounted over a root.
     RootItself
         "`readonlyPaths` with a path that is the root"

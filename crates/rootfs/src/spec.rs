@@ -997,7 +997,9 @@ fn check_path(what: &str, path: &PathBytes) -> Result<()> {
 fn check_below_root(what: &str, path: &PathBytes) -> Result<()> {
     check_path(what, path)?;
     if path.components().next().is_none() {
-        return Err(spec_error(format!("{what}: {path} is the root itself; readonly() makes that read-only")));
+        return Err(spec_error(format!(
+            "{what}: {path} is the root itself; readonly() makes that read-only"
+        )));
     }
     Ok(())
 }

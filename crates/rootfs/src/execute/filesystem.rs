@@ -105,12 +105,8 @@ impl Filesystem {
     ) -> Result<OwnedFd> {
         let fstype = &*self.fstype;
         let context = kernel.open_filesystem(fstype).map_err(|call| {
-            if call.is(Errno::ENODEV) {
-                let what = format!("the kernel has no filesystem \"{fstype}\"");
-                Error::from_call(ErrorCode::Unsupported, what, &call)
-            } else {
-                Error::from_call(ErrorCode::Mount, format!("a {fstype} can't be made"), &call)
-            }
+            let other = || Error::from_call(ErrorCode::Mount, format!("a {fstype} can't be made"), &call);
+            unknown(fstype, &call).unwrap_or_else(other)
         })?;
         let fail = |what: String, call: &SysError| refused(kernel, &context, what, call);
         let set = |key: &str, value: Option<&PathBytes>| match value {
@@ -136,9 +132,11 @@ impl Filesystem {
     }
 
     fn mount(&self, kernel: &dyn Kernel, context: &OwnedFd) -> Result<OwnedFd> {
-        let mount = kernel
-            .mount_created(context.as_fd(), self.flags)
-            .map_err(|call| refused(kernel, context, format!("a {} can't be mounted", self.fstype), &call))?;
+        let mount = kernel.mount_created(context.as_fd(), self.flags).map_err(|call| {
+            let other = || refused(kernel, context, format!("a {} can't be mounted", self.fstype), &call);
+            // With mount(2) only now.
+            unknown(&self.fstype, &call).unwrap_or_else(other)
+        })?;
         // A new filesystem counts no changes, unless it always does.
         if counts_changes(&self.superblock) == Some(true) {
             let lazytime = self.superblock.iter().rfind(|key| key.ends_with("lazytime"));
@@ -158,6 +156,12 @@ pub(super) fn is_iversion(key: &str) -> bool {
 /// What the last word about it says, if there is one.
 pub(super) fn counts_changes(flags: &[String]) -> Option<bool> {
     flags.iter().rfind(|key| is_iversion(key)).map(|key| key == IVERSION)
+}
+
+/// What a kernel says about a type that it doesn't have.
+fn unknown(fstype: &str, call: &SysError) -> Option<Box<Error>> {
+    let what = || format!("the kernel has no filesystem \"{fstype}\"");
+    call.is(Errno::ENODEV).then(|| Error::from_call(ErrorCode::Unsupported, what(), call))
 }
 
 /// An error with what the kernel said about the filesystem.

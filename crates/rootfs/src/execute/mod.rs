@@ -5,6 +5,7 @@
 //! `docs/architecture.md`.
 
 mod cgroup;
+pub mod classic;
 pub mod content;
 #[cfg(test)]
 mod content_tests;
@@ -57,20 +58,26 @@ pub enum Level {
     Detached,
     /// Each mount is made detached and attached inside the new mount namespace. Needs the mount API of Linux 5.12.
     Attached,
+    /// Each mount is made with mount(2), in a place of our own inside the new mount namespace, and moved to where it belongs.
+    Classic,
 }
 
 impl Level {
+    /// Every level, the best first.
+    pub const ALL: [Self; 3] = [Self::Detached, Self::Attached, Self::Classic];
+
     /// The name in reports and in tests.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Detached => "detached",
             Self::Attached => "attached",
+            Self::Classic => "classic",
         }
     }
 
     /// The level that a name names.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Detached, Self::Attached].into_iter().find(|level| level.name() == name)
+        Self::ALL.into_iter().find(|level| level.name() == name)
     }
 }
 
@@ -390,6 +397,11 @@ impl<'a> Execution<'a> {
             Action::Hook(hook) => {
                 let root = self.root()?;
                 let path = if self.entered { PathBytes::from("/") } else { self.root_path.clone() };
+                if !self.entered {
+                    self.kernel
+                        .suspend_mounting()
+                        .context(ErrorCode::Mount, || "the mount namespace can't be got ready for hooks")?;
+                }
                 if hook.point.needs_attached_tree() {
                     self.watching_mounts(step.index, |this| {
                         this.ground.surroundings.run_hook(hook, root.as_fd(), &path)
@@ -414,6 +426,9 @@ impl<'a> Execution<'a> {
                 if self.enters_by_chroot() {
                     return self.join_mount_namespace(step.index);
                 }
+                self.kernel
+                    .finish_mounting()
+                    .context(ErrorCode::Mount, || "what the mounts were made with can't be given up")?;
                 if self.setting.verify {
                     self.verify()?;
                 }
@@ -509,7 +524,11 @@ impl<'a> Execution<'a> {
         if self.early() {
             self.attach_root(propagation)?;
         }
-        Ok(Done::by(if self.attached { Level::Attached.name() } else { Level::Detached.name() }))
+        Ok(Done::by(match self.setting.level {
+            Level::Classic => Level::Classic.name(),
+            _ if self.attached => Level::Attached.name(),
+            _ => Level::Detached.name(),
+        }))
     }
 
     /// Enters a mount namespace of our own, from which nothing goes back to the host, and attaches the root there.
@@ -534,7 +553,8 @@ impl<'a> Execution<'a> {
         let root = self.root()?;
         if self.plan.needs_attached_tree() {
             self.attach_root_for_hooks(&root)?;
-        } else {
+        } else if self.setting.level != Level::Classic {
+            // At level classic it is in our own namespace already.
             let slash = self
                 .kernel
                 .open_host(&"/".into(), true, false)
@@ -611,7 +631,7 @@ impl<'a> Execution<'a> {
         self.kernel.enter_root(root.as_fd()).context(ErrorCode::Mount, || "the root can't be entered")?;
         self.entered = true;
         self.parent = None;
-        Ok(Done::by("pivot_root"))
+        Ok(Done::by(if self.setting.level == Level::Classic { "move" } else { "pivot_root" }))
     }
 
     fn root_propagation(&self) -> Propagation {

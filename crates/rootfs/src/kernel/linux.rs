@@ -170,6 +170,25 @@ impl Linux {
         self.sysctls.take();
     }
 
+    /// Joins the mount namespace of another process; with its pidfd since Linux 5.8, else by /proc.
+    pub fn join_mount_namespace(&self, pidfd: BorrowedFd<'_>, pid: i32) -> SysResult<()> {
+        match super::process::set_namespace(pidfd, libc::CLONE_NEWNS) {
+            Err(error) if error.errno == libc::EINVAL => {}
+            other => return other,
+        }
+        let flags = pathrs::flags::OpenFlags::O_RDONLY | pathrs::flags::OpenFlags::O_CLOEXEC;
+        let base = ProcfsBase::ProcPid(u32::try_from(pid).unwrap_or(0));
+        let namespace = self
+            .procfs()?
+            .open_follow(base, "ns/mnt", flags)
+            .map_err(|error| from_pathrs(&error, &PathBytes::from(format!("/proc/{pid}/ns/mnt"))))?;
+        // The number is that process's only as long as it hasn't been waited for.
+        if super::process::has_ended(pidfd)? {
+            return Err(SysError { syscall: "setns", errno: libc::ESRCH, arguments: pid.to_string() });
+        }
+        super::process::set_namespace(namespace.as_fd(), libc::CLONE_NEWNS)
+    }
+
     /// Gets ready what [`Kernel::mount_states`] needs after the root has been entered.
     pub fn prepare_verification(&self) -> SysResult<()> {
         let slash = self.open_host(&"/".into(), true, false)?;
@@ -198,6 +217,30 @@ impl Linux {
         rustix::io::write(&file, content)
             .map(drop)
             .map_err(failed("write", || format!("{path:?}, {:?}", String::from_utf8_lossy(content))))
+    }
+
+    /// The id of the mount that a descriptor is on, as mountinfo has it: it is used again after the mount is gone.
+    pub(super) fn reusable_mount_id(&self, file: BorrowedFd<'_>) -> SysResult<u64> {
+        let stat = statx(file, StatxFlags::MNT_ID.bits())?;
+        self.mount_of(file, &stat)
+    }
+
+    /// What `statx(2)` said about the mount, or before Linux 5.8, which has it say nothing, what `proc_pid_fdinfo(5)` says.
+    fn mount_of(&self, file: BorrowedFd<'_>, stat: &rustix::fs::Statx) -> SysResult<u64> {
+        if stat.stx_mask & (StatxFlags::MNT_ID.bits() | STATX_MNT_ID_UNIQUE) != 0 {
+            return Ok(stat.stx_mnt_id);
+        }
+        let info =
+            self.open_proc_self(&format!("fdinfo/{}", file.as_raw_fd()), OFlags::RDONLY | OFlags::CLOEXEC)?;
+        let text = read_to_end(info.as_fd())?;
+        String::from_utf8_lossy(&text)
+            .lines()
+            .find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
+            .ok_or_else(|| SysError {
+                syscall: "read",
+                errno: libc::ENODATA,
+                arguments: "mnt_id of fdinfo".into(),
+            })
     }
 
     /// The unique id of the mount that a descriptor is on, where the kernel has such.
@@ -307,7 +350,7 @@ impl Kernel for Linux {
             owner: (stat.stx_uid, stat.stx_gid),
             device: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
             inode: stat.stx_ino,
-            mount: stat.stx_mnt_id,
+            mount: self.mount_of(file, &stat)?,
             rdev: (stat.stx_rdev_major, stat.stx_rdev_minor),
         })
     }
@@ -323,7 +366,7 @@ impl Kernel for Linux {
             }
             self.unique_ids.set(Some(false));
         }
-        statx(file, StatxFlags::MNT_ID.bits()).map(|stat| stat.stx_mnt_id)
+        self.reusable_mount_id(file)
     }
 
     fn filesystem_magic(&self, file: BorrowedFd<'_>) -> SysResult<u64> {
@@ -871,6 +914,24 @@ pub fn can_assemble_detached() -> SysResult<bool> {
     Ok(kernel.attach(upper.as_fd(), lower.as_fd()).is_ok())
 }
 
+/// Whether the calls that make mounts detached are there and not refused. Asked with arguments that the kernel refuses
+/// before it does anything; a filter has refused the call itself.
+pub fn has_mount_api() -> bool {
+    let nothing = std::ptr::null::<libc::c_void>();
+    let all = u32::MAX;
+    let there = |_: libc::c_long| {
+        let errno = std::io::Error::last_os_error().raw_os_error();
+        ![Some(libc::ENOSYS), Some(libc::EPERM)].contains(&errno)
+    };
+    // SAFETY: null pointers and a size of zero, with flags that don't exist.
+    unsafe {
+        there(libc::syscall(libc::SYS_open_tree, -1, nothing, all))
+            && there(libc::syscall(libc::SYS_mount_setattr, -1, nothing, all, nothing, 0_usize))
+            && there(libc::syscall(libc::SYS_move_mount, -1, nothing, -1, nothing, all))
+            && there(libc::syscall(libc::SYS_fsopen, nothing, all))
+    }
+}
+
 /// Moves this process, for good, into a new mount namespace with nothing in it but one empty, read-only filesystem.
 /// Copies of it are where [`Kernel::enter_root_by_stub`] puts a root.
 pub fn become_stub() -> SysResult<OwnedFd> {
@@ -964,4 +1025,60 @@ pub fn c_path(path: &PathBytes) -> CString {
 /// A root handle of `pathrs`, for callers outside an execution.
 pub fn root_handle(fd: OwnedFd) -> Root {
     Root::from_fd(fd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_is_told_by_fdinfo_where_statx_does_not() {
+        let kernel = Linux::default();
+        for path in ["/", "/proc", "/dev"] {
+            let file = kernel.open_host(&path.into(), true, true).unwrap();
+            let mut stat = statx(file.as_fd(), StatxFlags::MNT_ID.bits()).unwrap();
+            assert_ne!(stat.stx_mask & StatxFlags::MNT_ID.bits(), 0, "this test needs Linux 5.8");
+            let id = std::mem::replace(&mut stat.stx_mnt_id, 0);
+            stat.stx_mask = 0;
+            assert_eq!(kernel.mount_of(file.as_fd(), &stat).unwrap(), id, "{path}");
+        }
+    }
+
+    /// Needs the rights to join a mount namespace.
+    #[test]
+    fn a_mount_namespace_is_joined_where_pidfds_are_no_namespaces() {
+        use std::process::{Command, Stdio};
+        if !super::super::process::has_capability(super::super::process::CAP_SYS_ADMIN) {
+            assert!(std::env::var_os("CI").is_none(), "cannot run: it has to run as root");
+            eprintln!("skipped: it has to run as root");
+            return;
+        }
+        let script = "echo; read wait";
+        let mut child = Command::new("unshare")
+            .args(["--mount", "sh", "-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = [0; 1];
+        rustix::io::read(child.stdout.as_ref().unwrap(), &mut line).unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        // What isn't ready yet, and is no namespace: as a pidfd was before Linux 5.8.
+        let running = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap();
+        let joined = std::thread::spawn(move || {
+            // Threads that share a root can't change mount namespaces.
+            super::super::process::unshare(libc::CLONE_FS).unwrap();
+            let kernel = Linux::default();
+            kernel.join_mount_namespace(running.as_fd(), pid).unwrap();
+            let own = rustix::fs::readlink(c"/proc/thread-self/ns/mnt", Vec::new()).unwrap();
+            let theirs = rustix::fs::readlink(format!("/proc/{pid}/ns/mnt"), Vec::new()).unwrap();
+            (own, theirs)
+        })
+        .join()
+        .unwrap();
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert_eq!(joined.0, joined.1);
+        assert_ne!(joined.0, rustix::fs::readlink(c"/proc/self/ns/mnt", Vec::new()).unwrap());
+    }
 }

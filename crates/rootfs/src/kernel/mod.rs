@@ -4,6 +4,7 @@
 //! place with system calls and the only one with `unsafe`. [`recording::Recording`] serves unit tests.
 #![allow(unsafe_code)]
 
+pub mod classic;
 pub mod copy_tree;
 pub mod host;
 mod id_map;
@@ -16,6 +17,7 @@ mod overlay;
 pub mod process;
 #[cfg(test)]
 pub mod recording;
+mod staging;
 pub mod supervisor_process;
 pub mod trial;
 
@@ -288,6 +290,15 @@ pub trait Kernel {
     /// Makes a detached mount the root of this process alone, in a mount namespace that it first joins, or its own: nothing
     /// in that changes. `chroot(2)`, `setns(2)`.
     fn enter_root_by_chroot(&self, root: BorrowedFd<'_>, namespace: Option<BorrowedFd<'_>>) -> SysResult<()>;
+    /// Others will look at this mount namespace, or join it: takes out of it what mounts are made with, until the next mount.
+    /// None is waiting to be attached.
+    fn suspend_mounting(&self) -> SysResult<()> {
+        Ok(())
+    }
+    /// Nothing is mounted any more: gives up what mounts were made with. Before the mount table is compared with the plan.
+    fn finish_mounting(&self) -> SysResult<()> {
+        Ok(())
+    }
     /// The cgroups of this process: controllers and path of each hierarchy; `cgroups(7)`.
     fn own_cgroups(&self) -> SysResult<Vec<(String, PathBytes)>>;
     /// Sets the host name of this uts namespace.

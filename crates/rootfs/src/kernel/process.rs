@@ -94,15 +94,62 @@ fn clone_process(request: CloneRequest<'_>, flags: u64, exit_signal: libc::c_int
     // SAFETY: no stack and no CLONE_VM: the child has its own copy of this one's memory, like after fork(2). There is
     // only one thread, checked above, so no lock of the C library is held by another. The struct outlives the call.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
-    match check(pid, "clone3", || format!("{{flags={}}}", clone_flag_names(args.flags)))? {
+    let pid = match check(pid, "clone3", || format!("{{flags={}}}", clone_flag_names(args.flags))) {
+        // Filters that can't look at what the call points to answer that it doesn't exist.
+        Err(call) if call.errno == libc::ENOSYS && request.cgroup.is_none() => {
+            clone_without_struct(args.flags, &raw mut pidfd)?
+        }
+        other => other?,
+    };
+    match pid {
         0 => {
             if BATCH.swap(false, Ordering::Relaxed) {
                 schedule(libc::SCHED_OTHER);
             }
             Ok(Fork::Child)
         }
-        pid => Ok(Fork::Parent { pid: i32::try_from(pid).unwrap_or(-1), pidfd: owned(pidfd.into()) }),
+        pid => {
+            let pid = i32::try_from(pid).unwrap_or(-1);
+            if pidfd < 0 {
+                // A kernel before Linux 5.2 has ignored the flag.
+                // SAFETY: this child is ours, and no memory is given to the calls.
+                unsafe {
+                    libc::kill(pid, libc::SIGKILL);
+                    libc::waitpid(pid, std::ptr::null_mut(), 0);
+                }
+                return Err(no_pidfds());
+            }
+            Ok(Fork::Parent { pid, pidfd: owned(pidfd.into()) })
+        }
     }
+}
+
+/// What a kernel without them says about pidfds.
+pub(super) fn no_pidfds() -> SysError {
+    SysError { syscall: "clone", errno: libc::ENOSYS, arguments: "CLONE_PIDFD: pidfds need Linux 5.4".into() }
+}
+
+/// Whether the processes of pidfds can be waited for, which came last of what is needed of them: Linux 5.4.
+pub fn can_wait_for_pidfds(pidfd: BorrowedFd<'_>) -> bool {
+    use rustix::process::{WaitId, WaitIdOptions};
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    let waited = rustix::process::waitid(WaitId::PidFd(pidfd), options);
+    !matches!(waited, Err(rustix::io::Errno::INVAL))
+}
+
+/// `clone(2)`, which clone3 is the newer form of. The order of its arguments is not the same everywhere.
+fn clone_without_struct(flags: u64, pidfd: *mut libc::c_int) -> SysResult<libc::c_long> {
+    let flags = flags | u64::from(libc::SIGCHLD.cast_unsigned());
+    let none = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: as with clone3 above: no stack and no CLONE_VM. The kernel writes the pidfd where it is told.
+    let pid = unsafe {
+        if cfg!(target_arch = "s390x") {
+            libc::syscall(libc::SYS_clone, none, flags, pidfd, none, none)
+        } else {
+            libc::syscall(libc::SYS_clone, flags, none, pidfd, none, none)
+        }
+    };
+    check(pid, "clone", || format!("flags={flags:#x}"))
 }
 
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -286,6 +333,12 @@ pub fn close_all_but(first: i32, keep: &[i32]) {
         from = fd + 1;
     }
     close_range(from, i32::MAX);
+}
+
+/// Whether descriptors can be closed all at once. Else each child closes as many as there may be, one after the other.
+pub fn can_close_ranges() -> bool {
+    // SAFETY: no descriptor has this number.
+    unsafe { libc::syscall(libc::SYS_close_range, u32::MAX, u32::MAX, 0) == 0 }
 }
 
 fn close_range(from: i32, to: i32) {
@@ -625,6 +678,15 @@ pub fn reap_any() -> Option<(i32, crate::protocol::Exit)> {
         crate::protocol::Exit::Code(libc::WEXITSTATUS(status))
     };
     Some((pid, exit))
+}
+
+/// Whether the process of a pidfd has ended.
+pub fn has_ended(pidfd: BorrowedFd<'_>) -> SysResult<bool> {
+    use rustix::event::{PollFd, PollFlags, Timespec};
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&now))
+        .map(|ready| ready > 0)
+        .map_err(super::linux::failed("poll", || pidfd.as_raw_fd().to_string()))
 }
 
 /// Kills the process of a pidfd.

@@ -5,7 +5,7 @@
 //! once.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use crate::error::{SysError, SysResult};
 
@@ -156,8 +156,17 @@ pub fn start(
             arguments: "CLONE_VM|CLONE_VFORK|CLONE_PIDFD".into(),
         });
     }
+    if pidfd < 0 {
+        // A kernel before Linux 5.2 has ignored the flag.
+        end(pid);
+        return Err(super::process::no_pidfds());
+    }
     // SAFETY: the kernel has just made this descriptor for us.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    if !super::process::can_wait_for_pidfds(pidfd.as_fd()) {
+        end(pid);
+        return Err(super::process::no_pidfds());
+    }
     if arguments.errno != 0 {
         reap(pid);
         let call = CALLS.get(arguments.failed_call as usize).copied().unwrap_or("execveat");
@@ -168,6 +177,15 @@ pub fn start(
         });
     }
     Ok(SupervisorProcess { pid, pidfd })
+}
+
+/// Ends a supervisor that was started in vain.
+fn end(pid: i32) {
+    // SAFETY: this child has not been waited for, so the number is still its own.
+    unsafe {
+        libc::kill(pid, libc::SIGKILL);
+    }
+    reap(pid);
 }
 
 /// Takes the exit status of a supervisor that has ended or will at once.

@@ -1,0 +1,98 @@
+//! `without ENOSYS fsopen,move_mount -- program [argument...]`: executes a program for which these system calls fail so.
+//!
+//! For tests: what an older kernel lacks (`ENOSYS`) or doesn't understand (`EINVAL`), and what a container runtime's filter
+//! refuses (`EPERM`). Only root, who may filter without giving up set-user-id programs.
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStringExt;
+use std::process::ExitCode;
+
+use rootfs::kernel::process::{execute, set_seccomp_filter};
+
+/// Calls that were added since Linux 4.18 and that matter here, and one that has learned something.
+const CALLS: [(&str, libc::c_long); 18] = [
+    ("clone3", libc::SYS_clone3),
+    ("close_range", libc::SYS_close_range),
+    ("fchmodat2", 452),
+    ("fsconfig", libc::SYS_fsconfig),
+    ("fsmount", libc::SYS_fsmount),
+    ("fsopen", libc::SYS_fsopen),
+    ("fspick", libc::SYS_fspick),
+    ("listmount", 458),
+    ("mount_setattr", libc::SYS_mount_setattr),
+    ("move_mount", libc::SYS_move_mount),
+    ("open_tree", libc::SYS_open_tree),
+    ("open_tree_attr", 467),
+    ("openat2", libc::SYS_openat2),
+    ("pidfd_getfd", libc::SYS_pidfd_getfd),
+    ("pidfd_open", libc::SYS_pidfd_open),
+    ("pidfd_send_signal", libc::SYS_pidfd_send_signal),
+    ("statmount", 457),
+    ("waitid", libc::SYS_waitid),
+];
+
+const LOAD_WORD: u16 = 0x20;
+const JUMP_IF_EQUAL: u16 = 0x15;
+const RETURN: u16 = 0x06;
+const ALLOW: u32 = 0x7fff_0000;
+const FAIL: u32 = 0x0005_0000;
+#[cfg(target_arch = "x86_64")]
+const ARCHITECTURE: u32 = 0xc000_003e;
+#[cfg(target_arch = "aarch64")]
+const ARCHITECTURE: u32 = 0xc000_00b7;
+
+fn filter(calls: &[u32], errno: u32) -> Vec<u8> {
+    let mut program = Vec::new();
+    let mut add = |code: u16, jump_true: u8, jump_false: u8, k: u32| {
+        program.extend_from_slice(&code.to_ne_bytes());
+        program.extend_from_slice(&[jump_true, jump_false]);
+        program.extend_from_slice(&k.to_ne_bytes());
+    };
+    // The architecture, then the number: fields of `struct seccomp_data`.
+    add(LOAD_WORD, 0, 0, 4);
+    add(JUMP_IF_EQUAL, 1, 0, ARCHITECTURE);
+    add(RETURN, 0, 0, ALLOW);
+    add(LOAD_WORD, 0, 0, 0);
+    for call in calls {
+        add(JUMP_IF_EQUAL, 0, 1, *call);
+        add(RETURN, 0, 0, FAIL | errno);
+    }
+    add(RETURN, 0, 0, ALLOW);
+    program
+}
+
+fn run() -> Result<String, String> {
+    let mut arguments = std::env::args_os().skip(1);
+    let mut next = || arguments.next().map(|argument| argument.to_string_lossy().into_owned());
+    let (Some(errno), Some(calls), Some(_)) = (next(), next(), next().filter(|dashes| dashes == "--")) else {
+        return Err("usage: without ERRNO CALL,... -- PROGRAM [ARGUMENT...]".into());
+    };
+    let errno = match &*errno {
+        "ENOSYS" => libc::ENOSYS,
+        "EPERM" => libc::EPERM,
+        "EINVAL" => libc::EINVAL,
+        other => return Err(format!("{other}: ENOSYS, EPERM or EINVAL")),
+    };
+    let calls = calls
+        .split(',')
+        .map(|name| {
+            let call = CALLS.iter().find(|(call, _)| *call == name);
+            call.and_then(|(_, number)| u32::try_from(*number).ok())
+                .ok_or(format!("{name}: no call known here"))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let string = |text: std::ffi::OsString| CString::new(text.into_vec()).map_err(|error| error.to_string());
+    let args = arguments.map(string).collect::<Result<Vec<_>, _>>()?;
+    let path = args.first().ok_or("a program is missing")?.clone();
+    let env = std::env::vars_os()
+        .map(|(name, value)| string([name, value].join(std::ffi::OsStr::new("="))))
+        .collect::<Result<Vec<_>, _>>()?;
+    set_seccomp_filter(&filter(&calls, errno.cast_unsigned())).map_err(|call| call.to_string())?;
+    Ok(execute(&path, &args, &env).to_string())
+}
+
+fn main() -> ExitCode {
+    let (Ok(failure) | Err(failure)) = run();
+    eprintln!("without: {failure}");
+    ExitCode::from(127)
+}
