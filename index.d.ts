@@ -2,7 +2,7 @@
 
 import type { EventEmitter } from 'node:events'
 import type { FileHandle } from 'node:fs/promises'
-import type { Readable, Writable } from 'node:stream'
+import type { Duplex, Readable, Writable } from 'node:stream'
 
 /** A file name. Bytes (Uint8Array) are for names that are not UTF-8. A NUL byte is refused. */
 export type PathLike = string | Uint8Array
@@ -20,7 +20,31 @@ export type Propagation =
   | 'runbindable'
 
 /** When a hook runs; OCI runtime-spec config.md, POSIX-platform Hooks. */
-export type HookPoint = 'prestart' | 'createRuntime' | 'createContainer' | 'startContainer'
+export type HookPoint =
+  | 'prestart'
+  | 'createRuntime'
+  | 'createContainer'
+  | 'startContainer'
+  | 'poststart'
+  | 'poststop'
+
+/** A hook that is a function: it is awaited. What it throws, or rejects with, is the `cause` of the error. */
+export type HookFunction = (state: HookState) => void | Promise<void>
+
+/** What a hook function is told. */
+export interface HookState {
+  /** The host's pid of the container's first process; at `poststop` it has ended. */
+  pid: number
+  /**
+   * Where the container's root is. At `createRuntime` in `mountNamespace`, where the mounts are there below it and the
+   * host's tree is too; later the directory on the host, `/` for a root that the host doesn't have.
+   */
+  root: string
+  /** `/proc/PID/ns/mnt`, for tools that enter it, such as nsenter(1). At `poststop` it is gone. */
+  mountNamespace: string
+  /** Those of the OCI config. */
+  annotations: Record<string, string>
+}
 
 /** How a root filesystem is prepared. */
 export interface PrepareOptions {
@@ -75,9 +99,10 @@ export interface SpawnOptions {
   /** Nothing is inherited. @default { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' } */
   env?: Record<string, string | undefined>
   /**
-   * Where standard input, output and error go. Numbers are file descriptors, duplicated before the call returns; a
+   * Where standard input, output and error go, and what further descriptors there are: the fourth element is 3 in the
+   * command, and so on, where a pipe goes both ways. Numbers are file descriptors, duplicated before the call returns; a
    * directory or an `O_PATH` one is refused. With 'inherit' the process is still in a session of its own: no job
-   * control. @default 'pipe'
+   * control. Nothing else is open in the command. @default 'pipe', and 'ignore' from the fourth on
    */
   stdio?:
     | 'pipe'
@@ -163,7 +188,12 @@ export interface ContainerProcess extends EventEmitter<ContainerProcessEvents>, 
   readonly stdin: Writable | null
   readonly stdout: Readable | null
   readonly stderr: Readable | null
-  readonly stdio: readonly [Writable | null, Readable | null, Readable | null]
+  /** All of them, also those beyond the standard three. */
+  readonly stdio: readonly [Writable | null, Readable | null, Readable | null, ...(Duplex | null)[]]
+  /** The command as it was given. */
+  readonly spawnfile: string
+  /** The command and its arguments. */
+  readonly spawnargs: readonly string[]
   readonly exitCode: number | null
   readonly signalCode: NodeJS.Signals | null
   /** Whether `kill()` has sent a signal. */
@@ -201,8 +231,23 @@ export interface PreparedRootfs extends AsyncDisposable {
   close(): Promise<void>
 }
 
+/** An OCI runtime-spec configuration, as `config.json` has it; runtime-spec config.md. */
+export type OciSpec = Record<string, unknown>
+
 /** What takes a root filesystem's description further. */
 export interface Rootfs {
+  /**
+   * The OCI config that says the same: reading it gives the same root filesystem. What OCI has no words for is
+   * `ERR_ROOTFS_UNSUPPORTED` and named. Where the user namespace depends on the caller, it is that of this process.
+   * `process` is that of the config it came from; what was ignored is not there.
+   */
+  toSpec(): OciSpec
+  /**
+   * A function that is awaited in this process: at `createRuntime` its failure fails the preparation and undoes
+   * everything, at `poststart` it kills the container; both are `ERR_ROOTFS_HOOK`. At `poststop` its failure is a process
+   * warning. At `poststart` and `poststop` functions come after programs.
+   */
+  hook(when: 'createRuntime' | 'poststart' | 'poststop', hook: HookFunction): this
   /** The ordered, typed steps that `prepare` would take. Reads nothing but the builder. */
   plan(): Plan
   /** Makes the root filesystem, and a first process in it that waits for commands. */
@@ -214,8 +259,12 @@ export interface Rootfs {
     options: RunOptions & PrepareOptions & { encoding: 'buffer' },
   ): Promise<RunResult<Buffer>>
   run(command: string, args?: readonly string[], options?: RunOptions & PrepareOptions): Promise<RunResult>
+  /** Runs the process of the OCI config, in which options replace what they name; only after `fromBundle` and `fromSpec`. */
+  run(options: RunOptions & PrepareOptions & { encoding: 'buffer' }): Promise<RunResult<Buffer>>
+  run(options?: RunOptions & PrepareOptions): Promise<RunResult>
   /** The same without waiting for its end. */
   spawn(command: string, args?: readonly string[], options?: SpawnOptions & PrepareOptions): ContainerProcess
+  spawn(options?: SpawnOptions & PrepareOptions): ContainerProcess
 }
 
 /** The ordered, typed steps that make a root filesystem, in stages that only go forward. */
@@ -249,8 +298,12 @@ export class RootfsError extends Error {
   readonly flags?: readonly string[]
   /** What the kernel itself said about a filesystem's options. */
   readonly kernelLog?: readonly string[]
+  /** Which value of an OCI config is wrong; a JSON pointer (RFC 6901) such as '/linux/seccomp'. */
+  readonly pointer?: string
   /** What to do about it. */
   readonly hint?: string
+  /** What a hook function has thrown. */
+  readonly cause?: unknown
 }
 
 /** What kind of failure it is; docs/errors.md. */
@@ -395,8 +448,8 @@ type AsyncDisposable = { [Symbol.asyncDispose](): Promise<void> }
 export declare class Rootfs {
   /**
    * An existing directory as root. Absolute; the last component may not be a symlink (`ERR_ROOTFS_ROOT` when it is
-   * used). Missing mountpoints are made in that directory, and removed again; use `Rootfs.empty` when nothing may be
-   * written to it.
+   * used). Missing mountpoints are made in that directory, and removed again; what `directory`, `symlink` and `device`
+   * make outside a tmpfs is made in it too, and stays. Use `Rootfs.empty` when nothing may be written to it.
    */
   constructor(directory: PathLike)
   /** A new, empty tmpfs as root: put `bind`, `tmpfs` … into it. Nothing is written on the host. */
@@ -453,7 +506,39 @@ export declare class Rootfs {
   overlay(destination: PathLike, options: OverlayOptions): this
   /** Any mount in OCI form: option words keep their OCI meaning exactly. */
   mount(mount: OciMount): this
-  /** Hides paths: files read as empty, directories are empty and read-only. */
+  /**
+   * A file with the given content, on a private mount of its own: always nosuid and nodev, and noexec unless `mode` has an
+   * execute bit. It and its filesystem are read-only unless `writable`; then it can grow to 16 MiB beyond the content.
+   * On a directory root its mountpoint is made like any other: links are followed inside the root, and an existing file
+   * is covered. A directory there is `ERR_ROOTFS_MOUNT` (`EISDIR`). Text is written as UTF-8. All that is handed over for
+   * a container, the content of files included, is at most 64 MiB. Needs Linux 5.12.
+   */
+  file(destination: PathLike, content: string | Uint8Array, options?: FileOptions): this
+  /**
+   * A directory, made where its turn comes among the mounts; missing ones above it are made too, with mode 0o755. On a host
+   * directory (not on a tmpfs) it stays. An existing directory is kept, and gets the mode and owner that are given;
+   * anything else there is `ERR_ROOTFS_MOUNT` (`EEXIST`). Links are followed inside the root; mkdir(2).
+   */
+  directory(destination: PathLike, options?: DirectoryOptions): this
+  /**
+   * A symbolic link at `path` that says `target`, made where its turn comes among the mounts; missing directories above it
+   * are made too. On a host directory (not on a tmpfs) it stays. The same link is kept; anything else there is
+   * `ERR_ROOTFS_MOUNT` (`EEXIST`). What it says is not looked at; symlink(2).
+   */
+  symlink(target: PathLike, path: PathLike): this
+  /**
+   * A device node or fifo, anywhere in the root; missing directories above it are made. On a host directory (not on a
+   * tmpfs) it stays. An existing node is kept if it is the same device; anything else there is `ERR_ROOTFS_DEVICE`
+   * (`EEXIST`). For root in a user namespace it is made elsewhere and bound on a mountpoint. Without privileges the
+   * host's node is bound, with the host's own mode and owner. With `dev()`, `/dev/ptmx` is always the link to the
+   * container's own terminals. `/dev/console` is `ERR_ROOTFS_UNSUPPORTED`: it is the container's terminal, and there is
+   * none. mknod(2); runtime-spec config-linux.md, Devices.
+   */
+  device(node: DeviceNode): this
+  /**
+   * Hides paths: files read as empty, directories are empty and read-only. `missing` says what is done about a path that
+   * isn't there.
+   */
   mask(paths: PathLike | readonly PathLike[], options?: MaskOptions): this
   /** Makes paths read-only, with all mounts below them. A missing one is skipped. */
   readonlyPaths(paths: PathLike | readonly PathLike[]): this
@@ -474,8 +559,35 @@ export declare class Rootfs {
    * `mount(8)`, `context`.
    */
   mountLabel(label: string): this
-  /** An OCI hook: a program that runs at a point of the container's life. */
-  hook(when: 'prestart' | 'createRuntime' | 'createContainer' | 'startContainer', hook: OciHook): this
+  /** The NIS domain name inside; needs a uts namespace of the container's own. At most 64 bytes; setdomainname(2). */
+  domainname(name: string): this
+  /**
+   * A kernel parameter, set in the container's namespaces when the root has been entered. Its name is written with dots
+   * (`net.ipv4.ip_forward`) or slashes, as sysctl(8) has it; the last value of a name wins. Only what belongs to a
+   * namespace that the container has to itself can be set: `net.*` (network), `kernel.msg*`, `kernel.sem`,
+   * `kernel.shm*` and `fs.mqueue.*` (ipc), `kernel.domainname` (uts). What the kernel refuses names the parameter:
+   * `ERR_ROOTFS_UNSUPPORTED` where there is none of that name, `ERR_ROOTFS_SPEC` for a value, else `ERR_ROOTFS_DENIED`.
+   * proc_sys(5); runtime-spec config-linux.md, Sysctl.
+   */
+  sysctl(name: string, value: string): this
+  /**
+   * An OCI hook: a program that runs at a point of the container's life. `prestart`, `createRuntime`, `poststart` and
+   * `poststop` run in the caller's namespaces, `createContainer` and `startContainer` in the container's. When one fails,
+   * everything is undone and the error is `ERR_ROOTFS_HOOK`; `poststop` runs when everything is taken down, and its
+   * failure is a process warning.
+   */
+  hook(when: HookPoint, hook: OciHook): this
+  /**
+   * An OCI bundle: its `config.json` gives root, mounts, devices, paths, namespaces, hooks and process. Every field is
+   * enforced, or refused with `ERR_ROOTFS_SPEC` or `ERR_ROOTFS_UNSUPPORTED` and its JSON pointer in the error's
+   * `pointer`; docs/oci.md has the table. Rejects with `ERR_ROOTFS_SOURCE` where the file can't be read.
+   */
+  static fromBundle(directory: PathLike, options?: SpecOptions): Promise<Rootfs>
+  /**
+   * The same from an OCI runtime-spec object; relative paths are taken from `bundle`, which is the working directory
+   * when it isn't given. Numbers that JavaScript's don't hold can be bigints.
+   */
+  static fromSpec(spec: OciSpec, options?: SpecOptions & { bundle?: PathLike }): Rootfs
 }
 
 /** Options of `bind`. */
@@ -517,12 +629,40 @@ export interface DefaultsOptions {
   cgroup?: boolean
 }
 
+/** A device node or fifo; runtime-spec config-linux.md, Devices. */
+export interface DeviceNode {
+  /** Where, in the root. */
+  path: PathLike
+  /** A character device (`u` is the same), a block device, or a fifo. */
+  type: 'c' | 'b' | 'p' | 'u'
+  /** From 0 to 4095. Devices need it, a fifo has none. */
+  major?: number
+  /** From 0 to 1048575. Devices need it, a fifo has none. */
+  minor?: number
+  /** Permission bits, exact whatever the umask. @default 0o666 */
+  mode?: number
+  /** Owner, as the container sees it. @default 0 */
+  uid?: number
+  /** Group, as the container sees it. @default 0 */
+  gid?: number
+}
+
 /** Options of `dev`. */
 export interface DevOptions {
   /** How much /dev can hold. @default '64m' */
   size?: Size
   /** Becomes read-only when all is in it. @default false */
   readonly?: boolean
+}
+
+/** Options of `directory`. An existing directory keeps what is not given. */
+export interface DirectoryOptions {
+  /** Permission bits, exact whatever the umask. @default 0o755 for a new one */
+  mode?: number
+  /** Owner, as the container sees it. @default the container's root for a new one */
+  uid?: number
+  /** Group, as the container sees it. @default the container's root for a new one */
+  gid?: number
 }
 
 /** Options of `Rootfs.empty`. */
@@ -562,6 +702,18 @@ export interface FdSource {
   fd: number
 }
 
+/** Options of `file`. */
+export interface FileOptions {
+  /** Permission bits, exact whatever the umask. @default 0o644 */
+  mode?: number
+  /** Owner, as the container sees it. @default 0 */
+  uid?: number
+  /** Group, as the container sees it. @default 0 */
+  gid?: number
+  /** The container may change it; nobody else sees that. @default false */
+  writable?: boolean
+}
+
 /**
  * The mappings of a user namespace. More than the caller's own id needs root, or subordinate ids in `/etc/subuid` and
  * `/etc/subgid` with the programs `newuidmap` and `newgidmap`.
@@ -591,8 +743,18 @@ export interface InRootSource {
 
 /** Options of `mask`. */
 export interface MaskOptions {
-  /** What a path that doesn't exist gets: nothing, or an error. @default 'skip' */
-  missing?: 'skip' | 'error'
+  /**
+   * What is done about a path that isn't there. `'skip'`: nothing. `'error'`: `ERR_ROOTFS_MOUNT` (`ENOENT`).
+   *
+   * The others keep it from being created inside, by a process without `CAP_SYS_ADMIN`. Where the directory that it would
+   * be created in is read-only already, nothing more is done. `'deny-create'`: where that directory is on a tmpfs of the
+   * container's own, a placeholder is put there, which shows as an empty read-only directory; else it is
+   * `ERR_ROOTFS_UNSUPPORTED`. `'readonly-parent'`: that directory, which must exist, becomes read-only.
+   * `'stub'`: an empty file is made there, on the host where that is a host directory, and hidden; it is removed again.
+   * Directories on the way can't be renamed either. A symbolic link on the way that could be replaced is
+   * `ERR_ROOTFS_UNSUPPORTED`. @default 'skip'
+   */
+  missing?: 'skip' | 'error' | 'deny-create' | 'readonly-parent' | 'stub'
 }
 
 /** A line of the container's mount table; `proc_pid_mountinfo(5)`. */
@@ -727,6 +889,13 @@ export interface ProcOptions {
   hidepid?: 'off' | 'noaccess' | 'invisible' | 'ptraceable'
   /** Show processes only and nothing of the system; Linux 5.8. */
   subset?: 'pid'
+  /**
+   * What is done where a user namespace may not mount a new one, because the caller's own is partly hidden (as in a
+   * container) or there is no new pid namespace: `ERR_ROOTFS_DENIED`, or the caller's is bound with all that hides
+   * parts of it (`strategy: 'bind-fallback'`). A bound one shows the processes of the caller's pid namespace, and
+   * can't have `hidepid` or `subset`. @default 'error'
+   */
+  fallback?: 'error' | 'bind'
 }
 
 /** Options of `sysfs` and `cgroup`. */
@@ -741,11 +910,26 @@ export interface ReadonlyRootOptions {
   recursive?: boolean
 }
 
+/** How an OCI config is read; docs/oci.md. */
+export interface SpecOptions {
+  /**
+   * Fields that may be present but are not enforced: they are taken as absent, and listed as plan warnings. Names such
+   * as `'linux.seccomp'` or `'mounts[].uidMappings'`, or JSON pointers such as `'/mounts/3'`. Any other field that is
+   * not enforced is an error. @default []
+   */
+  ignore?: readonly string[]
+  /**
+   * Whether the config must have a `root`. With `false`, one without it gets an empty tmpfs, as `Rootfs.empty()`
+   * makes. @default true
+   */
+  expectRoot?: boolean
+}
+
 /** A step of a plan. */
 export interface Step {
   /**
-   * What it does: `'namespaces'`, `'root'`, `'mount'`, `'device'`, `'symlink'`, `'hook'`, `'pivot'`,
-   * `'propagation'`, `'readonly'`, `'hostname'`, `'mask'`, `'verify'`.
+   * What it does: `'namespaces'`, `'root'`, `'mount'`, `'file'`, `'directory'`, `'device'`, `'symlink'`, `'stub'`,
+   * `'hook'`, `'pivot'`, `'propagation'`, `'readonly'`, `'hostname'`, `'domainname'`, `'sysctl'`, `'mask'`, `'verify'`.
    */
   readonly type: string
   /** Its place in the plan. */

@@ -66,6 +66,10 @@ hints! {
     NoSubordinateIds
         "`newuidmap` or `newgidmap` refuses the mapping"
         "the ranges must be granted to the calling user in /etc/subuid and /etc/subgid, one line user:first:count in each";
+    /// An id without a mapping.
+    UnmappedId
+        "EINVAL of `setresuid`, `setresgid` or `setgroups` in a container with a user namespace"
+        "map the id with namespaces({ user: { uids, gids } }), or be a user that is mapped";
     /// A process in a user namespace has no rights over the namespaces of the host.
     ForeignNamespace
         "EPERM of `setns` in a container with a user namespace"
