@@ -182,14 +182,12 @@ testHere('identities that come and go have their containers, and keep one superv
 // ---------------------------------------------------------------- users of containers
 
 testHere('a user that is not mapped in the user namespace is named, with what to do', async (t) => {
-  const rootfs = new Rootfs(await image())
-    .defaults()
-    .namespaces({
-      user: {
-        uids: [{ containerId: 0, hostId: 0, size: 1 }],
-        gids: [{ containerId: 0, hostId: 0, size: 1 }],
-      },
-    })
+  const rootfs = new Rootfs(await image()).defaults().namespaces({
+    user: {
+      uids: [{ containerId: 0, hostId: 0, size: 1 }],
+      gids: [{ containerId: 0, hostId: 0, size: 1 }],
+    },
+  })
   for (const user of [
     { uid: 1000, gid: 0 },
     { uid: 0, gid: 1000 },
