@@ -108,7 +108,7 @@ for (const [how, drop] of Object.entries({
     )) as { hint: string }
     const denied = 'ERR_ROOTFS_DENIED'
     t.like(found, { before: 'for root only\n', codes: [denied, denied, denied], closed: {} })
-    t.regex(found.hint, /prepare another/)
+    t.regex(found.hint, /prepare another root/)
   })
 }
 

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 
+use rootfs::Hint;
 use rootfs::error::{Error, ErrorCode};
 use rootfs::kernel::process;
 use rootfs::protocol::Hello;
@@ -76,16 +77,12 @@ impl Identity {
 
 /// A request of somebody who isn't the caller any more when it is served.
 pub(crate) fn changed() -> Box<Error> {
-    Error::new(ErrorCode::Denied, "the caller's identity changed before the container began").with_hint(
-        "wait for the container to begin ('spawn', or the promise) before user, groups or capabilities change",
-    )
+    Error::new(ErrorCode::Denied, "the caller's identity changed before the container began")
+        .with_hint(Hint::IdentityChanged)
 }
 
 /// A use of a container by somebody who wasn't the caller when it was prepared.
 pub(crate) fn other_than_prepared() -> Box<Error> {
-    Error::new(
-        ErrorCode::Denied,
-        "the root filesystem was prepared with other rights: the caller's user, groups or capabilities have changed",
-    )
-    .with_hint("prepare another one with the rights that the caller has now")
+    let what = "the root filesystem was prepared with other rights: the caller's user, groups or capabilities have changed";
+    Error::new(ErrorCode::Denied, what).with_hint(Hint::PreparedWithOtherRights)
 }

@@ -70,6 +70,14 @@ hints! {
     UnmappedId
         "EINVAL of `setresuid`, `setresgid` or `setgroups` in a container with a user namespace"
         "map the id with namespaces({ user: { uids, gids } }), or be a user that is mapped";
+    /// Whoever has asked is not who is there to be served.
+    IdentityChanged
+        "user, groups or capabilities change while a container waits to begin"
+        "wait until the container has begun ('spawn', or the promise of prepare) before user, groups or capabilities change";
+    /// Rights that were given up don't live on.
+    PreparedWithOtherRights
+        "user, groups or capabilities have changed since a root was prepared"
+        "prepare another root with the rights that the caller has now";
     /// A process in a user namespace has no rights over the namespaces of the host.
     ForeignNamespace
         "EPERM of `setns` in a container with a user namespace"

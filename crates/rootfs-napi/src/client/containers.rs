@@ -65,7 +65,7 @@ pub(super) fn end_process(state: &mut State, id: u64, child: u64, signal: i32) -
     let mut group = None;
     if let Some(collector) = state.collectors.get_mut(&key) {
         collector.ending = true;
-        group = collector.process.clone();
+        group.clone_from(&collector.process);
         if child != 0 && group.is_none() && !collector.over {
             collector.queued = Some(signal);
             return true;

@@ -111,6 +111,7 @@ pub(crate) struct Beginning {
     pub(crate) functions: bool,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 struct Container {
     supervisor: u64,
     environment: u64,

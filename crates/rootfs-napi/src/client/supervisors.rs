@@ -188,7 +188,7 @@ impl State {
     /// Ends supervisors of earlier identities that have no containers any more.
     pub(super) fn retire(&mut self) {
         let serving = self.supervisors.iter().filter(|known| !known.leaving);
-        let newest = serving.clone().last().map(|known| known.number);
+        let newest = serving.clone().next_back().map(|known| known.number);
         let idle: Vec<u64> = serving
             .map(|known| known.number)
             .filter(|number| Some(*number) != newest)
