@@ -84,7 +84,7 @@ export class ContainerProcess extends EventEmitter<ContainerProcessEvents> imple
   readonly #locate: (error: Error) => Error
   readonly #onStep: ((step: ExecutedStep) => void) | undefined
   #timer: NodeJS.Timeout | undefined
-  /** There is a process, or was: one that ended at once may have no pid that is known here. */
+  /** There is a process, or was. */
   #begun = false
   /** Nobody waits for more than its end. */
   #disposed = false
@@ -258,7 +258,7 @@ export class ContainerProcess extends EventEmitter<ContainerProcessEvents> imple
           break
         }
         this.#begun = true
-        this.pid = news.pid || undefined
+        this.pid = news.pid
         this.prepared = { skipped: news.skipped ?? [], warnings: news.warnings ?? [] }
         if (this.#queued !== undefined) {
           this.kill(this.#queued)

@@ -299,8 +299,7 @@ fn explained(error: Box<Error>) -> Box<Error> {
     error
 }
 
-/// A new command, by its pid as this process sees it, which is not known any more if it is gone already: then it is 0;
-/// `proc_pid_fdinfo(5)`.
+/// A new command, by its pid as this process sees it, or -1 if it is gone already; `proc_pid_fdinfo(5)`.
 fn watchable(pidfd: Option<OwnedFd>) -> Result<(i32, OwnedFd)> {
     use std::os::fd::AsRawFd;
     let what = "the command can't be watched, and is ended";
@@ -316,8 +315,8 @@ fn watchable(pidfd: Option<OwnedFd>) -> Result<(i32, OwnedFd)> {
     let pid = String::from_utf8_lossy(&text)
         .lines()
         .find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
-        .unwrap_or(0);
-    Ok((pid.max(0), pidfd))
+        .ok_or_else(missing)?;
+    Ok((pid, pidfd))
 }
 
 /// Frames that could not be sent for good: what was asked for with them fails.
