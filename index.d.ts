@@ -50,6 +50,13 @@ export interface HookState {
 export interface PrepareOptions {
   /** Ends the preparation, and what came of it, with an `AbortError`. */
   signal?: AbortSignal
+  /**
+   * The directory of a cgroup of version 2, in which the container is from its first instruction on; its cgroup namespace
+   * begins there. It must take processes, and the caller be allowed to put some there: cgroups(7), Delegation. Without a
+   * new pid namespace, all that is in the cgroup and below it is killed with the container (Linux 5.14), unless this
+   * process is in it. It isn't removed.
+   */
+  cgroup?: PathLike
   /** Compare the kernel's mount table with the plan afterwards and fail if a flag or a mount differs. @default true */
   verify?: boolean
   /** Called when a step is done. What it throws is an uncaught exception and changes nothing about the preparation. */
@@ -102,7 +109,7 @@ export interface SpawnOptions {
    * Where standard input, output and error go, and what further descriptors there are: the fourth element is 3 in the
    * command, and so on, where a pipe goes both ways. Numbers are file descriptors, duplicated before the call returns; a
    * directory or an `O_PATH` one is refused. With 'inherit' the process is still in a session of its own: no job
-   * control. Nothing else is open in the command. @default 'pipe', and 'ignore' from the fourth on
+   * control. Nothing else is open in the command. At most 200. @default 'pipe', and 'ignore' from the fourth on
    */
   stdio?:
     | 'pipe'
@@ -565,9 +572,10 @@ export declare class Rootfs {
    * A kernel parameter, set in the container's namespaces when the root has been entered. Its name is written with dots
    * (`net.ipv4.ip_forward`) or slashes, as sysctl(8) has it; the last value of a name wins. Only what belongs to a
    * namespace that the container has to itself can be set: `net.*` (network), `kernel.msg*`, `kernel.sem`,
-   * `kernel.shm*` and `fs.mqueue.*` (ipc), `kernel.domainname` (uts). What the kernel refuses names the parameter:
+   * `kernel.shm*` and `fs.mqueue.*` (ipc), `kernel.domainname` (uts). Without a network namespace, which may be asked for
+   * after this call, `net.*` is `ERR_ROOTFS_SPEC` when the builder is used. What the kernel refuses names the parameter:
    * `ERR_ROOTFS_UNSUPPORTED` where there is none of that name, `ERR_ROOTFS_SPEC` for a value, else `ERR_ROOTFS_DENIED`.
-   * proc_sys(5); runtime-spec config-linux.md, Sysctl.
+   * `proc_sys(5)`; runtime-spec config-linux.md, Sysctl.
    */
   sysctl(name: string, value: string): this
   /**
@@ -617,7 +625,7 @@ export interface BindOptions {
    * belonged to the host's `hostId`, and the reverse for what is written. `{ containerId: 0, hostId: 100000, size: 65536 }`
    * shows root's files as 100000's, which a container that maps its 0 to 100000 sees as its own root's. `'userns'` takes
    * the container's own mapping, which gives just that. Ids that are not mapped show as 65534, and can't be written.
-   * Also for submounts. Needs root, Linux 5.12, and a filesystem that can (`ERR_ROOTFS_DENIED`,
+   * Also for submounts. With `{ inRoot }` in a user namespace, `hostId` is the container's. Needs root, Linux 5.12, and a filesystem that can (`ERR_ROOTFS_DENIED`,
    * `ERR_ROOTFS_UNSUPPORTED`); `mount_setattr(2)`, ID-mapped mounts. @default none
    */
   idMap?: IdMap | 'userns'
@@ -779,12 +787,22 @@ export interface MountInfo {
   propagation: Array<string>
 }
 
-/** Which namespaces the container has to itself; namespaces(7). It always has a mount namespace of its own. */
+/**
+ * Which namespaces the container has to itself; namespaces(7). Those with a path are joined: they are opened with the rights
+ * of the caller at the call that begins a container.
+ */
 export interface NamespaceOptions {
-  /** `true` maps the container's root to the calling user. @default true unless the caller has `CAP_SYS_ADMIN` */
-  user?: boolean | IdMap
-  /** Processes. Without one, processes that leave the container's process group are not ended with it. @default true */
-  pid?: boolean
+  /**
+   * `true` maps the container's root to the calling user. @default true unless the caller has `CAP_SYS_ADMIN`
+   *
+   * One that is joined keeps the mappings it has, which need a root. Its other namespaces can be joined with it.
+   */
+  user?: boolean | IdMap | NamespacePath
+  /**
+   * Processes. Without a new one, processes that leave the container's process group are not ended with it, unless there
+   * is a cgroup. @default true
+   */
+  pid?: boolean | NamespacePath
   /** System V IPC and POSIX message queues. @default true */
   ipc?: boolean | NamespacePath
   /** Host name. @default true */
@@ -793,6 +811,13 @@ export interface NamespaceOptions {
   cgroup?: boolean | NamespacePath
   /** A new network namespace has only a loopback, and it is up. @default false */
   network?: boolean | NamespacePath
+  /**
+   * A mount namespace that is joined. Nothing in it changes: the tree is assembled outside of every mount namespace, held by
+   * this process's supervisor and entered by chroot(2). So it can be neither listed by `mounts()` nor compared with the
+   * plan, a new user namespace in it is refused by the kernel, and masks, read-only paths and hooks before the start
+   * are refused here. Needs Linux 6.15. @default a new one
+   */
+  mount?: NamespacePath
 }
 
 /** An existing namespace. */
@@ -853,7 +878,7 @@ export interface OverlayOptions {
    * one is taken from the cwd at the call.
    */
   lower: readonly PathLike[]
-  /** Where changes go, with `work`. @default none: read-only */
+  /** Where changes go, with `work`; of one container at a time (`ERR_ROOTFS_SOURCE`). @default none: read-only */
   upper?: PathLike
   /** An empty directory on the same mount as `upper`, for the kernel's own use. */
   work?: PathLike
@@ -868,7 +893,10 @@ export interface OverlayRootOptions {
    * at the call.
    */
   lower: readonly PathLike[]
-  /** Where changes go, with `work`. @default a tmpfs that is gone afterwards */
+  /**
+   * Where changes go, with `work`; of one container at a time (`ERR_ROOTFS_SOURCE`).
+   * @default a tmpfs that is gone afterwards
+   */
   upper?: PathLike
   /** An empty directory on the same mount as `upper`, for the kernel's own use. */
   work?: PathLike

@@ -210,6 +210,156 @@ const mistakes: Mistake[] = [
     code: 'ERR_INVALID_ARG_VALUE',
     message: /invisible.* for hidepid but received yes of type string$/,
   },
+  ...(
+    [
+      [
+        'content that is a number',
+        ['file', '/x', 1],
+        'ERR_INVALID_ARG_TYPE',
+        /^Expected string or Uint8Array for content but received 1 of type number$/,
+      ],
+      ['no content', ['file', '/x'], 'ERR_INVALID_ARG_TYPE', /for content but received undefined$/],
+      [
+        'a mode of a file that is too large',
+        ['file', '/x', '', { mode: 0o10000 }],
+        'ERR_OUT_OF_RANGE',
+        /^Expected integer between 0 and 4095 for mode but received 4096 of type number$/,
+      ],
+      [
+        'an owner of a file that is negative',
+        ['file', '/x', '', { uid: -1 }],
+        'ERR_OUT_OF_RANGE',
+        /for uid but received -1/,
+      ],
+      [
+        'writable that is a string',
+        ['file', '/x', '', { writable: 'yes' }],
+        'ERR_INVALID_ARG_TYPE',
+        /^Expected boolean for writable but received yes of type string$/,
+      ],
+      [
+        'a directory that is a number',
+        ['directory', 1],
+        'ERR_INVALID_ARG_TYPE',
+        /for destination but received 1 of type number$/,
+      ],
+      [
+        'an owner of a directory that is too large',
+        ['directory', '/x', { gid: 2 ** 32 }],
+        'ERR_OUT_OF_RANGE',
+        /for gid but received 4294967296/,
+      ],
+      [
+        'a link that says nothing',
+        ['symlink', '', '/x'],
+        'ERR_INVALID_ARG_VALUE',
+        /^Expected path that is not empty for target/,
+      ],
+      [
+        'a link without a path',
+        ['symlink', '/x'],
+        'ERR_INVALID_ARG_TYPE',
+        /for path but received undefined$/,
+      ],
+      [
+        'a link that is the root',
+        ['symlink', '/x', '/.'],
+        'ERR_INVALID_ARG_VALUE',
+        /^Expected path that ends in a name for path but received \/\. of type string$/,
+      ],
+      [
+        'a device that is a path',
+        ['device', '/dev/null'],
+        'ERR_INVALID_ARG_TYPE',
+        /^Expected object for node/,
+      ],
+      [
+        'a device without a path',
+        ['device', { type: 'p' }],
+        'ERR_INVALID_ARG_TYPE',
+        /for node\.path but received undefined$/,
+      ],
+      [
+        'a device of an unknown type',
+        ['device', { path: '/x', type: 's' }],
+        'ERR_INVALID_ARG_VALUE',
+        /^Expected one of 'c', 'b', 'p', 'u' for node\.type but received s of type string$/,
+      ],
+      [
+        'a device without a number',
+        ['device', { path: '/x', type: 'c', major: 1 }],
+        'ERR_INVALID_ARG_TYPE',
+        /^Expected integer between 0 and 1048575 for node\.minor but received undefined$/,
+      ],
+      [
+        'a major number that is too large',
+        ['device', { path: '/x', type: 'b', major: 4096, minor: 0 }],
+        'ERR_OUT_OF_RANGE',
+        /^Expected integer between 0 and 4095 for node\.major but received 4096 of type number$/,
+      ],
+      [
+        'a fifo with a number',
+        ['device', { path: '/x', type: 'p', major: 1 }],
+        'ERR_INVALID_ARG_VALUE',
+        /for node\.major but received 1/,
+      ],
+      [
+        'a domain name that is too long',
+        ['domainname', 'x'.repeat(65)],
+        'ERR_INVALID_ARG_VALUE',
+        /^Expected string of 1 to 64 bytes for name/,
+      ],
+      [
+        'a domain name that is a number',
+        ['domainname', 5],
+        'ERR_INVALID_ARG_TYPE',
+        /^Expected string for name/,
+      ],
+      [
+        'a parameter without parts',
+        ['sysctl', 'ipforward', '1'],
+        'ERR_INVALID_ARG_VALUE',
+        /^Expected name of a kernel parameter \(.*\) for name but received ipforward/,
+      ],
+      [
+        'a parameter that leads elsewhere',
+        ['sysctl', 'net/../kernel/panic', '1'],
+        'ERR_INVALID_ARG_VALUE',
+        /for name but received net\/\.\.\/kernel\/panic/,
+      ],
+      [
+        'a value that is a number',
+        ['sysctl', 'kernel.msgmax', 1],
+        'ERR_INVALID_ARG_TYPE',
+        /^Expected string for value but received 1 of type number$/,
+      ],
+      [
+        'the host name as a parameter',
+        ['sysctl', 'kernel.hostname', 'x'],
+        'ERR_INVALID_ARG_VALUE',
+        /^sysctl kernel\.hostname: the host name is set with hostname$/,
+      ],
+      [
+        'a parameter of the machine',
+        ['sysctl', 'kernel.panic', '1'],
+        'ERR_INVALID_ARG_VALUE',
+        /^sysctl kernel\.panic: it belongs to no namespace/,
+      ],
+      [
+        'an unknown fallback',
+        ['proc', '/proc', { fallback: 'skip' }],
+        'ERR_INVALID_ARG_VALUE',
+        /^Expected one of 'error', 'bind' for fallback/,
+      ],
+    ] as const
+  ).map(
+    ([title, [method, ...args], code, message]): Mistake => ({
+      title,
+      call: untyped(method, ...args),
+      code,
+      message,
+    }),
+  ),
   {
     title: 'an unknown choice for missing paths',
     call: untyped('mask', '/x', { missing: 'panic' }),
@@ -458,6 +608,8 @@ const unknownOptions: Array<[method: string, args: unknown[], key: string]> = [
   ['cgroup', ['/sys/fs/cgroup'], 'ro'],
   ['dev', [], 'readOnly'],
   ['mask', ['/x'], 'mising'],
+  ['file', ['/x', ''], 'perm'],
+  ['directory', ['/x'], 'owner'],
   ['readonly', [], 'recursiv'],
   ['namespaces', [], 'net'],
 ]
@@ -483,6 +635,43 @@ test('overlays refuse an option they do not have', (t) => {
   const expected = { code: 'ERR_INVALID_ARG_VALUE', message: /\blowr\b/ }
   t.throws(overlay(options), expected)
   t.throws(untyped('overlay', '/x', options), expected)
+})
+
+test('device() refuses a field it does not have', (t) => {
+  const node = { path: '/dev/x', type: 'c', major: 1, minor: 3, fileMode: 0o666 }
+  t.throws(untyped('device', node), { code: 'ERR_INVALID_ARG_VALUE', message: /\bnode\.fileMode\b/ })
+})
+
+test('device() refuses the console: there is no terminal', (t) => {
+  for (const path of ['/dev/console', 'dev/./console', '//dev/x/../console']) {
+    t.throws(untyped('device', { path, type: 'c', major: 5, minor: 1 }), {
+      code: 'ERR_ROOTFS_UNSUPPORTED',
+      message: /terminal/,
+    })
+  }
+})
+
+test('a parameter of the network needs a network namespace, before or after it', (t) => {
+  const spec = {
+    code: 'ERR_ROOTFS_SPEC',
+    message: /^sysctl net\.core\.somaxconn: needs a network namespace of its own/,
+  }
+  t.throws(() => make().sysctl('net.core.somaxconn', '1').plan(), spec)
+  for (const rootfs of [
+    make().sysctl('net.core.somaxconn', '1').namespaces({ network: true }),
+    make().namespaces({ network: true }).sysctl('net.core.somaxconn', '1'),
+  ]) {
+    const step = rootfs.plan().steps.find(({ type }) => type === 'sysctl')
+    t.like(step, { source: 'net.core.somaxconn', flags: ['1'] })
+  }
+})
+
+test('a name in the namespace of the host is refused at either call', (t) => {
+  const code = { code: 'ERR_INVALID_ARG_VALUE' }
+  t.throws(() => make().namespaces({ uts: false }).domainname('x'), code)
+  t.throws(() => make().domainname('x').namespaces({ uts: false }), code)
+  t.throws(() => make().namespaces({ ipc: false }).sysctl('kernel.shmmax', '1'), code)
+  t.throws(() => make().sysctl('kernel.shmmax', '1').namespaces({ ipc: false }), code)
 })
 
 test('Rootfs.empty() refuses an option it does not have', (t) => {
@@ -533,6 +722,12 @@ const chained: Record<string, (rootfs: Rootfs) => unknown> = {
   overlay: (rootfs) => rootfs.overlay('/x', { lower: ['/a', '/b'] }),
   mountLabel: (rootfs) => rootfs.mountLabel('system_u:object_r:container_file_t:s0:c1,c2'),
   hook: (rootfs) => rootfs.hook('createRuntime', { path: '/bin/true' }),
+  file: (rootfs) => rootfs.file('/x', ''),
+  directory: (rootfs) => rootfs.directory('/x'),
+  symlink: (rootfs) => rootfs.symlink('/x', '/y'),
+  device: (rootfs) => rootfs.device({ path: '/x', type: 'p' }),
+  domainname: (rootfs) => rootfs.domainname('example.org'),
+  sysctl: (rootfs) => rootfs.sysctl('kernel.msgmax', '1'),
 }
 
 for (const [name, call] of Object.entries(chained)) {
@@ -593,14 +788,19 @@ const stages: Record<string, number> = {
   namespaces: 0,
   root: 1,
   mount: 2,
+  file: 2,
+  directory: 2,
   device: 3,
   symlink: 3,
+  stub: 3,
   hook: 4,
   pivot: 5,
   propagation: 6,
   readonly: 6,
   mask: 6,
   hostname: 6,
+  domainname: 6,
+  sysctl: 6,
   verify: 7,
 }
 
@@ -608,7 +808,12 @@ const full = (): Rootfs =>
   make()
     .hostname('box')
     .readonly()
-    .mask('/etc/shadow')
+    .mask('/etc/shadow', { missing: 'stub' })
+    .domainname('example.org')
+    .sysctl('kernel.msgmax', '9000')
+    .device({ path: '/run/fifo', type: 'p' })
+    .directory('/run/made')
+    .file('/etc/motd', 'hello')
     .hook('createContainer', { path: '/bin/true' })
     .defaults()
     .bind('/srv', '/data')

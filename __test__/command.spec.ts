@@ -2,6 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { cpSync, existsSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs'
+import { release } from 'node:os'
 import { join } from 'node:path'
 import test from 'ava'
 import { cells, openDirectory, readableCheckout } from './support/cells.ts'
@@ -48,7 +49,7 @@ test('the help needs no addon', async (t) => {
   t.is((await alone('--version')).exitCode, 0)
   const { exitCode, stderr } = await alone('run', '--host', '--', 'true')
   t.is(exitCode, 125)
-  t.regex(stderr, /^rootfs: there is no addon for /)
+  t.regex(stderr, /^rootfs: .* is not installed\nrootfs: {3}tried /)
 })
 
 test('the help fits a screen', async (t) => {
@@ -98,6 +99,8 @@ for (const [args, pattern] of [
   [['run', '--host', '--bind', ':/b', '--', 'sh'], /--bind :\/b: SRC:DST/],
   [['run', '--host', '--env', 'A', '--', 'sh'], /--env A: NAME=VALUE/],
   [['run', '--host', '--env', '=b', '--', 'sh'], /--env =b: NAME=VALUE/],
+  [['probe', 'x'], /probe: it takes no x, only --json/],
+  [['probe', '--net'], /probe: it takes no net, only --json/],
 ] as Array<[string[], RegExp]>) {
   test(`a wrong command line is told: rootfs ${args.join(' ')}`, async (t) => {
     const { exitCode, stdout, stderr } = await rootfs(args)
@@ -319,6 +322,22 @@ withRunc('a plan is a table for people, and JSON for programs', async (t) => {
   t.false(existsSync(join(directory, 'rootfs', 'evil')))
   const onHosts = await rootfs(['plan', '--host', '--tmpfs', '/scratch'])
   t.regex(onHosts.stdout, /mount +\/scratch +tmpfs/)
+})
+
+test('what the host allows is a table for people, and JSON for programs', async (t) => {
+  const { exitCode, stdout, stderr } = await rootfs(['probe'])
+  t.deepEqual([exitCode, stderr], [0, ''])
+  const [kernel, ...lines] = stdout.trimEnd().split('\n')
+  t.is(kernel, `Linux ${release()}`)
+  const json = JSON.parse((await rootfs(['probe', '--json'])).stdout)
+  t.is(json.kernel, release())
+  t.true(json.features.supervisor.available)
+  t.deepEqual(
+    lines.filter((line) => /^(yes|no ) /.test(line)).map((line) => line.split(/ +/)[1]),
+    Object.keys(json.features),
+  )
+  const mountApi = lines.find((line) => / mountApi/.test(line))
+  t.is(mountApi?.startsWith('yes'), json.features.mountApi.available)
 })
 
 const unprivileged = cells.find(({ name }) => name === 'unprivileged')!

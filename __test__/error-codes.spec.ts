@@ -82,11 +82,9 @@ time.sleep(60)
   return { root: directory, name: 'file' }
 }
 
-/** ERR_ROOTFS_SPEC is told of OCI configurations only: see their tests. Wrong calls of the builder are Node's own errors. */
-const provoked: Record<
-  Exclude<RootfsErrorCode, 'ERR_ROOTFS_SPEC'>,
-  (t: ExecutionContext) => Promise<RootfsError | ErrorData>
-> = {
+const provoked: Record<RootfsErrorCode, (t: ExecutionContext) => Promise<RootfsError | ErrorData>> = {
+  // Of OCI configs only: wrong calls of the builder are Node's own errors.
+  ERR_ROOTFS_SPEC: () => caught(async () => Rootfs.fromSpec({ ociVersion: '1.0.0', root: 1 } as never)),
   ERR_ROOTFS_ROOT: () => caught(() => new Rootfs('/no/such/root').run('/bin/true')),
   ERR_ROOTFS_SOURCE: async () => {
     const { rootfs } = await builder()
@@ -178,8 +176,8 @@ testHere('hint: a namespace of the host, from a user namespace', async (t) => {
   const error = await failure(rootInNamespace, [['namespaces', { ipc: { path: '/proc/1/ns/ipc' } }]])
   // Already its file is out of reach.
   t.like(error, { code: 'ERR_ROOTFS_DENIED', errnoName: 'EACCES', step: { type: 'namespaces' } })
-  t.regex(error.message, /^step 0 \(namespaces\): .*openat\("\/proc\/1\/ns\/ipc", O_RDONLY/)
-  t.regex(error.hint!, /can't join namespaces of the host/)
+  t.regex(error.message, /^step 0 \(namespaces\): .*open\("\/proc\/1\/ns\/ipc"/)
+  t.regex(error.hint!, /whoever may trace it/)
 })
 
 testHere('hint: user namespaces that are switched off', async (t) => {

@@ -33,6 +33,14 @@ const examples: Record<string, { args?: string[]; prints: RegExp[] }> = {
       /Made: "HELLO\\n"/,
     ],
   },
+  'oci-bundle.ts': {
+    prints: [
+      /Not enforced: \/linux\/seccomp/,
+      /Warning: linux\.seccomp is ignored, as asked/,
+      /Its process ended with 0: process 1 on bundle, allowed: CapEff:\s0{16}/,
+      /Another command in the same root: .*dev.* proc .*usr/,
+    ],
+  },
   'http-pool.ts': {
     args: ['--once'],
     prints: [/200: "one\\n0\\n"/, /200: "two\\n"/, /422: "three\\n"/],

@@ -165,16 +165,28 @@ asRoot('one source with several mappings, with other flags', async (t) => {
   t.is(stdout, '1000\n2000\n0\n')
 })
 
-asRoot('what was mounted in the root before', async (t) => {
-  const rootfs = new Rootfs(await image(root))
-    .tmpfs('/own')
-    .bind({ inRoot: '/own' }, '/other', { idMap: both(line(0, 1000, 1)) })
-  const { stdout, stderr } = await rootfs.run('/bin/sh', [
-    '-c',
-    'echo x > /own/file; stat -c %u /own/file /other/file',
-  ])
-  t.deepEqual([stdout, stderr], ['0\n1000\n', ''])
-})
+for (const [cell, level] of [root, ...cells.filter(({ name }) => /ranges|subordinate/.test(name))].flatMap(
+  (cell) =>
+    levels.filter((level) => levelUnavailable(level) === undefined).map((level) => [cell, level] as const),
+)) {
+  testNeeding([...cell.needs, 'busybox'])(
+    `${cell.name}, ${level}: what was mounted in the root before`,
+    async (t) => {
+      const job: Job = {
+        root: await image(cell),
+        calls: [
+          ['tmpfs', '/own'],
+          ['bind', { inRoot: '/own' }, '/other', { idMap: both(line(0, 1000, 1)) }],
+        ],
+        mode: 'run',
+        commands: [sh('echo x > /own/file; stat -c %u /own/file /other/file')],
+      }
+      const outcome = await runInCell(cell, job, host, { level })
+      t.is(outcome.error, undefined, outcome.error?.message)
+      t.deepEqual([outcome.results[0]?.stdout, outcome.results[0]?.stderr], ['0\n1000\n', ''])
+    },
+  )
+}
 
 asRoot('twenty mounts where the command may open twenty files', async (t) => {
   const data = makeData()

@@ -38,6 +38,8 @@ async function makeBundle(
 ): Promise<Bundle> {
   const directory = openDirectory(host, 'bundle')
   await busyboxImage(join(directory, 'rootfs'), { owner: cell.owner })
+  // Whatever mode the host's has: with set-user-id its capabilities would not be those of the process.
+  chmodSync(join(directory, 'rootfs', 'bin', 'busybox'), 0o755)
   const runc = [findProgram('runc')!, 'spec', '--bundle', directory, ...(rootless ? ['--rootless'] : [])]
   const { uid } = cell
   const [program, ...args] =
@@ -335,9 +337,11 @@ test('what is refused has its pointer, and passes when it is named', async (t) =
       [['ignored-field', 'linux.seccomp is ignored, as asked']],
     )
   }
+  const hidden = { ...minimal(), linux: { maskedPaths: ['/x'] } }
   t.is(
-    t.throws(() => Rootfs.fromSpec({ ...minimal(), linux: {} }), { instanceOf: RootfsError }).code,
-    'ERR_ROOTFS_UNSUPPORTED',
+    t.throws(() => Rootfs.fromSpec(hidden), { instanceOf: RootfsError }).pointer,
+    '/linux/maskedPaths',
+    'without a mount namespace nothing can be hidden',
   )
 })
 
@@ -421,6 +425,12 @@ test('without a command there must be a config with a process', async (t) => {
   await t.throwsAsync(new Rootfs('/srv').run({ cwd: '/' }), { code, message })
   t.throws(() => new Rootfs('/srv').spawn(), { instanceOf: TypeError, code, message })
   await t.throwsAsync(Rootfs.fromSpec(minimal()).run(), { code, message })
+  const process = { args: ['x'], cwd: '/' }
+  const rootfs = Rootfs.fromSpec({ ...minimal(), process })
+  const run = rootfs.run.bind(rootfs) as (...args: unknown[]) => Promise<unknown>
+  await t.throwsAsync(run(undefined, ['y']), { code, message: /as there are arguments/ })
+  await t.throwsAsync(run(null), { code })
+  await t.throwsAsync(run([]), { code })
 })
 
 test('without a root there is an empty one, if that is expected', async (t) => {

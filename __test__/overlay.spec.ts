@@ -409,3 +409,79 @@ test('an overlay root and its directories are in the plan', (t) => {
   )
   t.deepEqual(found[0]?.flags?.slice(0, 4), ['lowerdir=/a', 'lowerdir=/b', 'upperdir=/u', 'workdir=/w'])
 })
+
+for (const cell of cells) {
+  const testHere = testNeeding([...cell.needs, 'busybox'])
+
+  testHere(
+    `${cell.name}: hooks, a read-only overlay with a mount on it, and what was mounted before`,
+    async (t) => {
+      const { image, top, upper, work } = await makeTree(cell)
+      mkdirSync(join(top, 'mountpoint'))
+      const job: Job = {
+        root: { overlay: { lower: [top, image] } },
+        calls: [
+          ['overlay', '/read', { lower: [top, image] }],
+          ['tmpfs', '/read/mountpoint'],
+          [
+            'mount',
+            {
+              destination: '/oci',
+              type: 'overlay',
+              options: [`lowerdir=${top}`, `upperdir=${upper}`, `workdir=${work}`, 'ro'],
+            },
+          ],
+          ['tmpfs', '/oci/mountpoint'],
+          ['hook', 'createContainer', { path: '/bin/sh', args: ['sh', '-c', 'test -f from-top'] }],
+        ],
+        mode: 'run',
+        commands: [
+          sh(
+            'echo x > /read/mountpoint/new && echo x > /oci/mountpoint/new; ls /read /oci | grep -c from-top',
+          ),
+          sh('echo x > /read/new || echo x > /oci/new'),
+        ],
+      }
+      const outcome = await runInCell(cell, job, host)
+      t.is(outcome.error, undefined, outcome.error?.message)
+      t.deepEqual([outcome.results[0]?.stdout, outcome.results[0]?.stderr], ['2\n', ''])
+      t.is(outcome.results[1]?.stderr.match(/Read-only file system/g)?.length, 2)
+      t.deepEqual(readdirSync(upper), [])
+    },
+  )
+}
+
+for (const name of ['root', 'root with ranges in a user namespace', 'unprivileged']) {
+  const cell = cells.find((other) => other.name === name)!
+  testNeeding([...cell.needs, 'busybox'])(`${name}: two containers can't write to one upper`, async (t) => {
+    const { image, upper, work } = await makeTree(cell)
+    // Twice in one container is twice, too; and after a failure nothing is held.
+    const calls: Job['calls'] = [1, 2].map((number) => [
+      'overlay',
+      `/${number}`,
+      { lower: [image], upper, work },
+    ])
+    const commands = [sh('true')]
+    const both = await runInCell(cell, { root: image, calls, mode: 'run', commands }, host)
+    t.is(both.error?.code, 'ERR_ROOTFS_SOURCE', both.error?.message)
+    t.regex(both.error!.message, /work: the work directory is in use by another container's overlay/)
+    t.regex(both.error!.hint ?? '', /upper and work of its own/)
+    const one = await runInCell(cell, { root: image, calls: calls.slice(1), mode: 'run', commands }, host)
+    t.deepEqual(succeeded(one), allFine(1))
+  })
+}
+
+asRoot('one builder with upper, one container after the other', async (t) => {
+  const { image, upper, work } = await makeTree(root)
+  const rootfs = Rootfs.overlay({ lower: [image], upper, work })
+  for (let count = 1; count <= 20; count++) {
+    const { stdout, stderr } = await rootfs.run('/bin/sh', ['-c', 'echo x >> /count; wc -l < /count'])
+    t.deepEqual([stdout, stderr], [`${count}\n`, ''])
+  }
+  {
+    await using box = await rootfs.prepare()
+    t.is((await box.run('/bin/true')).exitCode, 0)
+    await t.throwsAsync(rootfs.run('/bin/true'), { code: 'ERR_ROOTFS_SOURCE' })
+  }
+  t.is((await rootfs.run('/bin/true')).exitCode, 0)
+})

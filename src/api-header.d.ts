@@ -50,6 +50,13 @@ export interface HookState {
 export interface PrepareOptions {
   /** Ends the preparation, and what came of it, with an `AbortError`. */
   signal?: AbortSignal
+  /**
+   * The directory of a cgroup of version 2, in which the container is from its first instruction on; its cgroup namespace
+   * begins there. It must take processes, and the caller be allowed to put some there: cgroups(7), Delegation. Without a
+   * new pid namespace, all that is in the cgroup and below it is killed with the container (Linux 5.14), unless this
+   * process is in it. It isn't removed.
+   */
+  cgroup?: PathLike
   /** Compare the kernel's mount table with the plan afterwards and fail if a flag or a mount differs. @default true */
   verify?: boolean
   /** Called when a step is done. What it throws is an uncaught exception and changes nothing about the preparation. */
@@ -102,7 +109,7 @@ export interface SpawnOptions {
    * Where standard input, output and error go, and what further descriptors there are: the fourth element is 3 in the
    * command, and so on, where a pipe goes both ways. Numbers are file descriptors, duplicated before the call returns; a
    * directory or an `O_PATH` one is refused. With 'inherit' the process is still in a session of its own: no job
-   * control. Nothing else is open in the command. @default 'pipe', and 'ignore' from the fourth on
+   * control. Nothing else is open in the command. At most 200. @default 'pipe', and 'ignore' from the fourth on
    */
   stdio?:
     | 'pipe'

@@ -18,6 +18,8 @@ async function main(argv: readonly string[]): Promise<number> {
       return (await import('./cli/run.ts')).run(asked)
     case 'plan':
       return (await import('./cli/plan.ts')).plan(asked)
+    case 'probe':
+      return (await import('./cli/probe.ts')).probe(asked)
   }
 }
 

@@ -11,8 +11,10 @@ const children = new Map<number, Listener>()
 let filters: Map<number, (news: News) => void> | undefined
 
 function tell(news: News): void {
-  for (const failure of news.failures ?? []) {
-    process.emitWarning(makeError(failure))
+  if (news.failures) {
+    for (const failure of news.failures) {
+      process.emitWarning(makeError(failure))
+    }
   }
   const filter = news.child === 0 ? filters?.get(news.container) : undefined
   if (filter) {

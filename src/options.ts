@@ -21,7 +21,7 @@ export interface Preparation {
   signal?: AbortSignal
   onStep?: (step: ExecutedStep) => void
   /** For the addon. */
-  native: { verify?: boolean; reportSteps: boolean } | undefined
+  native: { verify?: boolean; reportSteps: boolean; cgroup?: unknown } | undefined
 }
 
 // Most calls have no options: these are their values, without looking at anything.
@@ -118,9 +118,14 @@ function boolean(value: unknown): boolean {
 function takePreparation(options: Checked): Omit<Preparation, 'signal'> {
   const onStep = take(options, 'onStep', callback)
   const verify = take(options, 'verify', boolean)
+  const cgroup = take(options, 'cgroup', (value) => value)
   return {
     ...(onStep && { onStep }),
-    native: { ...(verify !== undefined && { verify }), reportSteps: onStep !== undefined },
+    native: {
+      ...(verify !== undefined && { verify }),
+      reportSteps: onStep !== undefined,
+      ...(cgroup !== undefined && { cgroup }),
+    },
   }
 }
 
@@ -217,9 +222,14 @@ export function prepareOptions(options: PrepareOptions | undefined): Preparation
   const preparation = takePreparation(left)
   const unknown = Object.keys(left)[0]
   if (unknown !== undefined) {
-    throw invalidArgument('ERR_INVALID_ARG_VALUE', 'known options (signal, verify, onStep)', 'options', {
-      [unknown]: left[unknown],
-    })
+    throw invalidArgument(
+      'ERR_INVALID_ARG_VALUE',
+      'known options (signal, cgroup, verify, onStep)',
+      'options',
+      {
+        [unknown]: left[unknown],
+      },
+    )
   }
   return { ...preparation, ...(signal && { signal }) }
 }

@@ -105,6 +105,7 @@ export class ContainerProcess extends EventEmitter<ContainerProcessEvents> imple
     control: Control,
     locate: (error: Error) => Error,
     onStep?: (step: ExecutedStep) => void,
+    failure?: Error,
   ) {
     super()
     this.spawnargs = words
@@ -132,7 +133,7 @@ export class ContainerProcess extends EventEmitter<ContainerProcessEvents> imple
     this.#unlisten = listen(launched.id, (news) => this.#hear(news))
     if (launched.id === 0) {
       this.#takenDown = true
-      this.#failed = locate(abortError(control.signal as AbortSignal))
+      this.#failed = failure ?? locate(abortError(control.signal as AbortSignal))
       this.#fail()
     } else {
       this.#limit(control)

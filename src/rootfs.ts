@@ -14,9 +14,9 @@ import type {
 } from '../index.js'
 import { configText, readBundle } from './config.ts'
 import { watched } from './diagnostics.ts'
-import { callSite } from './errors.ts'
+import { callSite, RootfsError } from './errors.ts'
 import { addHook, hooksOf } from './hooks.ts'
-import { native } from './native.ts'
+import { type Launched, native } from './native.ts'
 import { isAborted, launchOptions, prepareOptions, runOptions } from './options.ts'
 import { Plan } from './plan.ts'
 import { type PreparedRootfs, waitUntilPrepared } from './prepared.ts'
@@ -140,15 +140,20 @@ export class Rootfs extends native.Rootfs {
     const [command, args, options] = commandArguments(first, second, third)
     const { control, preparation, native: rest } = launchOptions(options)
     const hooks = hooksOf(this)
-    const launched = native.launch(
-      this,
-      command,
-      args,
-      rest,
-      preparation.native,
-      undefined,
-      isAborted(control.signal),
-    )
+    const launch = (aborted: boolean) =>
+      native.launch(this, command, args, rest, preparation.native, undefined, aborted)
+    let launched: Launched
+    let failure: RootfsError | undefined
+    try {
+      launched = launch(isAborted(control.signal))
+    } catch (error) {
+      // A wrong argument is thrown. What the system refuses is an event, now or later.
+      if (!(error instanceof RootfsError)) {
+        throw error
+      }
+      failure = error
+      launched = launch(true)
+    }
     hooks?.watch(launched.id)
     return new ContainerProcess(
       launched,
@@ -157,6 +162,7 @@ export class Rootfs extends native.Rootfs {
       control,
       locate,
       preparation.onStep,
+      failure,
     )
   }
 }

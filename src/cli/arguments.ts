@@ -26,7 +26,7 @@ export interface Asked {
   verbose: boolean
 }
 
-export type CommandLine = Asked | { command: 'help' | 'version' }
+export type CommandLine = Asked | { command: 'probe'; json: boolean } | { command: 'help' | 'version' }
 
 const OPTIONS = {
   host: { type: 'boolean' },
@@ -81,6 +81,12 @@ export function parseCommandLine(argv: readonly string[]): CommandLine {
     return { command: values.help ? 'help' : 'version' }
   }
   const [command, bundle, ...others] = positionals
+  if (command === 'probe') {
+    const { json = false, ...rest } = values
+    const unknown = bundle ?? words?.[0] ?? Object.keys(rest)[0]
+    check([unknown !== undefined, `probe: it takes no ${unknown}, only --json`])
+    return { command, json }
+  }
   if (command !== 'run' && command !== 'plan') {
     throw new UsageError(
       command === undefined ? 'a command is needed' : `${command}: there is no such command`,

@@ -6,6 +6,7 @@ export const HELP = `\
 Usage: rootfs run BUNDLE [-- COMMAND ARG...]    run the process of an OCI bundle
        rootfs run --host [OPTION...] -- COMMAND ARG...   on the host's programs
        rootfs plan BUNDLE|--host [OPTION...]    show the steps, and do nothing
+       rootfs probe [--json]                    show what this host allows
 
   --host               an empty root with the host's /usr, /bin, /lib, ... in
                        it, read-only; a /tmp of its own; a loopback, no network
@@ -16,7 +17,7 @@ Usage: rootfs run BUNDLE [-- COMMAND ARG...]    run the process of an OCI bundle
   --env NAME=VALUE     for COMMAND, which inherits nothing but TERM *
   --ignore FIELD       run though this field of config.json isn't enforced, such
                        as linux.seccomp *
-  --json               a plan for programs
+  --json               for programs
   -v, --verbose        warnings too
   -h, --help  -V, --version                     * can be given more than once
 

@@ -61,15 +61,25 @@ function expects(pid: number, signal: number): boolean {
   }
 }
 
+/** Milliseconds that a signal waits for the command to be there, before it ends the preparation. */
+const PATIENCE = 1000
+
 /** Waits for the end of a process, and passes signals on. The exit status. */
 function foreground(child: ContainerProcess): Promise<number> {
   let endedBy: number | undefined
+  let impatience: NodeJS.Timeout | undefined
+  const end = (signal: NodeJS.Signals) => {
+    endedBy ??= constants.signals[signal]
+    child.kill('SIGKILL')
+  }
   const pass = (signal: NodeJS.Signals) => {
-    const number = constants.signals[signal]
-    const ends = SIGNALS[signal] === 'ends'
-    if (ends && (child.pid === undefined || !expects(child.pid, number))) {
-      endedBy ??= number
-      child.kill('SIGKILL')
+    if (child.pid === undefined) {
+      child.once('spawn', () => pass(signal))
+      if (SIGNALS[signal] === 'ends') {
+        impatience ??= setTimeout(end, PATIENCE, signal)
+      }
+    } else if (SIGNALS[signal] === 'ends' && !expects(child.pid, constants.signals[signal])) {
+      end(signal)
     } else {
       child.kill(signal)
     }
@@ -79,11 +89,13 @@ function foreground(child: ContainerProcess): Promise<number> {
     process.on(signal, pass)
   }
   return new Promise<number>((resolve, reject) => {
+    child.once('spawn', () => clearTimeout(impatience))
     child.once('error', reject)
     child.once('close', (code: number | null, signal: NodeJS.Signals | null) => {
       resolve(code ?? 128 + (endedBy ?? constants.signals[signal ?? 'SIGKILL']))
     })
   }).finally(() => {
+    clearTimeout(impatience)
     for (const signal of signals) {
       process.off(signal, pass)
     }

@@ -33,7 +33,8 @@ pub(crate) struct OverlayRootOptions {
     /// at the call.
     #[napi(ts_type = "readonly PathLike[]")]
     pub lower: Vec<String>,
-    /// Where changes go, with `work`. @default a tmpfs that is gone afterwards
+    /// Where changes go, with `work`; of one container at a time (`ERR_ROOTFS_SOURCE`).
+    /// @default a tmpfs that is gone afterwards
     #[napi(ts_type = "PathLike")]
     pub upper: Option<String>,
     /// An empty directory on the same mount as `upper`, for the kernel's own use.
@@ -54,7 +55,7 @@ pub(crate) struct OverlayOptions {
     /// one is taken from the cwd at the call.
     #[napi(ts_type = "readonly PathLike[]")]
     pub lower: Vec<String>,
-    /// Where changes go, with `work`. @default none: read-only
+    /// Where changes go, with `work`; of one container at a time (`ERR_ROOTFS_SOURCE`). @default none: read-only
     #[napi(ts_type = "PathLike")]
     pub upper: Option<String>,
     /// An empty directory on the same mount as `upper`, for the kernel's own use.
@@ -101,7 +102,7 @@ pub(crate) struct BindOptions {
     /// belonged to the host's `hostId`, and the reverse for what is written. `{ containerId: 0, hostId: 100000, size: 65536 }`
     /// shows root's files as 100000's, which a container that maps its 0 to 100000 sees as its own root's. `'userns'` takes
     /// the container's own mapping, which gives just that. Ids that are not mapped show as 65534, and can't be written.
-    /// Also for submounts. Needs root, Linux 5.12, and a filesystem that can (`ERR_ROOTFS_DENIED`,
+    /// Also for submounts. With `{ inRoot }` in a user namespace, `hostId` is the container's. Needs root, Linux 5.12, and a filesystem that can (`ERR_ROOTFS_DENIED`,
     /// `ERR_ROOTFS_UNSUPPORTED`); `mount_setattr(2)`, ID-mapped mounts. @default none
     #[napi(ts_type = "IdMap | 'userns'")]
     pub id_map: Option<bool>,
@@ -283,13 +284,18 @@ pub(crate) struct NamespacePath {
     pub path: String,
 }
 
-/// Which namespaces the container has to itself; namespaces(7). It always has a mount namespace of its own.
+/// Which namespaces the container has to itself; namespaces(7). Those with a path are joined: they are opened with the rights
+/// of the caller at the call that begins a container.
 #[napi(object, object_to_js = false)]
 pub(crate) struct NamespaceOptions {
     /// `true` maps the container's root to the calling user. @default true unless the caller has `CAP_SYS_ADMIN`
-    #[napi(ts_type = "boolean | IdMap")]
+    ///
+    /// One that is joined keeps the mappings it has, which need a root. Its other namespaces can be joined with it.
+    #[napi(ts_type = "boolean | IdMap | NamespacePath")]
     pub user: Option<bool>,
-    /// Processes. Without one, processes that leave the container's process group are not ended with it. @default true
+    /// Processes. Without a new one, processes that leave the container's process group are not ended with it, unless there
+    /// is a cgroup. @default true
+    #[napi(ts_type = "boolean | NamespacePath")]
     pub pid: Option<bool>,
     /// System V IPC and POSIX message queues. @default true
     #[napi(ts_type = "boolean | NamespacePath")]
@@ -303,6 +309,12 @@ pub(crate) struct NamespaceOptions {
     /// A new network namespace has only a loopback, and it is up. @default false
     #[napi(ts_type = "boolean | NamespacePath")]
     pub network: Option<bool>,
+    /// A mount namespace that is joined. Nothing in it changes: the tree is assembled outside of every mount namespace, held by
+    /// this process's supervisor and entered by chroot(2). So it can be neither listed by `mounts()` nor compared with the
+    /// plan, a new user namespace in it is refused by the kernel, and masks, read-only paths and hooks before the start
+    /// are refused here. Needs Linux 6.15. @default a new one
+    #[napi(ts_type = "NamespacePath")]
+    pub mount: Option<String>,
 }
 
 /// A mount in OCI form; runtime-spec config.md, Mounts.

@@ -42,6 +42,9 @@ pub(crate) struct EncodedPlan {
     pub(crate) bytes: Arc<[u8]>,
 }
 
+/// A longer plan is made again, in bytes.
+const LARGEST_KEPT: usize = 1 << 20;
+
 thread_local! {
     /// The last one made: programs often describe the same again for each container.
     static LAST: RefCell<Option<(RootfsSpec, EncodedPlan)>> = const { RefCell::new(None) };
@@ -58,7 +61,10 @@ fn plan_of(spec: &RootfsSpec) -> Parsed<EncodedPlan> {
     let plan = Plan::new(spec)?;
     let bytes = protocol::encode(&plan).into();
     let plan = EncodedPlan { plan: Arc::new(plan), bytes };
-    LAST.set(Some((spec.clone(), plan.clone())));
+    // The content of files is not kept after its builder.
+    if plan.bytes.len() <= LARGEST_KEPT {
+        LAST.set(Some((spec.clone(), plan.clone())));
+    }
     Ok(plan)
 }
 
@@ -518,9 +524,10 @@ impl Rootfs {
     /// A kernel parameter, set in the container's namespaces when the root has been entered. Its name is written with dots
     /// (`net.ipv4.ip_forward`) or slashes, as sysctl(8) has it; the last value of a name wins. Only what belongs to a
     /// namespace that the container has to itself can be set: `net.*` (network), `kernel.msg*`, `kernel.sem`,
-    /// `kernel.shm*` and `fs.mqueue.*` (ipc), `kernel.domainname` (uts). What the kernel refuses names the parameter:
+    /// `kernel.shm*` and `fs.mqueue.*` (ipc), `kernel.domainname` (uts). Without a network namespace, which may be asked for
+    /// after this call, `net.*` is `ERR_ROOTFS_SPEC` when the builder is used. What the kernel refuses names the parameter:
     /// `ERR_ROOTFS_UNSUPPORTED` where there is none of that name, `ERR_ROOTFS_SPEC` for a value, else `ERR_ROOTFS_DENIED`.
-    /// proc_sys(5); runtime-spec config-linux.md, Sysctl.
+    /// `proc_sys(5)`; runtime-spec config-linux.md, Sysctl.
     #[napi(ts_args_type = "name: string, value: string", ts_return_type = "this")]
     pub fn sysctl<'a>(&mut self, env: Env, this: This<'a>, name: JsArg, value: JsArg) -> Result<Object<'a>> {
         self.change(env, |spec| {

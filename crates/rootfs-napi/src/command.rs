@@ -28,7 +28,15 @@ pub(crate) fn parse(
     configured: Option<&ProcessSpec>,
 ) -> Parsed<Command> {
     let mut process = match (command, configured) {
-        (JsArg::Undefined, Some(configured)) => configured.clone(),
+        (JsArg::Undefined, Some(configured)) if *args == JsArg::Undefined => configured.clone(),
+        (JsArg::Undefined, Some(_)) => {
+            return Err(unexpected(
+                ArgumentKind::Type,
+                "string or Uint8Array, as there are arguments,",
+                "command",
+                command,
+            ));
+        }
         (JsArg::Undefined, None) => {
             return Err(unexpected(
                 ArgumentKind::Type,

@@ -6,9 +6,12 @@ use std::sync::Arc;
 use napi::{Env, Result};
 use napi_derive::napi;
 use rootfs::ErrorCode;
+use rootfs::PathBytes;
 use rootfs::error::{CallContext, SysError};
 use rootfs::execute::Level;
 use rootfs::kernel::{memfd, process};
+use rootfs::namespace::NamespaceKind;
+use rootfs::plan::Plan;
 use rootfs::process::ProcessSpec;
 use rootfs::protocol::{self, PayloadRest, Start};
 use rootfs::spec::{HookPoint, IdMap, IdMapping, Namespace, Namespaces, UserNamespace};
@@ -20,6 +23,8 @@ use crate::command::{self, Command};
 use crate::environment::Environment;
 use crate::failure::{ArgumentKind, Failure};
 use crate::js::internal_object;
+use crate::namespace;
+use crate::options::host_path;
 use crate::stdio::{self, Ends, Stream};
 
 internal_object! {
@@ -52,6 +57,7 @@ impl Launched {
 struct Preparation {
     verify: bool,
     report_steps: bool,
+    cgroup: Option<PathBytes>,
 }
 
 fn preparation(options: JsArg) -> Parsed<Preparation> {
@@ -59,6 +65,7 @@ fn preparation(options: JsArg) -> Parsed<Preparation> {
     let preparation = Preparation {
         verify: options.flag("verify", true)?,
         report_steps: options.flag("reportSteps", false)?,
+        cgroup: options.take("cgroup", host_path)?,
     };
     options.finish()?;
     Ok(preparation)
@@ -67,7 +74,7 @@ fn preparation(options: JsArg) -> Parsed<Preparation> {
 /// The mapping of the user namespace; `None` for none.
 pub(crate) fn mapping(namespaces: &Namespaces, privileged: bool) -> Option<IdMap> {
     match &namespaces.user {
-        UserNamespace::None => None,
+        UserNamespace::None | UserNamespace::Path(_) => None,
         UserNamespace::UnlessPrivileged if privileged => None,
         UserNamespace::Mapped(map) => Some(map.clone()),
         UserNamespace::Caller | UserNamespace::UnlessPrivileged => {
@@ -176,6 +183,10 @@ fn begin(
     let with_plan = |error| Failure::with_plan(error, &plan);
     let privileged = process::has_capability(process::CAP_SYS_ADMIN);
     let user = mapping(&spec.namespaces, privileged);
+    let (joins, joined) = namespace::open(spec, privileged, user.is_some())
+        .map_err(|failure| failure.at_step(Plan::NAMESPACES, &plan))?;
+    let in_user_namespace = user.is_some() || joins.contains(&NamespaceKind::User);
+    let cgroup = preparation.cgroup.as_ref().map(namespace::open_cgroup).transpose()?;
     let sources: Vec<OwnedFd> = rootfs
         .sources()
         .iter()
@@ -194,14 +205,15 @@ fn begin(
         uts: new(&spec.namespaces.uts),
         cgroup_namespace: new(&spec.namespaces.cgroup),
         network: new(&spec.namespaces.network),
-        mount: user.is_some(),
-        opener: (privileged && user.is_some())
+        mount: in_user_namespace && spec.namespaces.mount == Namespace::New,
+        opener: (privileged && in_user_namespace)
             || programs(HookPoint::Prestart)
             || programs(HookPoint::CreateRuntime),
         hooks: !hooks.is_empty(),
         poststart: programs(HookPoint::Poststart),
         poststop: programs(HookPoint::Poststop),
-        cgroup: false,
+        cgroup: cgroup.is_some(),
+        joins,
         bounding: command
             .as_ref()
             .filter(|_| hooks.is_empty())
@@ -243,6 +255,8 @@ fn begin(
         start,
         payload,
         streams: theirs,
+        cgroup,
+        joined,
         sources,
         one_command,
         watch: collection.is_none() || preparation.report_steps || functions,

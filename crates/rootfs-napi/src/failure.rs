@@ -45,12 +45,21 @@ impl Failure {
         Self::Argument { kind, message }
     }
 
-    pub(crate) fn unsupported(message: impl Into<String>) -> Self {
-        Error::new(ErrorCode::Unsupported, message).into()
-    }
-
     pub(crate) fn with_plan(error: Box<Error>, plan: &Arc<Plan>) -> Self {
         Self::Rootfs { error, plan: Some(Arc::clone(plan)) }
+    }
+
+    /// What fails here before the plan is carried out belongs to a step of it all the same.
+    pub(crate) fn at_step(self, step: u32, plan: &Arc<Plan>) -> Self {
+        match self {
+            Self::Rootfs { mut error, .. } => {
+                let name = plan.steps.get(step as usize).map_or("", |step| step.action.name());
+                error.message = format!("step {step} ({name}): {}", error.message);
+                error.step = Some(step);
+                Self::with_plan(error, plan)
+            }
+            other => other,
+        }
     }
 
     /// What contradicts itself in a builder call is a wrong argument there.

@@ -29,6 +29,7 @@ mod event;
 mod failure;
 mod identity;
 mod js;
+mod namespace;
 mod open;
 mod options;
 mod probe;

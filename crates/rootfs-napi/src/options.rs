@@ -9,8 +9,8 @@ use rootfs::spec::{
 };
 
 use crate::argument::{
-    JsArg, Options, Parsed, absolute_path, array, boolean, id, integer, integer32, mode, path, size, text,
-    unexpected, word,
+    JsArg, Options, Parsed, absolute_path, array, id, integer, integer32, mode, path, size, text, unexpected,
+    word,
 };
 use crate::failure::{ArgumentKind, Failure};
 
@@ -346,9 +346,15 @@ fn user(name: &str, value: &JsArg) -> Parsed<UserNamespace> {
     match value {
         JsArg::Bool(true) => Ok(UserNamespace::Caller),
         JsArg::Bool(false) => Ok(UserNamespace::None),
-        JsArg::Object(entries) if entries.iter().any(|(key, _)| key == "path") => Err(Failure::unsupported(
-            "user: joining an existing user namespace is not supported by this version",
-        )),
+        JsArg::Object(entries) if entries.iter().any(|(key, _)| key == "path") => {
+            if entries.iter().any(|(key, _)| key == "uids" || key == "gids") {
+                let message = format!(
+                    "Expected {{ path }} without uids and gids for {name}: it has its mappings already"
+                );
+                return Err(Failure::argument(ArgumentKind::Value, message));
+            }
+            namespace_path(name, value).map(UserNamespace::Path)
+        }
         JsArg::Object(_) => id_map(name, value).map(UserNamespace::Mapped),
         other => Err(unexpected(ArgumentKind::Type, "boolean or object", name, other)),
     }
@@ -358,23 +364,16 @@ fn namespace(name: &str, value: &JsArg) -> Parsed<Namespace> {
     match value {
         JsArg::Bool(true) => Ok(Namespace::New),
         JsArg::Bool(false) => Ok(Namespace::Inherit),
-        JsArg::Object(_) => {
-            let mut object = Options::nested(name, value)?;
-            let path = object.require("path", absolute_path)?;
-            object.finish()?;
-            Ok(Namespace::Path(path))
-        }
+        JsArg::Object(_) => namespace_path(name, value).map(Namespace::Path),
         other => Err(unexpected(ArgumentKind::Type, "boolean or object", name, other)),
     }
 }
 
-fn pid(name: &str, value: &JsArg) -> Parsed<Namespace> {
-    match value {
-        JsArg::Object(_) => Err(Failure::unsupported(
-            "pid: joining an existing pid namespace is not supported by this version",
-        )),
-        _ => boolean(name, value).map(|new| if new { Namespace::New } else { Namespace::Inherit }),
-    }
+fn namespace_path(name: &str, value: &JsArg) -> Parsed<PathBytes> {
+    let mut object = Options::nested(name, value)?;
+    let path = object.require("path", absolute_path)?;
+    object.finish()?;
+    Ok(path)
 }
 
 /// Changes the namespaces that are named and leaves the others.
@@ -384,7 +383,7 @@ pub(crate) fn namespaces(namespaces: &mut Namespaces, value: &JsArg) -> Parsed<(
     if let Some(user) = object.take("user", user)? {
         changed.user = user;
     }
-    if let Some(pid) = object.take("pid", pid)? {
+    if let Some(pid) = object.take("pid", namespace)? {
         changed.pid = pid;
     }
     for (key, place) in [
@@ -397,10 +396,8 @@ pub(crate) fn namespaces(namespaces: &mut Namespaces, value: &JsArg) -> Parsed<(
             *place = wanted;
         }
     }
-    if object.take("mount", |_, _| Ok(()))?.is_some() {
-        return Err(Failure::unsupported(
-            "mount: joining an existing mount namespace is not supported by this version",
-        ));
+    if let Some(path) = object.take("mount", namespace_path)? {
+        changed.mount = Namespace::Path(path);
     }
     object.finish()?;
     *namespaces = changed;

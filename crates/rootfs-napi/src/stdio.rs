@@ -142,7 +142,7 @@ pub(crate) fn open(streams: &[Stream]) -> Parsed<Ends> {
     Ok(Ends { theirs, ours })
 }
 
-/// A pipe that goes both ways, as child_process has it for what is not a standard stream.
+/// A pipe that goes both ways, as Node has it for what is not a standard stream.
 fn socket_pair() -> Parsed<(OwnedFd, OwnedFd)> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType};
     rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)

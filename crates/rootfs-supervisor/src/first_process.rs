@@ -10,20 +10,21 @@ use rootfs::execute::sources::{self, Opened, Sources};
 use rootfs::execute::{Execution, Level, Outcome, Setting, Surroundings};
 use rootfs::journal::{Identity, Writer};
 use rootfs::kernel::linux::{Linux, can_assemble_detached};
-use rootfs::kernel::process::namespaces;
 use rootfs::kernel::{memfd, process};
+use rootfs::namespace::NamespaceKind;
 use rootfs::path::PathBytes;
-use rootfs::plan::{Action, Plan};
+use rootfs::plan::{Action, Plan, mask_warning};
 use rootfs::protocol::{
     self, Answer, ExecutedStep, FrameError, FunctionCall, Kind, MAX_BODY, MAX_PAYLOAD, Payload, Report, Start,
 };
 use rootfs::resolve::Missing;
-use rootfs::spec::{Directory, Hook, Namespace, UserNamespace};
+use rootfs::spec::{Directory, Hook, Namespace};
 use rustix::fs::{AtFlags, OFlags};
 
 use crate::broker::{self, Request, SourceBatch, connection_error};
 use crate::command::{Groups, become_command};
 use crate::hooks;
+use crate::join::join;
 use crate::pid1;
 
 /// What a first process begins with.
@@ -58,6 +59,8 @@ pub(crate) struct Asked {
     pub(crate) payload: OwnedFd,
     /// stdin, stdout, stderr.
     pub(crate) streams: [OwnedFd; 3],
+    /// Namespaces that are joined.
+    pub(crate) namespaces: Vec<OwnedFd>,
     /// Further descriptors of the command, then those of bind sources.
     pub(crate) others: Vec<OwnedFd>,
     /// Whether the process was there before.
@@ -66,11 +69,12 @@ pub(crate) struct Asked {
 
 impl Asked {
     /// From the descriptors of a [`Kind::Begin`].
-    fn from_fds(fds: Vec<OwnedFd>) -> Option<Self> {
+    fn from_fds(fds: Vec<OwnedFd>, namespaces: usize) -> Option<Self> {
         let mut fds = fds.into_iter();
         let payload = fds.next()?;
         let streams = [fds.next()?, fds.next()?, fds.next()?];
-        Some(Self { payload, streams, others: fds.collect(), later: true })
+        let namespaces = fds.by_ref().take(namespaces).collect();
+        Some(Self { payload, streams, namespaces, others: fds.collect(), later: true })
     }
 
     /// The streams of the command, and the bind sources.
@@ -136,9 +140,9 @@ impl FirstProcess {
     fn keep_only_own_descriptors(&self, asked: Option<&Asked>) {
         let mut keep: Vec<i32> = [&self.node, &self.journal, &self.control].map(AsRawFd::as_raw_fd).to_vec();
         keep.extend(self.opener.iter().chain(&self.stub).map(AsRawFd::as_raw_fd));
-        if let Some(Asked { payload, streams, others, .. }) = asked {
+        if let Some(Asked { payload, streams, namespaces, others, .. }) = asked {
             keep.push(payload.as_raw_fd());
-            keep.extend(streams.iter().chain(others).map(AsRawFd::as_raw_fd));
+            keep.extend(streams.iter().chain(namespaces).chain(others).map(AsRawFd::as_raw_fd));
         }
         keep.sort_unstable();
         process::close_all_but(3, &keep);
@@ -193,7 +197,7 @@ impl FirstProcess {
         process::set_name(c"rootfs-first");
         check_sender(&frame, self.identity)?;
         frame.check_descriptors(ErrorCode::Supervisor, "the first process can't receive its descriptors")?;
-        let asked = Asked::from_fds(frame.fds)
+        let asked = Asked::from_fds(frame.fds, self.start.joins.len())
             .ok_or_else(|| Error::new(ErrorCode::Supervisor, "a request without its descriptors"))?;
         Ok((asked, Ahead { level, stock }))
     }
@@ -212,7 +216,7 @@ impl FirstProcess {
         }
         process::die_with_parent()
             .context(ErrorCode::Supervisor, || "the first process can't follow its parent")?;
-        join_namespaces(&payload.plan).map_err(in_namespaces)?;
+        let namespace = self.join_namespaces(asked).map_err(in_namespaces)?;
         if self.start.network && !asked.later {
             loopback_up().map_err(in_namespaces)?;
         }
@@ -250,9 +254,9 @@ impl FirstProcess {
         };
         let journal = rustix::io::fcntl_dupfd_cloexec(&self.journal, 0).ok().map(Writer::new);
         // What was made before other namespaces were joined belongs to those it was made in.
-        let stock = if joins_namespaces(&payload.plan) { Stock::default() } else { ahead.stock };
+        let stock = if self.start.joins.is_empty() { ahead.stock } else { Stock::default() };
         let execution = Execution::new(&kernel, &payload.plan, setting, sources, &mut around, journal);
-        let outcome = execution.with_stock(stock).run()?;
+        let outcome = execution.with_stock(stock).with_namespace(namespace).run()?;
         let mountinfo = if stays {
             let flags = OFlags::RDONLY | OFlags::CLOEXEC;
             Some(
@@ -263,7 +267,15 @@ impl FirstProcess {
         } else {
             None
         };
-        let Outcome { report, locks, root: _, filesystems } = outcome;
+        let Outcome { mut report, mut locks, root, filesystems } = outcome;
+        if payload.plan.namespaces().is_some_and(|namespaces| namespaces.mount != Namespace::New) {
+            // A tree that is attached nowhere is there as long as somebody holds it.
+            locks.push(root);
+        }
+        if let Some(process) = &payload.rest.process {
+            let capabilities = process.effective_capabilities();
+            report.warnings.extend(mask_warning(payload.plan.first_mask(), &capabilities));
+        }
         self.tell_supervisor(level, filesystems, &locks)?;
         if stays {
             // The supervisor is not woken by what it is told, but by the end of it. For a command that is its execution.
@@ -280,15 +292,20 @@ impl FirstProcess {
     fn finish(&self, prepared: Prepared, asked: &Asked) -> Box<Error> {
         let Prepared { payload, mut report, mountinfo } = prepared;
         let Some(command) = &payload.rest.process else {
+            let first_mask = payload.plan.first_mask();
+            // The content of files can be large.
+            drop(payload);
             return pid1::run(&ManuallyDrop::new(pid1::FirstOfMany {
                 node: &self.node,
                 control: &self.control,
                 mountinfo,
                 report: &report,
+                first_mask,
                 groups: self.groups(),
                 pid_namespace: self.start.pid,
                 // In a user namespace the caller's ids have no numbers.
-                caller: self.start.user.is_none().then_some(self.identity),
+                caller: (self.start.user.is_none() && !self.start.joins.contains(&NamespaceKind::User))
+                    .then_some(self.identity),
             }));
         };
         report.steps.clear();
@@ -324,6 +341,18 @@ impl FirstProcess {
 
     /// Has the ids of the new user namespace mapped, and becomes its root.
     fn become_mapped_root(&self) -> Result<()> {
+        if !self.start.joins.contains(&NamespaceKind::User) {
+            self.have_ids_mapped()?;
+        }
+        let what = || "the root of the user namespace can't be become: is id 0 mapped?";
+        // Denied where one id is mapped; then the groups stay, without a name in the namespace.
+        let _ = process::set_groups(&[]);
+        process::set_gid(0).context(ErrorCode::Denied, what)?;
+        process::set_uid(0).context(ErrorCode::Denied, what)?;
+        process::set_dumpable(false).context(ErrorCode::Supervisor, || "PR_SET_DUMPABLE")
+    }
+
+    fn have_ids_mapped(&self) -> Result<()> {
         // The files of a process that is not dumpable belong to root: an ordinary user's supervisor, or newuidmap, could
         // not write the maps. Nobody else is in this user namespace yet.
         process::set_dumpable(true).context(ErrorCode::Supervisor, || "PR_SET_DUMPABLE")?;
@@ -333,16 +362,25 @@ impl FirstProcess {
             protocol::receive(&self.control).map_err(|error| connection_error("the supervisor", &error))?;
         process::set_dumpable(false).context(ErrorCode::Supervisor, || "PR_SET_DUMPABLE")?;
         match frame.decode::<Answer<()>>() {
-            Ok(Answer::Done(())) if frame.kind == Kind::Mapped => {}
-            Ok(Answer::Failed(error)) => return Err(error),
-            _ => return Err(Error::new(ErrorCode::Supervisor, "the supervisor says something unexpected")),
+            Ok(Answer::Done(())) if frame.kind == Kind::Mapped => Ok(()),
+            Ok(Answer::Failed(error)) => Err(error),
+            _ => Err(Error::new(ErrorCode::Supervisor, "the supervisor says something unexpected")),
         }
-        let what = || "the root of the user namespace can't be become: is id 0 mapped?";
-        // Denied where one id is mapped; then the groups stay, without a name in the namespace.
-        let _ = process::set_groups(&[]);
-        process::set_gid(0).context(ErrorCode::Denied, what)?;
-        process::set_uid(0).context(ErrorCode::Denied, what)?;
-        process::set_dumpable(false).context(ErrorCode::Supervisor, || "PR_SET_DUMPABLE")
+    }
+
+    /// Joins what has not been joined before this process was made. A mount namespace that is to be joined at the end.
+    fn join_namespaces<'a>(&self, asked: &'a Asked) -> Result<Option<BorrowedFd<'a>>> {
+        let mut mount = None;
+        for (kind, namespace) in self.start.joins.iter().zip(&asked.namespaces) {
+            match kind {
+                // In its user namespace this process may mount in no other.
+                NamespaceKind::Mount if self.start.user.is_some() => join(*kind, namespace.as_fd())?,
+                NamespaceKind::Mount => mount = Some(namespace.as_fd()),
+                _ if self.start.joins_first() => {}
+                _ => join(*kind, namespace.as_fd())?,
+            }
+        }
+        Ok(mount)
     }
 
     fn level(&self, payload: &Payload, known: Option<Level>) -> Result<Level> {
@@ -463,7 +501,7 @@ fn set_oom_score_adjustment(kernel: &Linux, score: i32, user_namespace: bool) ->
     dumpable(false)?;
     written.map(drop).map_err(|call| {
         Error::from_call(ErrorCode::Denied, format!("the OOM score can't be adjusted by {score}"), &call)
-            .with_hint("a score lower than the caller's own needs CAP_SYS_RESOURCE on the host")
+            .with_hint(Hint::OomScore)
     })
 }
 
@@ -488,40 +526,6 @@ pub(crate) fn send_report(node: BorrowedFd<'_>, report: &Report) -> Result<()> {
         protocol::send(node, Kind::Ready, 0, &[], &[file.as_fd()])
     };
     sent.map_err(|error| connection_error("Node", &error))
-}
-
-fn joins_namespaces(plan: &Plan) -> bool {
-    let joined = |namespace: &Namespace| matches!(namespace, Namespace::Path(_));
-    plan.namespaces().is_some_and(|wanted| {
-        [&wanted.ipc, &wanted.uts, &wanted.cgroup, &wanted.network].into_iter().any(joined)
-    })
-}
-
-/// Joins the namespaces that are given by path.
-fn join_namespaces(plan: &Plan) -> Result<()> {
-    let Some(wanted) = plan.namespaces() else { return Ok(()) };
-    for (name, namespace, kind) in [
-        ("ipc", &wanted.ipc, namespaces::IPC),
-        ("uts", &wanted.uts, namespaces::UTS),
-        ("cgroup", &wanted.cgroup, namespaces::CGROUP),
-        ("network", &wanted.network, namespaces::NETWORK),
-    ] {
-        if let Namespace::Path(path) = namespace {
-            process::join_namespace(path, kind).map_err(|call| {
-                let error = Error::from_call(
-                    ErrorCode::Denied,
-                    format!("the {name} namespace {path} can't be joined"),
-                    &call,
-                );
-                if wanted.user == UserNamespace::None {
-                    error
-                } else {
-                    error.with_hint(Hint::ForeignNamespace)
-                }
-            })?;
-        }
-    }
-    Ok(())
 }
 
 /// What the execution asks of the processes around it.

@@ -5,7 +5,7 @@ use std::ffi::CString;
 use std::fmt::Write as _;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rootfs::error::{Error, ErrorCode, Result};
+use rootfs::error::{Error, ErrorCode, Result, SysError};
 use rootfs::kernel::{memfd, process};
 use rootfs::oci::OCI_VERSION;
 use rootfs::path::PathBytes;
@@ -100,7 +100,7 @@ impl Runner {
             Error::new(ErrorCode::Hook, format!("{} hooks can't be run: {text}", point.name()))
         };
         let result = rustix::fs::memfd_create(c"rootfs-hooks", MemfdFlags::CLOEXEC)
-            .map_err(|errno| what(errno.to_string()))?;
+            .map_err(|errno| what(SysError::new("memfd_create", errno, "\"rootfs-hooks\"").to_string()))?;
         let fork = process::fork(process::CloneRequest::default()).map_err(|call| what(call.to_string()))?;
         let process::Fork::Parent { pidfd, .. } = fork else {
             let _ = process::die_with_parent();
@@ -143,12 +143,13 @@ pub(crate) fn run(hook: &Hook, context: &Context<'_>) -> Result<()> {
     let input = memfd::sealed(c"rootfs-state", &state(hook.point, context), false)
         .map_err(|call| fail(&call.to_string()))?;
     let capture = || {
-        rustix::fs::memfd_create(c"rootfs-hook-output", MemfdFlags::CLOEXEC)
-            .map_err(|errno| fail(&errno.to_string()))
+        rustix::fs::memfd_create(c"rootfs-hook-output", MemfdFlags::CLOEXEC).map_err(|errno| {
+            fail(&SysError::new("memfd_create", errno, "\"rootfs-hook-output\"").to_string())
+        })
     };
     let (output, errors) = (capture()?, capture()?);
     let (report, child_report) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-        .map_err(|errno| fail(&errno.to_string()))?;
+        .map_err(|errno| fail(&SysError::new("pipe2", errno, "O_CLOEXEC").to_string()))?;
     let fork = process::fork(process::CloneRequest::default()).map_err(|call| fail(&call.to_string()))?;
     let process::Fork::Parent { pid, pidfd } = fork else {
         execute(hook, context, [input.as_fd(), output.as_fd(), errors.as_fd()], child_report.as_fd());

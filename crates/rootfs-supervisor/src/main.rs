@@ -5,10 +5,12 @@
 //! forked children.
 
 mod broker;
+mod cgroup;
 mod command;
 mod first_process;
 mod hooks;
 mod idmap;
+mod join;
 mod opener;
 mod pid1;
 mod probe;

@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rootfs::error::{CallContext, Error, ErrorCode, Result};
+use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
 use rootfs::execute::content::change_directory;
 use rootfs::execute::{Level, attach_at, sources};
 use rootfs::kernel::linux::Linux;
@@ -208,7 +208,8 @@ impl Opener<'_> {
             rustix::net::SocketFlags::CLOEXEC,
             None,
         )
-        .map_err(|errno| Error::new(ErrorCode::Supervisor, errno.to_string()))?;
+        .map_err(|errno| SysError::new("socketpair", errno, "AF_UNIX, SOCK_SEQPACKET"))
+        .context(ErrorCode::Supervisor, what)?;
         let fork = process::fork(process::CloneRequest::default()).context(ErrorCode::Supervisor, what)?;
         let process::Fork::Parent { pidfd, .. } = fork else {
             let result = process::set_namespace(self.pidfd.as_fd(), process::namespaces::MOUNT)

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
 use rootfs::kernel::{memfd, process};
+use rootfs::plan::{Warning, mask_warning};
 use rootfs::process::ProcessSpec;
 use rootfs::protocol::{self, Exit, Frame, FrameError, Kind, MAX_PAYLOAD, Report};
 use rustix::event::{PollFd, PollFlags};
@@ -24,6 +25,8 @@ pub(crate) struct FirstOfMany<'a> {
     pub(crate) mountinfo: Option<OwnedFd>,
     /// What was done.
     pub(crate) report: &'a Report,
+    /// The step of the first mask, if there is one.
+    pub(crate) first_mask: Option<u32>,
     /// Whether groups can be set.
     pub(crate) groups: Groups,
     /// Whether this is the first process of a pid namespace, so that all others end with it.
@@ -38,6 +41,8 @@ struct Child {
     pidfd: OwnedFd,
     /// Closed by the execution; what is written into it before means that there was none.
     execution: Option<OwnedFd>,
+    /// What the caller should know about it.
+    warning: Option<Warning>,
 }
 
 /// Stays until Node or the supervisor closes its end. Returns only an error.
@@ -87,7 +92,14 @@ fn serve(first: &FirstOfMany<'_>) -> Result<()> {
             );
             match rustix::event::poll(&mut poll, None) {
                 Err(rustix::io::Errno::INTR) => continue,
-                Err(errno) => return Err(Error::new(ErrorCode::Supervisor, errno.to_string())),
+                Err(errno) => {
+                    let call = SysError::new("poll", errno, "commands");
+                    return Err(Error::from_call(
+                        ErrorCode::Supervisor,
+                        "commands can't be waited for",
+                        &call,
+                    ));
+                }
                 Ok(_) => {}
             }
             let ready = |at: usize| poll.get(at).is_some_and(|fd| !fd.revents().is_empty());
@@ -134,7 +146,10 @@ fn tell_execution(first: &FirstOfMany<'_>, child: &mut Child) {
     let Some(execution) = child.execution.take() else { return };
     let mut failed = [0_u8];
     if rustix::io::read(&execution, &mut failed) == Ok(0) {
-        let _ = protocol::send(first.node, Kind::Spawned, child.id, &[], &[child.pidfd.as_fd()]);
+        let body = child.warning.take().map_or(Vec::new(), |warning| {
+            protocol::encode(&Report { warnings: vec![warning], ..Report::default() })
+        });
+        let _ = protocol::send(first.node, Kind::Spawned, child.id, &body, &[child.pidfd.as_fd()]);
     } else {
         child.id = FAILED;
     }
@@ -205,7 +220,8 @@ fn serve_frame(first: &FirstOfMany<'_>, frame: Frame, children: &mut BTreeMap<i3
 fn mount_table(first: &FirstOfMany<'_>) -> Result<OwnedFd> {
     let fail = |what: String| Error::new(ErrorCode::Proc, format!("the mount table can't be read: {what}"));
     let file = first.mountinfo.as_ref().ok_or_else(|| fail("it was not opened".into()))?;
-    rustix::fs::seek(file, rustix::fs::SeekFrom::Start(0)).map_err(|errno| fail(errno.to_string()))?;
+    rustix::fs::seek(file, rustix::fs::SeekFrom::Start(0))
+        .map_err(|errno| fail(SysError::new("lseek", errno, "mountinfo").to_string()))?;
     let text = rootfs::kernel::linux::read_to_end(file.as_fd()).map_err(|call| fail(call.to_string()))?;
     memfd::sealed(c"rootfs-mountinfo", &text, false).map_err(|call| fail(call.to_string()))
 }
@@ -240,7 +256,10 @@ fn spawn(first: &FirstOfMany<'_>, frame: Frame) -> Result<(i32, Child)> {
     let fork = process::fork(process::CloneRequest::default())
         .map_err(|call| Error::from_call(ErrorCode::Exec, "a process can't be made", &call))?;
     match fork {
-        process::Fork::Parent { pid, pidfd } => Ok((pid, Child { id, pidfd, execution: Some(execution) })),
+        process::Fork::Parent { pid, pidfd } => {
+            let warning = mask_warning(first.first_mask, &spec.effective_capabilities());
+            Ok((pid, Child { id, pidfd, execution: Some(execution), warning }))
+        }
         process::Fork::Child => {
             let _ = process::new_session();
             let streams = ManuallyDrop::new(streams);

@@ -21,9 +21,11 @@ use rustix::event::epoll;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup;
 use crate::first_process::{Asked, FirstProcess, SetUp, check_sender, error_body};
 use crate::hooks::Runner;
 use crate::idmap;
+use crate::join;
 use crate::opener::Opener;
 
 const RLIMIT_NOFILE: u32 = 7;
@@ -86,6 +88,10 @@ struct Container {
     hooks: Option<Runner>,
     /// Whether the beginning is over, with what follows from it.
     begun: bool,
+    /// Its cgroup, if that is what ends all of it.
+    cgroup: Option<OwnedFd>,
+    /// Which that is, when it was killed.
+    killed: Option<cgroup::Identity>,
     /// How it has ended.
     exit: Option<Exit>,
     /// Mountpoints that are left, when the poststop programs run.
@@ -158,6 +164,8 @@ struct Server {
     /// What a spare first process is to be made for, when there is time.
     wanted: Option<Wanted>,
     stub: Stub,
+    /// The cgroups that were killed.
+    killed: Vec<cgroup::Identity>,
 }
 
 /// A frame that waits for Node.
@@ -194,6 +202,7 @@ pub(crate) fn run(node: OwnedFd) -> i32 {
         spares_made: 0,
         wanted: None,
         stub: Stub::Unknown,
+        killed: Vec::new(),
     };
     if rustix::net::sockopt::set_socket_passcred(&server.node, true).is_err()
         || rustix::io::ioctl_fionbio(&server.node, true).is_err()
@@ -338,6 +347,7 @@ impl Server {
         let (payload, node, journal) = (next()?, next()?, next()?);
         let streams = [next()?, next()?, next()?];
         let cgroup = if start.cgroup { Some(next()?) } else { None };
+        let namespaces = start.joins.iter().map(|_| next()).collect::<Result<Vec<_>>>()?;
         let mut sources = self.early.remove(&id).unwrap_or_default();
         sources.extend(fds);
         if sources.len() != start.sources as usize {
@@ -350,26 +360,56 @@ impl Server {
         } else {
             (None, None)
         };
-        let first = FirstProcess {
+        let mut first = FirstProcess {
             start: start.clone(),
-            asked: Some(Asked { payload: duplicate(&payload)?, streams, others: sources, later: false }),
+            asked: Some(Asked {
+                payload: duplicate(&payload)?,
+                streams,
+                namespaces,
+                others: sources,
+                later: false,
+            }),
             node,
             journal: duplicate(&journal)?,
             control: first_control,
             opener: first_opener,
-            known_level: self.level.filter(|_| start.user.is_none()),
+            known_level: self.level.filter(|_| start.user.is_none() && !start.joins_first()),
             stub: if start.can_wait() { self.stub() } else { None },
             filesystems: Vec::new(),
             open_files: self.open_files,
             identity: self.identity,
         };
+        // Since Linux 6.14 a process that is cloned into a cgroup where cgroup.kill was ever used is killed at once. It can
+        // still be made by one that has been moved there.
+        let again = cgroup.as_ref().filter(|cgroup| {
+            !self.killed.is_empty() && cgroup::identity(cgroup).is_some_and(|id| self.killed.contains(&id))
+        });
         let request = process::CloneRequest {
             namespaces: clone_flags(&start),
-            cgroup: cgroup.as_ref().map(AsFd::as_fd),
+            cgroup: if again.is_none() { cgroup.as_ref().map(AsFd::as_fd) } else { None },
         };
-        let fork = process::fork(request).map_err(|call| clone_error(&start, &call))?;
-        let process::Fork::Parent { pid, pidfd } = fork else { first.run() };
-        let mut container = Container::new((pid, pidfd), start, journal, control);
+        let mut start = start;
+        let process = if start.joins_first() || again.is_some() {
+            let namespaces = first.asked.as_ref().map_or(&[][..], |asked| &asked.namespaces);
+            match join::make(&self.kernel, &start, namespaces, again, request)? {
+                join::Side::Supervisor(made) => {
+                    start.user = made.user.or(start.user);
+                    (made.pid, made.pidfd)
+                }
+                join::Side::First(user) => {
+                    first.start.user = user.or(first.start.user);
+                    first.run();
+                }
+            }
+        } else {
+            match process::fork(request).map_err(|call| clone_error(&start, &call))? {
+                process::Fork::Parent { pid, pidfd } => (pid, pidfd),
+                process::Fork::Child => first.run(),
+            }
+        };
+        let mut container = Container::new(process, start, journal, control);
+        // With a pid namespace the end of its first process is the end of all.
+        container.cgroup = cgroup.filter(|_| !container.start.pid);
         if container.start.poststart || container.start.poststop {
             container.payload = Some(duplicate(&payload)?);
         }
@@ -652,6 +692,11 @@ impl Server {
         let _ = epoll::delete(&self.epoll, &container.pidfd);
         container.ended();
         container.exit = Some(exit);
+        if let Some(killed) = container.killed
+            && !self.killed.contains(&killed)
+        {
+            self.killed.push(killed);
+        }
         // A command may end before it is known here that it has begun.
         if container.start.poststart && !container.begun {
             self.controlled(id);
@@ -765,7 +810,7 @@ impl Server {
         let mut body = protocol::encode(&taken_down);
         while body.len() > protocol::MAX_BODY {
             taken_down.left.truncate(taken_down.left.len() / 2);
-            taken_down.failures.truncate((taken_down.failures.len() + 1) / 2);
+            taken_down.failures.truncate(taken_down.failures.len() / 2);
             body = protocol::encode(&taken_down);
         }
         self.tell_node(Kind::Closed, id, body, Vec::new());
@@ -915,6 +960,8 @@ impl Container {
             payload: None,
             hooks: None,
             begun: false,
+            cgroup: None,
+            killed: None,
             exit: None,
             left: None,
         }
@@ -928,18 +975,21 @@ impl Container {
             return;
         }
         process::kill(self.pidfd.as_fd());
+        self.kill_others();
+    }
+
+    /// Without a pid namespace the end of the first process ends no other. It leads a session and group of its own; its
+    /// cgroup holds also those that have left the group.
+    fn kill_others(&self) -> Option<cgroup::Identity> {
         if !self.start.pid {
-            // Without a pid namespace the end of the first process ends no other. It leads a session and group of its
-            // own.
             process::kill_group(self.pid);
         }
+        self.cgroup.as_ref().and_then(cgroup::kill)
     }
 
     /// The first process is gone; what was held for it goes too.
     fn ended(&mut self) {
-        if !self.start.pid {
-            process::kill_group(self.pid);
-        }
+        self.killed = self.kill_others();
         self.locks.clear();
         for helper in [self.opener.take(), self.mapper.take()].into_iter().flatten() {
             process::kill(helper.as_fd());
@@ -953,7 +1003,7 @@ fn own_pid() -> i32 {
 }
 
 /// A connection between two processes of a container.
-fn pair() -> Result<(OwnedFd, OwnedFd)> {
+pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd)> {
     rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .map_err(|errno| SysError::new("socketpair", errno, "AF_UNIX, SOCK_SEQPACKET"))
         .context(ErrorCode::Supervisor, || "the supervisor can't make a connection to a first process")
@@ -984,12 +1034,12 @@ fn clone_flags(start: &Start) -> u64 {
     flags
 }
 
-fn clone_error(start: &Start, call: &SysError) -> Box<Error> {
+pub(crate) fn clone_error(start: &Start, call: &SysError) -> Box<Error> {
     // The plan is for the first process to read, but this step is the same in each.
     let step = Plan::NAMESPACES;
     let what = format!("step {step} (namespaces): the container's first process can't be made");
     let mut error = Error::from_call(ErrorCode::Denied, what, call);
     error.step = Some(step);
-    error.hint = Hint::of_clone(call, start.user.is_some()).map(String::from);
+    error.hint = Hint::of_clone_into(call, start.user.is_some(), start.cgroup).map(String::from);
     error
 }

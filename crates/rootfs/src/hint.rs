@@ -78,14 +78,14 @@ hints! {
     PreparedWithOtherRights
         "user, groups or capabilities have changed since a root was prepared"
         "prepare another root with the rights that the caller has now";
-    /// A process in a user namespace has no rights over the namespaces of the host.
-    ForeignNamespace
-        "EPERM of `setns` in a container with a user namespace"
-        "a process in a new user namespace can't join namespaces of the host: it needs those of its own user namespace, or no user namespace";
     /// proc is only mounted where everything of one can be seen.
     MaskedProc
         "EPERM when proc is mounted in a user namespace"
-        "a user namespace may mount proc only where an unmasked one is visible, with a pid namespace of its own: this looks like a container whose /proc is partly hidden; run the outer one with an unmasked /proc (docker: --security-opt systempaths=unconfined)";
+        "a user namespace may mount proc only where an unmasked one is visible, with a pid namespace of its own: this looks like a container whose /proc is partly hidden; run the outer one with an unmasked /proc (docker: --security-opt systempaths=unconfined), or bind the caller's with proc('/proc', { fallback: 'bind' })";
+    /// The caller's own proc has its own options.
+    BoundProcOptions
+        "`proc` with `fallback: 'bind'` and options, where a new one is refused"
+        "the caller's /proc could be bound in its place, but keeps its own options: leave out hidepid and subset";
     /// mqueue belongs to the ipc namespace.
     ForeignMqueue
         "EPERM when mqueue is mounted in a user namespace"
@@ -101,11 +101,19 @@ hints! {
     /// Not every filesystem can be idmapped.
     IdmapUnsupported
         "EINVAL of `mount_setattr` with `MOUNT_ATTR_IDMAP`"
-        "this filesystem, or one below it, doesn't support idmapped mounts in this kernel: copy the files to one that does (ext4, xfs, btrfs, tmpfs since Linux 6.3), or change their owners";
+        "this filesystem, or one below it, doesn't support idmapped mounts in this kernel: among others ext4, xfs, btrfs and vfat do since Linux 5.12 to 5.15, tmpfs since 6.3; without recursive, mounts below the source are left as they are";
     /// Idmapping needs rights over the filesystem.
     IdmapDenied
         "EPERM of `mount_setattr` with `MOUNT_ATTR_IDMAP`"
-        "idmapped mounts need CAP_SYS_ADMIN in the user namespace that the filesystem was mounted in: run as root, or use a filesystem mounted in the container";
+        "an idmapped mount needs CAP_SYS_ADMIN in the user namespace that the filesystem was mounted in, and ids that the caller may map: run as root";
+    /// The container's own mapping is wanted, and there is none.
+    NoContainerIds
+        "`idMap: 'userns'` in a container without a user namespace"
+        "ask for one with namespaces({ user: … }), or give the mount a mapping of its own";
+    /// What is copied up doesn't fit.
+    SmallTmpfs
+        "ENOSPC when a tmpfs is filled with a copy"
+        "give the tmpfs a larger size, or more inodes";
     /// The kernel counts mounts.
     TooManyMounts
         "ENOSPC of a mount call"
@@ -134,10 +142,66 @@ hints! {
     SupervisorVersion
         "the supervisor answers as another release"
         "the packages rootfs and rootfs-PLATFORM must be of one version: install them again, or let ROOTFS_SUPERVISOR_EXEC name the file of this version";
+    /// A mount needs a name to sit on.
+    MissingMaskChoice
+        "`mask` with `missing: 'deny-create'` below a directory of the host"
+        "choose missing: 'readonly-parent' to make that directory read-only, or 'stub' to have an empty name on the host while the container runs";
+    /// A link on the way could be replaced.
+    LinkInMask
+        "`mask` with `missing` of a path that passes through a symbolic link"
+        "name the path without symbolic links";
+    /// Where no node can be made, the host's is bound.
+    NoHostDevice
+        "EPERM of `mknodat`, and there is nothing to bind in its place"
+        "the host has no such device in /dev that could be bound in its place";
+    /// The score is lowered.
+    OomScore
+        "EACCES when /proc/self/oom_score_adj is written"
+        "a score lower than the caller's own needs CAP_SYS_RESOURCE on the host";
+    /// A terminal in an OCI config.
+    OciTerminal
+        "`process.terminal` in an OCI config"
+        "set it to false, or name it: { ignore: ['process.terminal'] }";
     /// The mount API is missing or filtered.
     NoMountApi
         "ENOSYS or EPERM of the first mount call"
         "Linux 5.12 is needed, and a seccomp filter that knows its mount calls (fsopen, open_tree, mount_setattr, move_mount): those of old container runtimes answer ENOSYS or EPERM";
+    /// Nothing can be mounted over a root.
+    RootItself
+        "`readonlyPaths` with a path that is the root"
+        "readonly() makes the root read-only";
+    /// Somebody holds the lock of a directory.
+    HostTreeLocked
+        "EAGAIN of `flock`: another process holds an exclusive lock of the root directory, or of a bound one"
+        "a process that can open this directory holds an exclusive lock of it (flock; see /proc/locks), as a container may in which it is mounted: end that process, or let only its owner read the directory";
+    /// Who may put a process into a cgroup.
+    CgroupRefused
+        "an error of `clone3` with the option `cgroup`"
+        "the caller must be allowed to write cgroup.procs of the cgroup and of the nearest one above both it and his own; a cgroup with domain controllers in cgroup.subtree_control, a threaded one, or one that is being removed takes no processes: cgroups(7)";
+    /// Joined or shared mount namespaces have limits.
+    OwnMountNamespace
+        "a mount namespace that is not the container's own together with a user namespace"
+        "let it have a mount namespace of its own, or name user: false and be privileged";
+    /// The owner of a namespace file.
+    UntraceableNamespace
+        "EACCES or EPERM when a namespace is opened by its path"
+        "a process's namespaces can be opened by whoever may trace it: its own user, unless it is not dumpable, or root";
+    /// The wrong hierarchy.
+    NoCgroup2
+        "the option `cgroup` names a directory of another filesystem"
+        "cgroups of version 2 are below /sys/fs/cgroup, or on a hybrid host below /sys/fs/cgroup/unified";
+    /// Joining needs rights over the owner.
+    ForeignOwner
+        "EPERM of `setns` without a user namespace of the same owner"
+        "joining needs CAP_SYS_ADMIN in the user namespace that owns the namespace: name that one too, as user: { path }";
+    /// Mounting needs rights over the owner.
+    ForeignMountNamespace
+        "EPERM when the tree is made in a joined mount namespace"
+        "it needs CAP_SYS_ADMIN in the user namespace that owns the mount namespace";
+    /// Overlays may not share what they write to.
+    SharedUpper
+        "two containers with one `upper` or `work` directory"
+        "each container that is written to needs upper and work of its own, or none: then it has a tmpfs";
 }
 
 impl From<Hint> for String {
@@ -172,6 +236,23 @@ impl Hint {
             Errno::EPERM | Errno::EACCES if user_namespace => Some(Self::of_refused_user_namespace()),
             Errno::EPERM | Errno::EACCES => Some(Self::NeedsSysAdmin),
             _ => Self::of_call(call),
+        }
+    }
+
+    /// The same for a process that begins in a cgroup.
+    pub fn of_clone_into(call: &SysError, user_namespace: bool, cgroup: bool) -> Option<Self> {
+        match Errno::from_raw(call.errno) {
+            Errno::EPERM
+            | Errno::ENOENT
+            | Errno::EACCES
+            | Errno::EBUSY
+            | Errno::ENODEV
+            | Errno::EOPNOTSUPP
+                if cgroup =>
+            {
+                Some(Self::CgroupRefused)
+            }
+            _ => Self::of_clone(call, user_namespace),
         }
     }
 

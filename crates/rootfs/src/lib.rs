@@ -18,6 +18,7 @@ pub mod hint;
 pub mod journal;
 pub mod kernel;
 pub mod mountinfo;
+pub mod namespace;
 pub mod oci;
 pub mod open;
 pub mod options;

@@ -12,6 +12,7 @@ use crate::defaults;
 use crate::error::Result;
 use crate::options::{Propagation, PropagationType, attr};
 use crate::path::PathBytes;
+use crate::process::Capabilities;
 use crate::spec::{
     BindSource, Content, Device, DeviceType, Directory, Hook, HookPoint, Mask, MissingMask, Mount, MountKind,
     Namespace, Namespaces, Root, RootfsSpec, Symlink, UserNamespace,
@@ -360,9 +361,10 @@ fn namespace_words(namespaces: &Namespaces) -> Vec<String> {
         UserNamespace::UnlessPrivileged => words.push("user?".to_owned()),
         UserNamespace::None => {}
         UserNamespace::Caller | UserNamespace::Mapped(_) => words.push("user".to_owned()),
+        UserNamespace::Path(path) => words.push(format!("user={path}")),
     }
-    words.push("mount".to_owned());
     for (name, namespace) in [
+        ("mount", &namespaces.mount),
         ("pid", &namespaces.pid),
         ("ipc", &namespaces.ipc),
         ("uts", &namespaces.uts),
@@ -436,6 +438,11 @@ impl Plan {
         self.hooks().any(|hook| hook.point.needs_attached_tree())
     }
 
+    /// The step of the first mask.
+    pub fn first_mask(&self) -> Option<u32> {
+        self.steps.iter().find(|step| matches!(step.action, Action::Mask(_))).map(|step| step.index)
+    }
+
     /// The hooks, in order.
     pub fn hooks(&self) -> impl Iterator<Item = &Hook> {
         self.steps.iter().filter_map(|step| match &step.action {
@@ -466,6 +473,16 @@ impl Plan {
     }
 }
 
+/// What has to be said about a process in a root with masks: one that may mount may also unmount them.
+pub fn mask_warning(first_mask: Option<u32>, capabilities: &Capabilities) -> Option<Warning> {
+    let step = first_mask.filter(|_| capabilities.keeps("SYS_ADMIN"))?;
+    Some(Warning {
+        code: "mask-removable".to_owned(),
+        message: "the process keeps CAP_SYS_ADMIN, so it can unmount what hides masked paths".to_owned(),
+        step: Some(step),
+    })
+}
+
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lossy = |path: Option<PathBytes>| path.map(|path| path.to_string()).unwrap_or_default();
@@ -492,6 +509,9 @@ impl fmt::Display for Plan {
             line.push_str("  ");
             line.push_str(&row[4]);
             writeln!(f, "{}", line.trim_end())?;
+        }
+        if let Some(label) = &self.mount_label {
+            writeln!(f, "label of new filesystems: {label}")?;
         }
         for warning in &self.warnings {
             writeln!(f, "warning: {}", warning.message)?;
@@ -602,8 +622,8 @@ impl Builder {
             MountKind::Filesystem { fstype, .. } => {
                 (fstype == "tmpfs" || (below && has_own_superblock(fstype)), has_own_superblock(fstype))
             }
-            MountKind::Bind { .. } => (below, false),
-            MountKind::Overlay(_) => (below, true),
+            // An overlay's superblock can be another user namespace's; nobody in the container has rights over it then.
+            MountKind::Bind { .. } | MountKind::Overlay(_) => (below, false),
             MountKind::Cgroup | MountKind::File { .. } => (false, false),
         };
         let readonly_later = mount.attributes.readonly() && deferrable;
@@ -696,8 +716,18 @@ impl Builder {
     fn plan_devices(&mut self, spec: &RootfsSpec) {
         for device in planned_devices(spec) {
             let path = device.path.clone();
+            let usual = spec.dev && !spec.devices.contains(&device);
+            let is_fifo = device.kind == DeviceType::Fifo;
             let index = self.push(Action::Device(device));
+            if usual {
+                continue;
+            }
             self.warn_if_relative(&path, index);
+            if !is_fifo && is_below_nodev(spec, &path.normalized()) {
+                let message =
+                    format!("{path} is on a mount with nodev: where it is made as a node it can't be opened");
+                self.warn("nodev-device", Some(index), message);
+            }
         }
         if !spec.dev {
             return;
@@ -767,6 +797,17 @@ impl Places {
     }
 }
 
+/// Whether the mount that a path is on, as far as the specification says, has nodev.
+fn is_below_nodev(spec: &RootfsSpec, path: &PathBytes) -> bool {
+    let mounts = spec.content.iter().filter_map(|item| match item {
+        Content::Mount(mount) if path.starts_with(&mount.destination.normalized()) => Some(mount),
+        _ => None,
+    });
+    // Of several on one place, the last one is on top.
+    let nearest = mounts.max_by_key(|mount| mount.destination.normalized().components().count());
+    nearest.is_some_and(|mount| (mount.attributes.set | mount.attributes.set_recursive) & attr::NODEV != 0)
+}
+
 /// The usual nodes, then the others. `/dev/ptmx` is always the link to the container's own terminals.
 fn planned_devices(spec: &RootfsSpec) -> Vec<Device> {
     let mut devices = if spec.dev { defaults::devices() } else { Vec::new() };
@@ -781,7 +822,7 @@ fn planned_devices(spec: &RootfsSpec) -> Vec<Device> {
     devices
 }
 
-/// Each path once. What is said last about a missing one counts, unless that is nothing.
+/// Each path once, those first that need nothing else. What is said last about a missing one counts, unless that is nothing.
 fn planned_masks(masks: &[Mask]) -> Vec<Mask> {
     let mut planned: Vec<Mask> = Vec::with_capacity(masks.len());
     let mut places = BTreeMap::new();
@@ -793,6 +834,8 @@ fn planned_masks(masks: &[Mask]) -> Vec<Mask> {
             None => planned.push(mask.clone()),
         }
     }
+    // The others cover directories with copies of themselves, through which less is known about what lies where.
+    planned.sort_by_key(|mask| !matches!(mask.missing, MissingMask::Skip | MissingMask::Error));
     planned
 }
 
@@ -802,12 +845,15 @@ fn unique<T>(items: &[T], path: impl Fn(&T) -> &PathBytes) -> Vec<&T> {
 }
 
 #[cfg(test)]
+mod content_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::spec::MissingMask;
     use proptest::prelude::*;
 
-    fn default_spec() -> RootfsSpec {
+    pub(super) fn default_spec() -> RootfsSpec {
         let mut spec = RootfsSpec::new(Root::Directory("/srv/root".into()));
         spec.add(defaults::proc());
         spec.extend(defaults::dev(defaults::DEV_SIZE, false));

@@ -93,6 +93,12 @@ impl Capabilities {
         let set = if uid == 0 { DEFAULT_CAPABILITIES } else { 0 };
         Self { bounding: set, effective: set, permitted: set, inheritable: 0, ambient: 0 }
     }
+
+    /// Whether the process has the capability, or can get it.
+    pub fn keeps(&self, name: &str) -> bool {
+        let sets = self.bounding | self.effective | self.permitted | self.inheritable | self.ambient;
+        capability_number(name).is_some_and(|number| sets & 1 << number != 0)
+    }
 }
 
 /// Names of resource limits and their numbers; `getrlimit(2)`.

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorCode, SysError};
 use crate::execute::Level;
+use crate::namespace::NamespaceKind;
 use crate::path::PathBytes;
 use crate::plan::{Plan, Warning};
 use crate::process::ProcessSpec;
@@ -110,7 +111,7 @@ pub struct Hello {
 /// How a container is begun. The supervisor reads this and nothing else.
 ///
 /// Descriptors, in this order: the payload (a sealed memfd with a [`Payload`]), the first process's socket, the
-/// journal, stdin, stdout, stderr, the cgroup directory if `cgroup`, then `sources` more: those that the command has besides
+/// journal, stdin, stdout, stderr, the cgroup directory if `cgroup`, those of `joins`, then `sources` more: those that the command has besides
 /// the standard three, and bind sources.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts")]
@@ -139,6 +140,8 @@ pub struct Start {
     pub poststop: bool,
     /// Whether a cgroup directory is among the descriptors.
     pub cgroup: bool,
+    /// The namespaces that are joined, in the order of their descriptors.
+    pub joins: Vec<NamespaceKind>,
     /// The bounding set of the one command that the container is, if nothing else is executed in it before. A first
     /// process that waits can give up the rest meanwhile.
     pub bounding: Option<u64>,
@@ -150,7 +153,19 @@ impl Start {
     /// Whether a first process can be made before it is asked for. Not where somebody else takes part in its beginning,
     /// nor where it would keep an old copy of the caller's mounts.
     pub fn can_wait(&self) -> bool {
-        self.user.is_none() && !self.mount && !self.opener && !self.hooks && !self.cgroup
+        self.user.is_none()
+            && !self.mount
+            && !self.opener
+            && !self.hooks
+            && !self.cgroup
+            && !self.joins_first()
+    }
+
+    /// Whether namespaces have to be joined before the first process is made: it couldn't do it itself, or it would not be in
+    /// them.
+    pub fn joins_first(&self) -> bool {
+        let needs = |kind: &NamespaceKind| matches!(kind, NamespaceKind::User | NamespaceKind::Pid);
+        self.joins.iter().any(needs) || (self.user.is_some() && !self.joins.is_empty())
     }
 
     /// What two requests have in common that the same spare first process can serve.

@@ -119,6 +119,46 @@ pub fn resolve_or_make(
     }
 }
 
+/// The top of a mount that is held, which may be a file.
+pub fn top_of(kernel: &dyn Kernel, mount: BorrowedFd<'_>) -> SysResult<(OwnedFd, FileStatus)> {
+    let fd = rustix::io::fcntl_dupfd_cloexec(mount, 0)
+        .map_err(|errno| SysError::new("fcntl", errno, "F_DUPFD_CLOEXEC"))?;
+    let status = kernel.status(fd.as_fd())?;
+    Ok((fd, status))
+}
+
+/// Finds a name in a mount that is held, and makes it when it is missing. `None` if a symbolic link is on the way: it may
+/// lead out of the mount.
+pub fn make_below(
+    kernel: &dyn Kernel,
+    (mount, id): (BorrowedFd<'_>, u64),
+    path: &PathBytes,
+    missing: Missing,
+    maker: &mut dyn Maker,
+) -> Result<Option<Resolved>> {
+    if path.components().next().is_none() {
+        let (fd, status) = top_of(kernel, mount).map_err(|call| resolution_error(path, &call))?;
+        return Ok(Some(Resolved { fd, status, path: None, created: false }));
+    }
+    // A single name is looked up by the walk itself.
+    if path.components().nth(1).is_some() || missing == Missing::Error {
+        match resolve(kernel, mount, path, Follow::None) {
+            Ok(fd) => {
+                let status = kernel.status(fd.as_fd()).map_err(|call| resolution_error(path, &call))?;
+                return Ok(Some(Resolved { fd, status, path: None, created: false }));
+            }
+            Err(call) if call.is(Errno::ELOOP) => return Ok(None),
+            Err(call) if call.is(Errno::ENOENT) && missing != Missing::Error => {}
+            Err(call) => return Err(resolution_error(path, &call)),
+        }
+    }
+    let walk = Walk { links: None, ..Walk::from(kernel, mount, id, path) };
+    match walk.run(missing, maker) {
+        Err(error) if error.errno == Some(libc::ELOOP) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
 struct Level {
     /// `None` for the root itself.
     fd: Option<OwnedFd>,
@@ -132,23 +172,28 @@ struct Walk<'a> {
     path: &'a PathBytes,
     left: VecDeque<PathBytes>,
     levels: Vec<Level>,
-    links: usize,
+    /// How many links were followed; `None` if none may be.
+    links: Option<usize>,
     created: bool,
 }
 
 impl<'a> Walk<'a> {
     fn new(kernel: &'a dyn Kernel, root: BorrowedFd<'a>, path: &'a PathBytes) -> Result<Self> {
         let mount = kernel.mount_id(root).map_err(|call| resolution_error(path, &call))?;
+        Ok(Self::from(kernel, root, mount, path))
+    }
+
+    fn from(kernel: &'a dyn Kernel, root: BorrowedFd<'a>, mount: u64, path: &'a PathBytes) -> Self {
         let place = Place { mount, relative: PathBytes::default() };
-        Ok(Self {
+        Self {
             kernel,
             root,
             path,
             left: path.components().map(PathBytes::new).collect(),
             levels: vec![Level { fd: None, name: PathBytes::default(), place }],
-            links: 0,
+            links: Some(0),
             created: false,
-        })
+        }
     }
 
     fn run(mut self, missing: Missing, maker: &mut dyn Maker) -> Result<Resolved> {
@@ -197,9 +242,9 @@ impl<'a> Walk<'a> {
 
     /// Puts a link's text in front of what is left; an absolute one starts again at the root.
     fn follow(&mut self, link: &OwnedFd) -> Result<()> {
-        self.links += 1;
         let target = self.kernel.read_link(link.as_fd()).map_err(|call| self.error(&call))?;
-        if self.links > MAX_LINKS {
+        self.links = self.links.map(|links| links + 1);
+        if self.links.is_none_or(|links| links > MAX_LINKS) {
             let call =
                 SysError { syscall: "readlinkat", errno: libc::ELOOP, arguments: format!("{target:?}") };
             return Err(self.error(&call));

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::content::{Directory, FileContent, Symlink};
 use crate::error::{Error, ErrorCode, Result};
+use crate::namespace::NamespaceKind;
 use crate::options::{self, Attributes, Propagation};
 use crate::overlay::Overlay;
 use crate::path::PathBytes;
@@ -141,6 +142,7 @@ pub struct Mount {
 
 /// Something that is put into the tree.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are mounts")]
 pub enum Content {
     /// A mount.
     Mount(Mount),
@@ -321,6 +323,8 @@ pub enum UserNamespace {
     Caller,
     /// A new one with these mappings.
     Mapped(IdMap),
+    /// An existing one, with the mappings it has.
+    Path(PathBytes),
 }
 
 /// One of the other namespaces.
@@ -334,11 +338,13 @@ pub enum Namespace {
     Path(PathBytes),
 }
 
-/// Which namespaces the container gets. The mount namespace is always a new one.
+/// Which namespaces the container gets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespaces {
     /// Ids.
     pub user: UserNamespace,
+    /// Mounts. In one that isn't new nothing is changed: the tree is detached, and entered by `chroot`.
+    pub mount: Namespace,
     /// Processes.
     pub pid: Namespace,
     /// System V IPC and POSIX message queues.
@@ -355,6 +361,7 @@ impl Default for Namespaces {
     fn default() -> Self {
         Self {
             user: UserNamespace::UnlessPrivileged,
+            mount: Namespace::New,
             pid: Namespace::New,
             ipc: Namespace::New,
             uts: Namespace::New,
@@ -578,12 +585,14 @@ impl RootfsSpec {
 
     /// Checks everything that can be checked without a kernel, except what the types rule out already.
     pub fn validate(&self) -> Result<()> {
-        self.validate_from([0; 5])
+        self.validate_from([0; 5])?;
+        self.validate_sysctl(true)
     }
 
     /// The same where everything was checked before but what was added since: a long list isn't walked for each addition.
     pub fn validate_since(&self, checkpoint: &Checkpoint) -> Result<()> {
-        self.validate_from(checkpoint.lengths)
+        self.validate_from(checkpoint.lengths)?;
+        self.validate_sysctl(false)
     }
 
     fn validate_from(&self, [content, devices, masks, readonly_paths, hooks]: [usize; 5]) -> Result<()> {
@@ -617,6 +626,7 @@ impl RootfsSpec {
             check_path(&format!("readonlyPaths[{index}]"), path)?;
         }
         self.namespaces.validate()?;
+        self.validate_mount_namespace()?;
         for (what, name) in [("hostname", &self.hostname), ("domainname", &self.domainname)] {
             let Some(name) = name else { continue };
             if name.len() > 64 || name.contains('\0') {
@@ -626,14 +636,6 @@ impl RootfsSpec {
                 return Err(spec_error(format!(
                     "{what}: needs a uts namespace of its own, or the host's would be changed"
                 )));
-            }
-        }
-        for (name, value) in &self.sysctl {
-            let fail = |what: &str| spec_error(format!("sysctl {name}: {what}"));
-            let path = sysctl::path_of(name).map_err(fail)?;
-            sysctl::check(&path, &self.namespaces).map_err(|what| fail(&what))?;
-            if value.contains('\0') {
-                return Err(fail("the value contains a NUL byte"));
             }
         }
         if let Some(label) = &self.mount_label
@@ -657,6 +659,44 @@ impl RootfsSpec {
             }
             if hook.timeout == Some(0) {
                 return Err(spec_error(format!("{what}: timeout must be greater than zero seconds")));
+            }
+        }
+        Ok(())
+    }
+
+    /// What can't be had where the mount namespace is not the container's own.
+    fn validate_mount_namespace(&self) -> Result<()> {
+        if self.namespaces.mount == Namespace::New {
+            return Ok(());
+        }
+        let what = if !self.masks.is_empty() {
+            "masks"
+        } else if !self.readonly_paths.is_empty() {
+            "readonlyPaths"
+        } else if self.readonly.is_some_and(|readonly| readonly.recursive) {
+            "readonly, recursive"
+        } else if let Some(hook) = self.hooks.iter().find(|hook| hook.point.needs_attached_tree()) {
+            return Err(spec_error(format!(
+                "hooks.{}: needs a mount namespace of the container's own",
+                hook.point.name()
+            )));
+        } else {
+            return Ok(());
+        };
+        Err(spec_error(format!("{what}: needs a mount namespace of the container's own")))
+    }
+
+    /// Without a network namespace nothing is said about parameters of the network while the specification is not `whole`:
+    /// by default there is none, and it may still be asked for.
+    fn validate_sysctl(&self, whole: bool) -> Result<()> {
+        for (name, value) in &self.sysctl {
+            let fail = |what: &str| spec_error(format!("sysctl {name}: {what}"));
+            let path = sysctl::path_of(name).map_err(fail)?;
+            if whole || !path.starts_with("net/") {
+                sysctl::check(&path, &self.namespaces).map_err(|what| fail(&what))?;
+            }
+            if value.contains('\0') {
+                return Err(fail("the value contains a NUL byte"));
             }
         }
         Ok(())
@@ -761,21 +801,32 @@ impl Device {
 }
 
 impl Namespaces {
+    /// Those that exist already, with their paths.
+    pub fn joined(&self) -> impl Iterator<Item = (NamespaceKind, &PathBytes)> {
+        let user = match &self.user {
+            UserNamespace::Path(path) => Some((NamespaceKind::User, path)),
+            _ => None,
+        };
+        let others = [
+            (NamespaceKind::Pid, &self.pid),
+            (NamespaceKind::Mount, &self.mount),
+            (NamespaceKind::Ipc, &self.ipc),
+            (NamespaceKind::Uts, &self.uts),
+            (NamespaceKind::Cgroup, &self.cgroup),
+            (NamespaceKind::Network, &self.network),
+        ];
+        user.into_iter().chain(others.into_iter().filter_map(|(kind, namespace)| match namespace {
+            Namespace::Path(path) => Some((kind, path)),
+            Namespace::Inherit | Namespace::New => None,
+        }))
+    }
+
     fn validate(&self) -> Result<()> {
-        if matches!(self.pid, Namespace::Path(_)) {
-            return Err(Error::new(
-                ErrorCode::Unsupported,
-                "namespaces.pid: joining an existing pid namespace is not supported by this version",
-            ));
-        }
-        for (name, namespace) in
-            [("ipc", &self.ipc), ("uts", &self.uts), ("cgroup", &self.cgroup), ("network", &self.network)]
-        {
-            if let Namespace::Path(path) = namespace {
-                check_path(&format!("namespaces.{name}"), path)?;
-                if !path.is_absolute() {
-                    return Err(spec_error(format!("namespaces.{name}: {path} is not an absolute path")));
-                }
+        for (kind, path) in self.joined() {
+            let name = kind.name();
+            check_path(&format!("namespaces.{name}"), path)?;
+            if !path.is_absolute() {
+                return Err(spec_error(format!("namespaces.{name}: {path} is not an absolute path")));
             }
         }
         if let UserNamespace::Mapped(map) = &self.user {
@@ -991,6 +1042,13 @@ mod tests {
         spec.domainname = None;
         spec.namespaces.ipc = Namespace::Inherit;
         assert!(spec.validate().unwrap_err().message.contains("sysctl kernel.msgmax"));
+        spec.sysctl.clear();
+        let before = spec.checkpoint();
+        spec.sysctl.push(("net.core.somaxconn".into(), "1".into()));
+        spec.validate_since(&before).unwrap();
+        assert!(spec.validate().unwrap_err().message.contains("sysctl net.core.somaxconn"));
+        spec.namespaces.network = Namespace::New;
+        spec.validate().unwrap();
     }
 
     #[test]
@@ -1014,6 +1072,48 @@ mod tests {
         assert_eq!(check(device("/dev/x", 0, MAX_MINOR + 1)), Err(ErrorCode::Spec));
         assert_eq!(check(device("/dev/..", 1, 3)), Err(ErrorCode::Spec));
         assert_eq!(check(device("//dev/./console", 5, 1)), Err(ErrorCode::Unsupported));
+    }
+
+    #[test]
+    fn what_needs_a_mount_namespace_is_refused_without_one() {
+        let mut spec = RootfsSpec::new(Root::Directory("/srv".into()));
+        spec.namespaces.mount = Namespace::Inherit;
+        spec.validate().unwrap();
+        let refused = |change: fn(&mut RootfsSpec)| {
+            let mut spec = spec.clone();
+            change(&mut spec);
+            let error = spec.validate().unwrap_err();
+            assert!(error.code == ErrorCode::Spec && error.message.contains("mount namespace"), "{error}");
+        };
+        refused(|spec| spec.masks.push(Mask { path: "/x".into(), missing: MissingMask::Skip }));
+        refused(|spec| spec.readonly_paths.push("/x".into()));
+        refused(|spec| spec.readonly = Some(ReadonlyRoot { recursive: true }));
+        refused(|spec| {
+            spec.hooks.push(Hook {
+                point: HookPoint::Prestart,
+                path: "/h".into(),
+                args: vec![],
+                env: vec![],
+                timeout: None,
+                function: None,
+            });
+        });
+    }
+
+    #[test]
+    fn functions_run_where_the_caller_is() {
+        for point in HookPoint::ALL {
+            let mut spec = RootfsSpec::new(Root::Directory("/srv".into()));
+            spec.hooks.push(Hook {
+                point,
+                path: "function".into(),
+                args: vec![],
+                env: vec![],
+                timeout: None,
+                function: Some(0),
+            });
+            assert_eq!(spec.validate().is_ok(), point.takes_functions(), "{point:?}");
+        }
     }
 
     #[test]

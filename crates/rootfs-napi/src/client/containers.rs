@@ -111,9 +111,10 @@ pub(super) fn fail(state: &mut State, id: u64, error: Box<Error>) {
 /// The first process has ended.
 pub(super) fn end(state: &mut State, id: u64, exit: Exit) {
     let Some(mut container) = state.containers.remove(&id) else { return };
-    for (child, _) in std::mem::take(&mut container.children) {
+    for (child, begun) in std::mem::take(&mut container.children) {
         // Commands end with the first process of their pid namespace, and nobody is left to tell how.
-        deliver(state, id, child, &container, News::Exited(Exit::Signal(9)));
+        let news = if begun.is_some() { News::Exited(Exit::Signal(9)) } else { News::Failed(closed()) };
+        deliver(state, id, child, &container, news);
     }
     if let Some(error) = container.failure.take() {
         deliver(state, id, 0, &container, News::Failed(error));
@@ -239,7 +240,9 @@ fn serve_container(state: &mut State, id: u64, container: &mut Container, mut fr
                         collector.process = Some(Arc::clone(&pidfd));
                     }
                     container.children.insert(child, Some(pidfd));
-                    deliver(state, id, child, container, News::Spawned { pid, report: None });
+                    // There is none where there is nothing to say.
+                    let report = (!frame.body.is_empty()).then(|| frame.decode().unwrap_or_default());
+                    deliver(state, id, child, container, News::Spawned { pid, report });
                 }
                 Err(error) => {
                     container.children.remove(&child);

@@ -99,6 +99,10 @@ pub(crate) struct Beginning {
     pub(crate) payload: OwnedFd,
     /// The ends of the container: the standard three, then further ones.
     pub(crate) streams: Vec<OwnedFd>,
+    /// The cgroup's directory.
+    pub(crate) cgroup: Option<OwnedFd>,
+    /// Namespaces that are joined.
+    pub(crate) joined: Vec<OwnedFd>,
     /// Bind sources.
     pub(crate) sources: Vec<OwnedFd>,
     /// Whether it is one command.
@@ -263,7 +267,9 @@ impl SpareProcess {
 /// The spare process that can do what is asked for, if there is one.
 fn take_spare(state: &mut State, supervisor: u64, beginning: &Beginning) -> Option<SpareProcess> {
     // Its request is one message.
-    if beginning.sources.len() + beginning.streams.len() > MAX_FDS - 1 || state.spares.is_empty() {
+    if beginning.sources.len() + beginning.streams.len() + beginning.joined.len() > MAX_FDS - 1
+        || state.spares.is_empty()
+    {
         return None;
     }
     let wanted = beginning.start.without_sources();
@@ -642,9 +648,10 @@ impl State {
         // It is woken on this processor and waits until this thread sleeps: what can be done before is.
         self.add_container(id, container, &mut beginning)?;
         let Some(container) = self.containers.get(&id) else { return Err(closed()) };
-        let Beginning { payload, streams, sources, .. } = &beginning;
-        let fds: Vec<BorrowedFd<'_>> =
-            std::iter::once(payload).chain(streams).chain(sources).map(AsFd::as_fd).collect();
+        let Beginning { payload, streams, joined, sources, .. } = &beginning;
+        let (standard, further) = streams.split_at(streams.len().min(3));
+        let fds = std::iter::once(payload).chain(standard).chain(joined).chain(further).chain(sources);
+        let fds: Vec<BorrowedFd<'_>> = fds.map(AsFd::as_fd).collect();
         // Its socket is empty, so this doesn't wait.
         let sent = protocol::send_as(&container.outlet.socket, Kind::Begin, id, &[], &fds, Some(sender));
         if sent.is_err()
@@ -693,10 +700,12 @@ impl State {
         container.supervisor = supervisor;
         let sender = Some(container.identity.credentials.sender());
         let journal = duplicate(&container.journal)?;
-        let Beginning { start, payload, streams, sources, .. } = beginning;
+        let Beginning { start, payload, streams, cgroup, joined, sources, .. } = beginning;
         let mut streams = streams.into_iter();
         let mut fds = vec![payload, socket, journal];
         fds.extend(streams.by_ref().take(3));
+        fds.extend(cgroup);
+        fds.extend(joined);
         let mut others: Vec<OwnedFd> = streams.chain(sources).collect();
         // What doesn't fit into one message goes before.
         let room = MAX_FDS - fds.len();

@@ -285,6 +285,7 @@ impl Supervisor {
             poststop: false,
             cgroup: false,
             bounding: None,
+            joins: Vec::new(),
             sources: 0,
         };
         let payload = payload(plan, process, level, cell);

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 
 use super::{Done, Execution, Expectation};
-use crate::error::{CallContext, Error, ErrorCode, Result};
+use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
 use crate::kernel::{AttributeChange, Follow};
 use crate::options::{Propagation, attr};
 use crate::path::PathBytes;
@@ -105,7 +105,8 @@ impl Execution<'_> {
         open.attributes.set_recursive = 0;
         open.attributes.atime = None;
         let top = rustix::io::fcntl_dupfd_cloexec(&tmpfs, 0)
-            .map_err(|_| Error::new(ErrorCode::Mount, "a descriptor can't be duplicated"))?;
+            .map_err(|errno| SysError::new("fcntl", errno, "F_DUPFD_CLOEXEC"))
+            .context(ErrorCode::Mount, || "a descriptor can't be duplicated")?;
         self.place(&open, tmpfs, &destination, true, Mounted::Other, None, step)?;
         let cgroups =
             self.kernel.own_cgroups().context(ErrorCode::Mount, || "the own cgroups can't be found out")?;

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
-use super::{Done, Execution, lacks_rights, or_own};
+use super::{ATTACH_POINTS, Done, Execution, lacks_rights, or_own};
 use crate::error::{CallContext, Error, ErrorCode, Result, SysResult};
 use crate::kernel::{AttributeChange, FileKind, Follow, Kernel};
 use crate::options::{Propagation, attr};
@@ -116,7 +116,27 @@ impl Execution<'_> {
             propagation: Some(Propagation::RPRIVATE),
             ..AttributeChange::default()
         };
-        self.kernel.clone_mount_with(file.as_fd(), change).context(ErrorCode::Mount, what)
+        match self.kernel.clone_mount_with(file.as_fd(), change) {
+            Err(call) if call.is(Errno::EINVAL) && self.attached && !self.entered => {
+                self.attach_aside(&tmpfs)?;
+                self.kernel.clone_mount_with(file.as_fd(), change).context(ErrorCode::Mount, what)
+            }
+            other => other.context(ErrorCode::Mount, what),
+        }
+    }
+
+    /// Attaches a filesystem somewhere in the host's tree, of which this process has its own: it goes with that tree when the
+    /// root is entered. Before Linux 6.15 a part of a detached filesystem can't be copied.
+    fn attach_aside(&self, filesystem: &OwnedFd) -> Result<()> {
+        let attached = ATTACH_POINTS.into_iter().any(|candidate| {
+            let directory = self.kernel.open_host(&candidate.into(), true, false);
+            directory.is_ok_and(|directory| self.kernel.attach(filesystem.as_fd(), directory.as_fd()).is_ok())
+        });
+        if attached {
+            return Ok(());
+        }
+        let points = ATTACH_POINTS.join(", ");
+        Err(Error::new(ErrorCode::Mount, format!("none of {points} can be used to make the file")))
     }
 
     /// What a failed change of owner means, in a user namespace.

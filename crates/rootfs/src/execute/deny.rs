@@ -10,8 +10,10 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 
-use super::{Done, Execution, existing};
+use super::protect::nothing_there;
+use super::{Done, Execution};
 use crate::error::{CallContext, Error, ErrorCode, Result};
+use crate::hint::Hint;
 use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow, Kernel};
 use crate::options::{Propagation, attr};
 use crate::path::PathBytes;
@@ -39,11 +41,14 @@ pub(super) struct Held {
 impl Execution<'_> {
     /// Makes an empty file that is to be hidden, where nothing is.
     pub(super) fn stub(&mut self, path: &PathBytes) -> Result<Done> {
-        let root = self.root()?;
-        if existing(self.kernel, root.as_fd(), path)?.is_some() {
+        if self.existing(path)?.is_some() {
             return Ok(Done::by("existing"));
         }
-        let made = self.destination(path, Missing::File)?;
+        let made = match self.destination(path, Missing::File) {
+            // Then it can't be created inside either.
+            Err(error) if error.errno == Some(libc::EROFS) => return Ok(Done::by("read-only")),
+            other => other?,
+        };
         if !made.created {
             return Ok(Done::by("existing"));
         }
@@ -67,6 +72,10 @@ impl Execution<'_> {
         if parent.readonly {
             return Ok(Done::by("read-only"));
         }
+        if mask.missing == MissingMask::Stub {
+            // One was made, or found, and something has removed it, which may make it again.
+            return Err(nothing_there(path));
+        }
         if mask.missing == MissingMask::ReadonlyParent {
             self.make_readonly(&parent, depth, step)?;
             return Ok(Done::by("readonly-parent"));
@@ -79,10 +88,7 @@ impl Execution<'_> {
                      created in is not on a tmpfs of the container's own"
                 ),
             )
-            .with_hint(
-                "choose missing: 'readonly-parent' to make that directory read-only, or 'stub' to have an empty name on the \
-                 host while the container runs",
-            ));
+            .with_hint(Hint::MissingMaskChoice));
         }
         // A directory: nothing can be written to it, while what is written to a null device would seem to succeed.
         self.kernel.make_directory(parent.fd.as_fd(), &name, 0).context(ErrorCode::Mount, what)?;
@@ -142,6 +148,10 @@ impl Execution<'_> {
                 }
                 FileKind::Directory => {
                     let held = self.hold(file, &status, &current)?;
+                    if held.bound {
+                        // What is mounted below is seen through a copy now.
+                        self.placed.forget();
+                    }
                     levels.push(held);
                 }
                 _ if left.is_empty() => return Ok((current, depth, None)),
@@ -187,7 +197,8 @@ impl Execution<'_> {
             Rc::new(bind_on_itself(self.kernel, &parent.fd)?)
         };
         self.kernel.set_attributes(fd.as_fd(), change).context(ErrorCode::Mount, what)?;
-        self.expect_readonly(&fd, step)?;
+        let id = self.expect_readonly(&fd, step)?;
+        self.placed.replace(parent.mount, &fd, id);
         Ok(())
     }
 
@@ -233,5 +244,5 @@ fn replaceable_link(path: &PathBytes, name: &PathBytes) -> Box<Error> {
         ErrorCode::Unsupported,
         format!("{path} passes through the symbolic link {name}, which could be replaced inside"),
     )
-    .with_hint("name the path without symbolic links")
+    .with_hint(Hint::LinkInMask)
 }

@@ -8,6 +8,7 @@ use super::sources::node_kind;
 use super::{Done, Execution};
 use crate::defaults;
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
+use crate::hint::Hint;
 use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow, Kernel, NodeKind};
 use crate::options::{Propagation, attr};
 use crate::path::PathBytes;
@@ -216,8 +217,7 @@ fn copy_host_node(kernel: &dyn Kernel, device: &Device, denied: &SysError) -> Re
     let names = own.into_iter().chain(usual.map(|usual| usual.path)).map(|path| (path, false));
     let mut names = names.chain([(numbered, true)]);
     let Some(node) = names.find_map(|(path, follow)| same(&path, follow).ok().flatten()) else {
-        return Err(Error::from_call(ErrorCode::Device, what(), denied)
-            .with_hint("the host has no such device in /dev that could be bound in its place"));
+        return Err(Error::from_call(ErrorCode::Device, what(), denied).with_hint(Hint::NoHostDevice));
     };
     let mount = kernel.clone_mount(node.as_fd(), false).context(ErrorCode::Device, what)?;
     let change = AttributeChange {

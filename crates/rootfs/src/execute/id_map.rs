@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 
 use crate::error::{Error, ErrorCode, Result, SysError};
+use crate::hint::Hint;
 use crate::kernel::Kernel;
 use crate::spec::{IdMap, MountIdMap, MountIds};
 
@@ -29,49 +30,52 @@ impl IdMaps {
                     ErrorCode::Spec,
                     "the mount is to have the ids of the container's user namespace, and the container has none",
                 )
-                .with_hint("ask for one with namespaces({ user: … }), or give the mount a mapping of its own"));
+                .with_hint(Hint::NoContainerIds));
             }
         };
-        let mut known = self.0.borrow_mut();
-        let position = if let Some(position) = known.iter().position(|(other, _)| other == map) {
-            position
-        } else {
-            let made = kernel.user_namespace(map).map_err(|call| no_namespace(&call))?;
-            known.push((map.clone(), made));
-            known.len() - 1
-        };
+        let position = self.prepare(kernel, map)?;
+        let known = self.0.borrow();
         let (_, namespace) = &known[position];
         kernel
             .map_mount_ids(mount, namespace.as_fd(), wanted.recursive)
             .map_err(|call| refused(kernel, mount, &call))
+    }
+
+    /// Gets the namespace of a mapping, and its place in the list.
+    pub(super) fn prepare(&self, kernel: &dyn Kernel, map: &IdMap) -> Result<usize> {
+        let mut known = self.0.borrow_mut();
+        if let Some(position) = known.iter().position(|(other, _)| other == map) {
+            return Ok(position);
+        }
+        let made = kernel.user_namespace(map).map_err(|call| no_namespace(&call))?;
+        known.push((map.clone(), made));
+        Ok(known.len() - 1)
     }
 }
 
 fn no_namespace(call: &SysError) -> Box<Error> {
     let what = "a user namespace for an idmapped mount can't be made";
     if call.is(Errno::EPERM) {
-        return Error::from_call(ErrorCode::Denied, what, call).with_hint(NEEDS_ROOT);
+        return Error::from_call(ErrorCode::Denied, what, call).with_hint(Hint::IdmapDenied);
     }
-    Error::from_call(ErrorCode::Denied, what, call)
-        .with_hint("see /proc/sys/user/max_user_namespaces, and the host's policy about user namespaces")
+    let mut error = Error::from_call(ErrorCode::Denied, what, call);
+    error.hint = Hint::of_clone(call, true).map(String::from);
+    error
 }
-
-const NEEDS_ROOT: &str = "an idmapped mount needs CAP_SYS_ADMIN in the user namespace that the filesystem was mounted in, \
-                          and ids that the caller may map: run as root";
 
 fn refused(kernel: &dyn Kernel, mount: BorrowedFd<'_>, call: &SysError) -> Box<Error> {
     match Errno::from_raw(call.errno) {
-        Errno::EPERM => {
-            Error::from_call(ErrorCode::Denied, "the mount can't be idmapped", call).with_hint(NEEDS_ROOT)
-        }
+        Errno::EPERM => Error::from_call(ErrorCode::Denied, "the mount can't be idmapped", call)
+            .with_hint(Hint::IdmapDenied),
         Errno::EINVAL => {
             let name =
                 kernel.filesystem_magic(mount).map_or_else(|_| "this filesystem".to_owned(), filesystem_name);
-            Error::from_call(ErrorCode::Unsupported, format!("{name} can't be idmapped, or what is mounted below it"), call)
-                .with_hint(
-                    "among others ext4, xfs, btrfs and vfat can since Linux 5.12 to 5.15, tmpfs since 6.3; without \
-                     recursive, mounts below the source are left as they are",
-                )
+            Error::from_call(
+                ErrorCode::Unsupported,
+                format!("{name} can't be idmapped, or what is mounted below it"),
+                call,
+            )
+            .with_hint(Hint::IdmapUnsupported)
         }
         _ => Error::from_call(ErrorCode::Mount, "the mount can't be idmapped", call),
     }

@@ -6,6 +6,8 @@
 
 mod cgroup;
 pub mod content;
+#[cfg(test)]
+mod content_tests;
 mod deny;
 mod devices;
 pub mod filesystem;
@@ -13,6 +15,7 @@ mod id_map;
 mod mounts;
 mod overlay;
 mod parameters;
+mod placed;
 mod protect;
 pub mod sources;
 #[cfg(test)]
@@ -28,6 +31,7 @@ use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
+use crate::hint::Hint;
 use crate::journal::{Identity, Record, State, Writer};
 use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow, Kernel};
 use crate::options::{Propagation, PropagationType};
@@ -35,9 +39,10 @@ use crate::path::PathBytes;
 use crate::plan::{Action, Plan, Step, Warning};
 use crate::protocol::{ExecutedStep, Report};
 use crate::resolve::{self, Maker, Missing, Place, Resolved};
-use crate::spec::{Directory, Hook, IdMap, Root};
+use crate::spec::{BindSource, Directory, Hook, IdMap, Mount, MountIds, MountKind, Namespace, Root};
 use filesystem::{Filesystem, Stock};
 use id_map::IdMaps;
+use placed::{Holder, Placed};
 use sources::Sources;
 use verify::Expectation;
 
@@ -167,12 +172,17 @@ pub struct Execution<'a> {
     ground: Ground<'a>,
     sources: Sources,
     stock: Stock,
+    /// A mount namespace to be joined.
+    namespace: Option<BorrowedFd<'a>>,
     root: Option<Rc<OwnedFd>>,
     root_path: PathBytes,
     attached: bool,
     entered: bool,
     proc_is_mounted: bool,
     kept: BTreeMap<u32, Rc<OwnedFd>>,
+    placed: Placed,
+    /// The inode of the root directory.
+    root_inode: u64,
     null: Option<OwnedFd>,
     null_is_attached: bool,
     empty: Option<OwnedFd>,
@@ -229,6 +239,13 @@ impl<'a> Execution<'a> {
         self
     }
 
+    /// Ends in a mount namespace that exists already, where nothing changes.
+    #[must_use]
+    pub fn with_namespace(mut self, namespace: Option<BorrowedFd<'a>>) -> Self {
+        self.namespace = namespace;
+        self
+    }
+
     /// Prepares to carry out a plan with sources that were opened before.
     pub fn new(
         kernel: &'a dyn Kernel,
@@ -245,12 +262,15 @@ impl<'a> Execution<'a> {
             ground: Ground { kernel, surroundings, trees: Vec::new(), journal, locks: Vec::new() },
             sources,
             stock: Stock::default(),
+            namespace: None,
             root: None,
             root_path: PathBytes::from("/"),
             attached: false,
             entered: false,
             proc_is_mounted: false,
             kept: BTreeMap::new(),
+            placed: Placed::default(),
+            root_inode: 0,
             null: None,
             null_is_attached: false,
             empty: None,
@@ -265,6 +285,7 @@ impl<'a> Execution<'a> {
 
     /// Carries out the steps that come before the command.
     pub fn run(mut self) -> Result<Outcome> {
+        self.prepare_id_maps()?;
         for step in &self.plan.steps {
             if matches!(&step.action, Action::Hook(hook) if hook.point.is_after_start()) {
                 continue;
@@ -288,9 +309,24 @@ impl<'a> Execution<'a> {
         };
         let root = Rc::try_unwrap(root)
             .or_else(|shared| rustix::io::fcntl_dupfd_cloexec(&*shared, 0))
-            .map_err(|_| Error::new(ErrorCode::Mount, "the root's descriptor can't be duplicated"))?;
+            .map_err(|errno| SysError::new("fcntl", errno, "F_DUPFD_CLOEXEC"))
+            .context(ErrorCode::Mount, || "the root's descriptor can't be duplicated")?;
         let filesystems = self.stock.into_needed();
         Ok(Outcome { report: self.report, locks: self.ground.locks, root, filesystems })
+    }
+
+    /// Gets the user namespaces of idmapped mounts of what is in the root. When the root is attached it is too late: a
+    /// process whose root is not the top of its mount namespace counts as chrooted, and those can't make one.
+    fn prepare_id_maps(&self) -> Result<()> {
+        for step in &self.plan.steps {
+            if let Action::Mount { mount: Mount { kind, id_map: Some(id_map), .. }, .. } = &step.action
+                && matches!(kind, MountKind::Bind { source: BindSource::InRoot(_), .. })
+                && let MountIds::Map(map) = &id_map.ids
+            {
+                self.id_maps.prepare(self.kernel, map).map_err(|error| Self::locate(error, step))?;
+            }
+        }
+        Ok(())
     }
 
     /// Adds to an error where in the plan it happened.
@@ -356,6 +392,9 @@ impl<'a> Execution<'a> {
             Action::ReadonlyPath(path) => self.readonly_path(path, step.index),
             Action::Mask(mask) => self.mask(mask, step.index),
             Action::Verify => {
+                if self.enters_by_chroot() {
+                    return self.join_mount_namespace(step.index);
+                }
                 if self.setting.verify {
                     self.verify()?;
                 }
@@ -368,11 +407,39 @@ impl<'a> Execution<'a> {
         self.root.clone().ok_or_else(|| Error::new(ErrorCode::Spec, "the plan has a step before its root"))
     }
 
+    /// Whether the mount namespace is not the container's own, so that nothing in it may change.
+    fn enters_by_chroot(&self) -> bool {
+        self.plan.namespaces().is_some_and(|namespaces| namespaces.mount != Namespace::New)
+    }
+
+    /// The last step of a tree that is never attached. It is in no mount table, so there is none to compare with the plan.
+    fn join_mount_namespace(&mut self, step: u32) -> Result<Done> {
+        if let Some(namespace) = self.namespace.take() {
+            // Where it was joined before, mounts of the caller's namespace could not have been copied any more.
+            let root = self.root()?;
+            self.kernel.enter_root_by_chroot(root.as_fd(), Some(namespace)).map_err(|call| {
+                Error::from_call(ErrorCode::Denied, "the mount namespace can't be joined", &call)
+                    .with_hint(Hint::ForeignMountNamespace)
+            })?;
+        }
+        if self.setting.verify {
+            let message = "a tree outside of a mount namespace of its own is in no mount table: not verified";
+            self.warn("not-verified", step, message.to_owned());
+        }
+        Ok(Done::by("no-mount-table"))
+    }
+
     fn early(&self) -> bool {
         self.setting.level == Level::Attached || self.plan.needs_attached_tree()
     }
 
     fn make_root(&mut self, root: &Root, propagation: Propagation, step: u32) -> Result<Done> {
+        if self.enters_by_chroot() && self.early() {
+            return Err(Error::new(
+                ErrorCode::Unsupported,
+                "without a mount namespace of its own the tree has to be assembled detached, which needs Linux 6.15",
+            ));
+        }
         let (mount, host) = match root {
             Root::Directory(path) => {
                 let opened = self
@@ -380,6 +447,7 @@ impl<'a> Execution<'a> {
                     .take_root()
                     .ok_or_else(|| Error::new(ErrorCode::Root, format!("{path} was not opened")))?;
                 self.root_path = path.clone();
+                self.root_inode = opened.identity.inode;
                 (opened.mount, Some(HostPlace::new(path.clone(), opened.identity)))
             }
             Root::Overlay { .. } => {
@@ -387,11 +455,19 @@ impl<'a> Execution<'a> {
                     .sources
                     .take_root()
                     .ok_or_else(|| Error::new(ErrorCode::Root, "the overlay was not made"))?;
+                self.ground.locks.extend(self.sources.take_lock(step));
                 (opened.mount, self.sources.take_upper(step).map(HostPlace::of_upper))
             }
             Root::Empty { size, mode } => (self.empty_root(*size, *mode)?, None),
         };
         let mount = Rc::new(mount);
+        if !matches!(root, Root::Directory(_)) {
+            let status = self
+                .kernel
+                .status(mount.as_fd())
+                .context(ErrorCode::Root, || "the root can't be looked at")?;
+            self.root_inode = status.inode;
+        }
         self.root = Some(Rc::clone(&mount));
         let id = self.ground.add_tree(&mount, host)?;
         self.ground.lock(id)?;
@@ -465,6 +541,14 @@ impl<'a> Execution<'a> {
     }
 
     fn pivot(&mut self) -> Result<Done> {
+        if self.enters_by_chroot() {
+            let root = self.root()?;
+            self.kernel
+                .enter_root_by_chroot(root.as_fd(), None)
+                .context(ErrorCode::Mount, || "the root can't be entered")?;
+            (self.entered, self.parent) = (true, None);
+            return Ok(Done::by("chroot"));
+        }
         if let Some(stub) = self.setting.stub.filter(|_| !self.attached && !self.setting.own_mount_namespace)
         {
             self.prepare_masks()?;
@@ -531,6 +615,7 @@ impl<'a> Execution<'a> {
 
     fn resolve_or_make(&mut self, path: &PathBytes, missing: Missing, lasting: bool) -> Result<Resolved> {
         let root = self.root()?;
+        let holder = self.placed.holder(path);
         loop {
             let ground = &mut self.ground;
             let mut keeper;
@@ -540,12 +625,61 @@ impl<'a> Execution<'a> {
             } else {
                 ground
             };
-            let resolved = resolve::resolve_or_make(self.kernel, root.as_fd(), path, missing, maker)?;
+            let below = match &holder {
+                Some(Holder { fd, id, rest, destination }) => {
+                    resolve::make_below(self.kernel, (fd.as_fd(), *id), rest, missing, maker)?.map(
+                        |resolved| {
+                            let path =
+                                resolved.path.as_ref().map(|path| destination.join(&path.as_bytes()[1..]));
+                            Resolved { path, ..resolved }
+                        },
+                    )
+                }
+                None => None,
+            };
+            let resolved = match below {
+                Some(resolved) => resolved,
+                None => resolve::resolve_or_make(self.kernel, root.as_fd(), path, missing, maker)?,
+            };
             // Before the lock was held another container could have removed it: look again.
             if !self.ground.has_unlocked_trees() || !self.ground.lock(resolved.status.mount)? {
                 return Ok(resolved);
             }
         }
+    }
+
+    /// Resolves a path that exists, following links inside the root. `None` if it is missing.
+    fn existing(&self, path: &PathBytes) -> Result<Option<(OwnedFd, FileStatus)>> {
+        let root = self.root()?;
+        let below = self.placed.holder(path).map(|Holder { fd, rest, .. }| match rest.as_bytes() {
+            b"/" => resolve::top_of(self.kernel, fd.as_fd()).map(|(top, _)| top),
+            _ => resolve::resolve(self.kernel, fd.as_fd(), &rest, Follow::None),
+        });
+        let found = match below {
+            // A link may lead out of the mount: it is followed from the root.
+            None => resolve::resolve(self.kernel, root.as_fd(), path, Follow::All),
+            Some(Err(call)) if call.is(Errno::ELOOP) => {
+                resolve::resolve(self.kernel, root.as_fd(), path, Follow::All)
+            }
+            Some(other) => other,
+        };
+        match found {
+            Ok(fd) => {
+                let status = self
+                    .kernel
+                    .status(fd.as_fd())
+                    .context(ErrorCode::Mount, || format!("{path} can't be looked at"))?;
+                Ok(Some((fd, status)))
+            }
+            Err(call) if call.is(Errno::ENOENT) => Ok(None),
+            Err(call) => Err(resolve::resolution_error(path, &call)),
+        }
+    }
+
+    /// Whether it is the root directory itself, to which a link of the image can lead.
+    fn is_root(&self, status: &FileStatus) -> bool {
+        status.inode == self.root_inode
+            && self.ground.trees.first().is_some_and(|root| root.mount == status.mount)
     }
 
     /// The directory that a name is to be made in, which is remembered for the next name.
@@ -566,17 +700,19 @@ impl<'a> Execution<'a> {
     /// Whether a name would be made on a filesystem that was made for this container. A missing directory is not.
     fn parent_is_ours(&mut self, path: &PathBytes, code: ErrorCode) -> Result<bool> {
         let (directory, _) = split(path, code)?;
-        if self.parent.as_ref().is_none_or(|parent| parent.path != directory) {
-            let root = self.root()?;
-            let Some((fd, status)) = existing(self.kernel, root.as_fd(), &directory)? else {
-                return Ok(false);
-            };
-            if status.kind != FileKind::Directory {
-                return Err(Error::new(code, format!("{directory} is no directory")));
-            }
+        if let Some(parent) = self.parent.as_ref().filter(|parent| parent.path == directory) {
+            return Ok(self.ground.is_ours(parent.mount));
+        }
+        let Some((fd, status)) = self.existing(&directory)? else { return Ok(false) };
+        if status.kind != FileKind::Directory {
+            return Err(Error::new(code, format!("{directory} is no directory")));
+        }
+        let ours = self.ground.is_ours(status.mount);
+        if ours {
+            // A host's tree would have to be locked first.
             self.parent = Some(Parent { path: directory, fd: Rc::new(fd), mount: status.mount });
         }
-        Ok(self.parent.as_ref().is_some_and(|parent| self.ground.is_ours(parent.mount)))
+        Ok(ours)
     }
 }
 
@@ -693,7 +829,12 @@ impl Ground<'_> {
                 }
                 Err(call) => {
                     let code = if call.is(Errno::EWOULDBLOCK) { ErrorCode::Race } else { ErrorCode::Mount };
-                    return Err(Error::from_call(code, "a host tree can't be locked", &call));
+                    let error = Error::from_call(code, "a host tree can't be locked", &call);
+                    return Err(if code == ErrorCode::Race {
+                        error.with_hint(Hint::HostTreeLocked)
+                    } else {
+                        error
+                    });
                 }
             }
         }
@@ -809,23 +950,5 @@ fn or_own(error: Box<Error>, call: &SysError, what: impl FnOnce() -> String) -> 
         Error::from_call(ErrorCode::Mount, what(), call)
     } else {
         error
-    }
-}
-
-/// Resolves a path that exists, following links inside the root. `None` if it is missing.
-fn existing(
-    kernel: &dyn Kernel,
-    root: BorrowedFd<'_>,
-    path: &PathBytes,
-) -> Result<Option<(OwnedFd, FileStatus)>> {
-    match resolve::resolve(kernel, root, path, Follow::All) {
-        Ok(fd) => {
-            let status = kernel
-                .status(fd.as_fd())
-                .context(ErrorCode::Mount, || format!("{path} can't be looked at"))?;
-            Ok(Some((fd, status)))
-        }
-        Err(call) if call.is(Errno::ENOENT) => Ok(None),
-        Err(call) => Err(resolve::resolution_error(path, &call)),
     }
 }

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use super::filesystem::Filesystem;
 use super::sources::{apply_attributes, apply_propagation};
-use super::{Done, Execution, Expectation, HostPlace, existing};
+use super::{Done, Execution, Expectation, HostPlace};
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
 use crate::hint::Hint;
 use crate::kernel::copy_tree::{self, Top};
@@ -102,10 +102,30 @@ impl Execution<'_> {
                 None => return Err(Error::new(ErrorCode::Source, "source was not opened")),
             }
         };
+        if host.is_some() && !directory {
+            self.warn_about_file(source, &copy, step)?;
+        }
         let missing = if directory { Missing::Directory } else { Missing::File };
         let destination = self.destination(&mount.destination, missing)?;
         let mounted = if proc_root { Mounted::ProcRoot } else { Mounted::Other };
         self.place(mount, copy, &destination, directory, mounted, host, step)
+    }
+
+    /// Editors and package managers replace files by renaming others over them; the bind stays with the old one.
+    fn warn_about_file(&mut self, source: &BindSource, copy: &OwnedFd, step: u32) -> Result<()> {
+        let (BindSource::Host(path) | BindSource::Fd { path, .. } | BindSource::InRoot(path)) = source;
+        let status = self
+            .kernel
+            .status(copy.as_fd())
+            .context(ErrorCode::Source, || format!("{path} can't be looked at"))?;
+        if status.kind == FileKind::Regular {
+            self.warn(
+                "single-file",
+                step,
+                format!("{path} is bound as a file: when it is replaced on the host by a rename, that isn't seen inside"),
+            );
+        }
+        Ok(())
     }
 
     /// A copy of a part of the tree that is being built.
@@ -116,8 +136,7 @@ impl Execution<'_> {
         recursive: bool,
         readonly_later: bool,
     ) -> Result<Option<(OwnedFd, FileStatus)>> {
-        let root = self.root()?;
-        let Some((file, status)) = existing(self.kernel, root.as_fd(), path)? else { return Ok(None) };
+        let Some((file, status)) = self.existing(path)? else { return Ok(None) };
         let copy = self
             .kernel
             .clone_mount(file.as_fd(), recursive)
@@ -135,6 +154,7 @@ impl Execution<'_> {
             .sources
             .take(step)
             .ok_or_else(|| Error::new(ErrorCode::Source, "the overlay was not made"))?;
+        self.ground.locks.extend(self.sources.take_lock(step));
         let host = self.sources.take_upper(step).map(HostPlace::of_upper);
         let destination = self.destination(&mount.destination, Missing::Directory)?;
         self.place(mount, opened.mount, &destination, true, Mounted::Other, host, step)
@@ -208,7 +228,7 @@ impl Execution<'_> {
             };
             let error = Error::from_call(code, format!("{destination}: {what}"), &call);
             if code == ErrorCode::Mount && call.is(Errno::ENOSPC) {
-                return error.with_hint("give the tmpfs a larger size, or more inodes");
+                return error.with_hint(Hint::SmallTmpfs);
             }
             error
         })?;
@@ -350,13 +370,11 @@ impl Execution<'_> {
     fn callers_proc(&self, mount: &Mount, refused: &Error) -> Result<OwnedFd> {
         let what = || "the caller's /proc can't be bound in its place";
         if let MountKind::Filesystem { data, .. } = &mount.kind
-            && let Some((option, _)) = data.first()
+            && !data.is_empty()
         {
             let mut error = refused.clone();
             error.code = ErrorCode::Denied;
-            return Err(Box::new(error).with_hint(format!(
-                "the caller's /proc could be bound in its place, but not with the option {option}"
-            )));
+            return Err(Box::new(error).with_hint(Hint::BoundProcOptions));
         }
         let source = self.kernel.open_host(&"/proc".into(), true, false).context(ErrorCode::Denied, what)?;
         let status = self.kernel.status(source.as_fd()).context(ErrorCode::Denied, what)?;
@@ -389,6 +407,16 @@ impl Execution<'_> {
         step: u32,
     ) -> Result<Done> {
         let root = self.root()?;
+        let place = mount.destination.normalized();
+        if self.is_root(&destination.status) && place.as_bytes() != b"/" {
+            return Err(Error::new(
+                ErrorCode::Mount,
+                format!(
+                    "{} leads to the root itself, which would stay uncovered below it",
+                    mount.destination
+                ),
+            ));
+        }
         check_types(&mount.destination, directory, &destination.status)?;
         procfs::check_destination(
             self.kernel,
@@ -416,7 +444,8 @@ impl Execution<'_> {
             set: set | mode,
             clear: (attributes.clear | attributes.clear_recursive | implied | mask & !mode) & !set,
         });
-        match mount.destination.normalized().as_bytes() {
+        self.placed.add(&place, &fd, id);
+        match place.as_bytes() {
             b"/" => {
                 self.root = Some(Rc::clone(&fd));
                 self.proc_is_mounted = false;
@@ -425,16 +454,22 @@ impl Execution<'_> {
             _ => {}
         }
         self.kept.insert(step, fd);
-        let resolved = destination.path.clone().filter(|path| *path != mount.destination.normalized());
+        let resolved = destination.path.clone().filter(|path| *path != place);
         Ok(Done { resolved, ..Done::default() })
     }
 
     pub(super) fn readonly_mount(&mut self, step: u32, superblock: bool, recursive: bool) -> Result<Done> {
         let Some(fd) = self.kept.get(&step).cloned() else { return Ok(Done::skipped()) };
         let change = AttributeChange { set: attr::RDONLY, recursive, ..AttributeChange::default() };
-        self.kernel
-            .set_attributes(fd.as_fd(), change)
-            .context(ErrorCode::Mount, || "it can't be made read-only")?;
+        let what = || "it can't be made read-only";
+        if self.enters_by_chroot() {
+            // What is mounted on a detached tree can't be changed any more, but covered by a copy.
+            let copy = self.kernel.clone_mount(fd.as_fd(), true).context(ErrorCode::Mount, what)?;
+            self.kernel.set_attributes(copy.as_fd(), change).context(ErrorCode::Mount, what)?;
+            self.kernel.attach(copy.as_fd(), fd.as_fd()).context(ErrorCode::Mount, what)?;
+        } else {
+            self.kernel.set_attributes(fd.as_fd(), change).context(ErrorCode::Mount, what)?;
+        }
         if superblock {
             // Somebody may still have a file open for writing; that passes.
             let mut tries = 0;

@@ -6,10 +6,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 
 use super::filesystem::Filesystem;
-use super::sources::{Description, Opened, Request};
+use super::sources::{Description, Opened, Request, Role};
 use crate::error::{CallContext, Error, ErrorCode, Result};
+use crate::hint::Hint;
 use crate::journal::Identity;
 use crate::kernel::{FileStatus, Follow, Kernel};
+use crate::options::attr;
 use crate::overlay::{Overlay, Upper};
 use crate::path::PathBytes;
 
@@ -48,13 +50,17 @@ pub(super) struct Wanted<'a> {
     pub(super) step: u32,
 }
 
-/// Makes an overlay. Its mount comes first; its upper directory, if that is the host's, second.
+/// Makes an overlay. Its mount comes first; if it is written to the host, its upper directory and its lock come along.
 pub(super) fn open(
     kernel: &dyn Kernel,
     wanted: &Wanted<'_>,
     request: &Request<'_>,
-) -> Result<(Opened, Option<Opened>)> {
+) -> Result<(Opened, Vec<Opened>)> {
     let layers = Layers::open(kernel, wanted.overlay)?;
+    let lock = match (&layers.upper, &wanted.overlay.upper) {
+        (Some((_, work)), Some(names)) => Some(lock(kernel, work, &names.work)?),
+        _ => None,
+    };
     let mount = match (&layers.upper, wanted.without_upper) {
         (None, WithoutUpper::Private(size)) => with_private_upper(kernel, wanted, &layers, size, request)?,
         _ => make(kernel, wanted, &layers, None)?,
@@ -62,21 +68,53 @@ pub(super) fn open(
     let status =
         kernel.status(mount.as_fd()).context(ErrorCode::Mount, || "the overlay can't be looked at")?;
     let identity = |status: &FileStatus| Identity { device: status.device, inode: status.inode };
-    let describe = |path: &PathBytes, identity, upper| Description {
-        step: wanted.step,
-        path: path.clone(),
+    let opened = |path: &PathBytes, identity, role, mount| Opened {
+        description: Description {
+            step: wanted.step,
+            path: path.clone(),
+            identity,
+            directory: true,
+            proc_root: false,
+            role,
+        },
+        mount,
         identity,
-        directory: true,
-        proc_root: false,
-        upper,
     };
-    let upper = layers.upper.zip(wanted.overlay.upper.as_ref()).map(|((upper, _), names)| {
-        let identity = identity(&upper.status);
-        Opened { description: describe(&names.directory, identity, true), mount: upper.fd, identity }
-    });
-    let identity = identity(&status);
-    let opened = Opened { description: describe(&"overlay".into(), identity, false), mount, identity };
-    Ok((opened, upper))
+    let mut beside = Vec::new();
+    if let (Some((upper, work)), Some(names)) = (layers.upper, &wanted.overlay.upper) {
+        beside.push(opened(&names.directory, identity(&upper.status), Role::Upper, upper.fd));
+        beside.extend(lock.map(|lock| opened(&names.work, identity(&work.status), Role::Lock, lock)));
+    }
+    Ok((opened(&"overlay".into(), identity(&status), Role::Mount, mount), beside))
+}
+
+/// Two overlays that write to the same directories are undefined, and the kernel refuses them only where it keeps an index.
+/// So each holds a lock on its work directory.
+fn lock(kernel: &dyn Kernel, work: &Layer, path: &PathBytes) -> Result<OwnedFd> {
+    let directory = kernel.open_directory(work.fd.as_fd()).context(ErrorCode::Source, || {
+        format!("{path}: the work directory of the overlay can't be opened")
+    })?;
+    // A container that has just ended may be about to let go of it.
+    let mut tries = 0;
+    loop {
+        match kernel.lock_exclusive(directory.as_fd()) {
+            Ok(()) => return Ok(directory),
+            Err(call) if call.is(Errno::EWOULDBLOCK) && tries < 20 => {
+                tries += 1;
+                kernel.pause(10);
+            }
+            Err(call) if call.is(Errno::EWOULDBLOCK) => {
+                let what = format!("{path}: the work directory is in use by another container's overlay");
+                let mut error = Error::from_call(ErrorCode::Source, what, &call).with_hint(Hint::SharedUpper);
+                error.source = Some(path.clone());
+                return Err(error);
+            }
+            Err(call) => {
+                let what = format!("{path}: the work directory of the overlay can't be locked");
+                return Err(Error::from_call(ErrorCode::Source, what, &call));
+            }
+        }
+    }
 }
 
 impl Layers {
@@ -148,6 +186,9 @@ fn make(
 ) -> Result<OwnedFd> {
     let Wanted { overlay, flags, context, .. } = wanted;
     let mut superblock = overlay.superblock.clone();
+    if flags & attr::RDONLY != 0 {
+        superblock.push("ro".to_owned());
+    }
     if overlay.volatile {
         superblock.push("volatile".to_owned());
     }

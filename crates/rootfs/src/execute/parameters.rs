@@ -37,6 +37,7 @@ impl Execution<'_> {
             let (code, what) = match Errno::from_raw(call.errno) {
                 Errno::ENOENT => (ErrorCode::Unsupported, "the kernel has no such parameter here"),
                 Errno::EINVAL | Errno::ERANGE => (ErrorCode::Spec, "the kernel refuses the value"),
+                Errno::EXDEV => (ErrorCode::Proc, "something is mounted over it"),
                 _ => (ErrorCode::Denied, "it can't be set"),
             };
             Error::from_call(code, format!("sysctl {name}: {what}"), &call)

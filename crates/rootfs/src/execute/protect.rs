@@ -1,11 +1,13 @@
 //! Read-only root, read-only paths and masked paths.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 
 use nix::errno::Errno;
 
-use super::{Done, Execution, Expectation, existing};
+use super::{Done, Execution, Expectation};
 use crate::error::{CallContext, Error, ErrorCode, Result};
+use crate::hint::Hint;
 use crate::kernel::{AttributeChange, FileKind, FileStatus, Kernel};
 use crate::options::{Propagation, attr};
 use crate::path::PathBytes;
@@ -53,8 +55,10 @@ impl Execution<'_> {
     }
 
     pub(super) fn readonly_path(&mut self, path: &PathBytes, step: u32) -> Result<Done> {
-        let root = self.root()?;
-        let Some((file, _)) = existing(self.kernel, root.as_fd(), path)? else { return Ok(Done::missing()) };
+        let Some((file, status)) = self.existing(path)? else { return Ok(Done::missing()) };
+        if self.is_root(&status) {
+            return Err(root_itself(path, "made read-only as a path").with_hint(Hint::RootItself));
+        }
         let what = || format!("{path} can't be made read-only");
         let change = AttributeChange {
             set: attr::RDONLY,
@@ -64,17 +68,18 @@ impl Execution<'_> {
         };
         let copy = self.kernel.clone_mount_with(file.as_fd(), change).context(ErrorCode::Mount, what)?;
         self.kernel.attach(copy.as_fd(), file.as_fd()).context(ErrorCode::Mount, what)?;
-        self.expect_readonly(&copy, step)?;
+        let id = self.expect_readonly(&copy, step)?;
+        self.placed.add(path, &Rc::new(copy), id);
         Ok(Done::default())
     }
 
-    pub(super) fn expect_readonly(&mut self, mount: &OwnedFd, step: u32) -> Result<()> {
+    pub(super) fn expect_readonly(&mut self, mount: &OwnedFd, step: u32) -> Result<u64> {
         let id = self
             .kernel
             .mount_id(mount.as_fd())
             .context(ErrorCode::Mount, || "a mount's id can't be found out")?;
         self.expectations.push(Expectation { step, mount: id, set: attr::RDONLY, clear: 0 });
-        Ok(())
+        Ok(id)
     }
 
     /// What masks of files are made from: a copy of the host's null device, opened before the host is left. It can be
@@ -93,18 +98,13 @@ impl Execution<'_> {
     }
 
     pub(super) fn mask(&mut self, mask: &Mask, step: u32) -> Result<Done> {
-        let root = self.root()?;
-        let Some((file, status)) = existing(self.kernel, root.as_fd(), &mask.path)? else {
+        let Some((file, status)) = self.existing(&mask.path)? else {
             return match mask.missing {
                 MissingMask::Skip => Ok(Done::missing()),
-                // A stub is made before; what has removed it since may make it again.
-                MissingMask::Error | MissingMask::Stub => {
-                    let mut error =
-                        Error::new(ErrorCode::Mount, format!("{}: nothing is there to mask", mask.path));
-                    error.errno = Some(libc::ENOENT);
-                    Err(error)
+                MissingMask::Error => Err(nothing_there(&mask.path)),
+                MissingMask::DenyCreate | MissingMask::ReadonlyParent | MissingMask::Stub => {
+                    self.deny(mask, step)
                 }
-                MissingMask::DenyCreate | MissingMask::ReadonlyParent => self.deny(mask, step),
             };
         };
         if !self.stubs.contains(&mask.path.normalized()) {
@@ -112,7 +112,7 @@ impl Execution<'_> {
         }
         self.hold_in_place(&mask.path)?;
         // The directory it is in is another mount now.
-        let Some((file, status)) = existing(self.kernel, root.as_fd(), &mask.path)? else {
+        let Some((file, status)) = self.existing(&mask.path)? else {
             return Err(Error::new(
                 ErrorCode::Race,
                 format!("{} was removed while it was masked", mask.path),
@@ -129,6 +129,9 @@ impl Execution<'_> {
         status: &FileStatus,
         step: u32,
     ) -> Result<Done> {
+        if self.is_root(status) {
+            return Err(root_itself(path, "masked"));
+        }
         let what = || format!("{path} can't be masked");
         let directory = status.kind == FileKind::Directory;
         let cover = if directory { self.empty_directory()? } else { self.null_device()? };
@@ -175,10 +178,21 @@ impl Execution<'_> {
     }
 }
 
+pub(super) fn nothing_there(path: &PathBytes) -> Box<Error> {
+    let mut error = Error::new(ErrorCode::Mount, format!("{path}: nothing is there to mask"));
+    error.errno = Some(libc::ENOENT);
+    error
+}
+
 fn copy_cover(kernel: &dyn Kernel, cover: &OwnedFd) -> Result<OwnedFd> {
     let what = || "what covers a masked path can't be copied";
     let change = AttributeChange { propagation: Some(Propagation::RPRIVATE), ..AttributeChange::default() };
     kernel.clone_mount_with(cover.as_fd(), change).context(ErrorCode::Mount, what)
+}
+
+/// Nothing can be mounted between a process and its root: it would be accepted and do nothing.
+fn root_itself(path: &PathBytes, what: &str) -> Box<Error> {
+    Error::new(ErrorCode::Mount, format!("{path} is the root itself, which can't be {what}"))
 }
 
 /// A mask that were not /dev/null would show, or take, what is written to it (CVE-2025-31133).

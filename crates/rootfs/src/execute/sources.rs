@@ -22,6 +22,17 @@ use crate::plan::{Action, Plan};
 use crate::resolve;
 use crate::spec::{BindSource, Device, DeviceType, IdMap, Mount, MountKind, Root};
 
+/// What a source is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Role {
+    /// It is mounted.
+    Mount,
+    /// The upper directory of the step's overlay, where mountpoints are looked for afterwards.
+    Upper,
+    /// A lock on the work directory of the step's overlay.
+    Lock,
+}
+
 /// What an opened source is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Description {
@@ -35,8 +46,8 @@ pub struct Description {
     pub directory: bool,
     /// Whether it is the root of a procfs.
     pub proc_root: bool,
-    /// Whether it is the upper directory of the step's overlay, and no mount.
-    pub upper: bool,
+    /// What it is for.
+    pub role: Role,
 }
 
 /// A source, opened.
@@ -44,7 +55,7 @@ pub struct Description {
 pub struct Opened {
     /// What it is.
     pub description: Description,
-    /// A detached copy, or a detached overlay; of an upper directory the directory itself.
+    /// A detached copy, or a detached overlay; of what isn't mounted the directory itself.
     pub mount: OwnedFd,
     /// The same as `description.identity`.
     pub identity: Identity,
@@ -54,28 +65,29 @@ pub struct Opened {
 #[derive(Debug, Default)]
 pub struct Sources {
     opened: BTreeMap<u32, Opened>,
-    uppers: BTreeMap<u32, Opened>,
+    beside: BTreeMap<(u32, Role), Opened>,
     root: Option<u32>,
 }
 
 impl Sources {
     /// Adds a source.
     pub fn add(&mut self, opened: Opened, is_root: bool) {
-        if opened.description.upper {
-            self.uppers.insert(opened.description.step, opened);
+        let Description { step, role, .. } = opened.description;
+        if role != Role::Mount {
+            self.beside.insert((step, role), opened);
             return;
         }
         if is_root {
-            self.root = Some(opened.description.step);
+            self.root = Some(step);
         }
-        self.opened.insert(opened.description.step, opened);
+        self.opened.insert(step, opened);
     }
 
-    /// Adds an overlay and, if that is the host's, its upper directory.
-    fn add_overlay(&mut self, (overlay, upper): (Opened, Option<Opened>), is_root: bool) {
+    /// Adds an overlay and what comes with it.
+    fn add_overlay(&mut self, (overlay, beside): (Opened, Vec<Opened>), is_root: bool) {
         self.add(overlay, is_root);
-        if let Some(upper) = upper {
-            self.add(upper, false);
+        for opened in beside {
+            self.add(opened, false);
         }
     }
 
@@ -86,7 +98,12 @@ impl Sources {
 
     /// The upper directory of a step's overlay, if it is the host's.
     pub fn take_upper(&mut self, step: u32) -> Option<Opened> {
-        self.uppers.remove(&step)
+        self.beside.remove(&(step, Role::Upper))
+    }
+
+    /// The lock of a step's overlay, to be held as long as it is mounted.
+    pub fn take_lock(&mut self, step: u32) -> Option<OwnedFd> {
+        self.beside.remove(&(step, Role::Lock)).map(|opened| opened.mount)
     }
 
     /// The root directory.
@@ -96,7 +113,7 @@ impl Sources {
 
     /// All of them, in the order of their steps.
     pub fn into_list(self) -> Vec<Opened> {
-        self.opened.into_values().chain(self.uppers.into_values()).collect()
+        self.opened.into_values().chain(self.beside.into_values()).collect()
     }
 }
 
@@ -230,8 +247,14 @@ fn open_root(kernel: &dyn Kernel, path: &PathBytes, propagation: Propagation, st
         .set_attributes(mount.as_fd(), change)
         .context(ErrorCode::Root, || format!("{path}: its propagation can't be changed"))?;
     let identity = Identity { device: status.device, inode: status.inode };
-    let description =
-        Description { step, path: path.clone(), identity, directory: true, proc_root: false, upper: false };
+    let description = Description {
+        step,
+        path: path.clone(),
+        identity,
+        directory: true,
+        proc_root: false,
+        role: Role::Mount,
+    };
     Ok(Opened { description, mount, identity })
 }
 
@@ -289,7 +312,7 @@ fn open_bind(
         identity,
         directory: status.kind == FileKind::Directory,
         proc_root: crate::procfs::is_proc_root(kernel, copy.as_fd(), &status)?,
-        upper: false,
+        role: Role::Mount,
     };
     Ok(Some(Opened { description, mount: copy, identity }))
 }
@@ -498,7 +521,7 @@ fn make_device(
         identity,
         directory: false,
         proc_root: false,
-        upper: false,
+        role: Role::Mount,
     };
     Ok(Opened { description, mount, identity })
 }

@@ -1,6 +1,6 @@
 //! The order of an execution and what it refuses, on the recording kernel: no privileges are needed.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::sources;
 use super::{Execution, Level, Outcome, Setting, Surroundings};
@@ -16,10 +16,10 @@ use crate::protocol::ExecutedStep;
 use crate::resolve::Missing;
 use crate::spec::{
     BindSource, Directory, Hook, HookPoint, IdMap, IdMapping, Mask, MissingMask, Mount, MountIdMap, MountIds,
-    MountKind, ReadonlyRoot, Root, RootfsSpec,
+    MountKind, Namespace, ReadonlyRoot, Root, RootfsSpec,
 };
 
-struct Alone<'a>(&'a Recording);
+pub(super) struct Alone<'a>(pub(super) &'a Recording);
 
 impl Surroundings for Alone<'_> {
     fn make(&mut self, _: BorrowedFd<'_>, _: &PathBytes, _: Missing) -> Result<bool> {
@@ -47,7 +47,7 @@ impl Surroundings for Alone<'_> {
     fn step_done(&mut self, _: &ExecutedStep) {}
 }
 
-fn setting(level: Level) -> Setting<'static> {
+pub(super) fn setting(level: Level) -> Setting<'static> {
     Setting {
         level,
         own_mount_namespace: false,
@@ -59,11 +59,16 @@ fn setting(level: Level) -> Setting<'static> {
     }
 }
 
-fn run(kernel: &Recording, spec: &RootfsSpec, level: Level) -> Result<Outcome> {
+pub(super) fn run(kernel: &Recording, spec: &RootfsSpec, level: Level) -> Result<Outcome> {
     run_with(kernel, spec, level, None)
 }
 
-fn run_with(kernel: &Recording, spec: &RootfsSpec, level: Level, journal: Option<Writer>) -> Result<Outcome> {
+pub(super) fn run_with(
+    kernel: &Recording,
+    spec: &RootfsSpec,
+    level: Level,
+    journal: Option<Writer>,
+) -> Result<Outcome> {
     let plan = Plan::new(spec)?;
     let sources = sources::open(kernel, &plan, &sources::Request::default())?;
     let mut alone = Alone(kernel);
@@ -489,4 +494,63 @@ fn a_copy_is_made_before_the_tmpfs_is_attached() {
     // What is given is not taken from what is copied.
     let copied = kernel.position("copy /data -> [tmpfs] Top { user: false, group: true, mode: true }");
     assert!(copied < kernel.position("attach [tmpfs] -> /data"));
+}
+
+#[test]
+fn hooks_after_the_start_are_not_the_first_process_s() {
+    let kernel = tree();
+    let mut spec = spec();
+    for point in [HookPoint::Poststart, HookPoint::Poststop] {
+        spec.hooks.push(Hook {
+            point,
+            path: "/h".into(),
+            args: vec![],
+            env: vec![],
+            timeout: None,
+            function: None,
+        });
+    }
+    let outcome = run(&kernel, &spec, Level::Detached).unwrap();
+    assert!(!kernel.calls.borrow().iter().any(|call| call.starts_with("hook")));
+    assert_eq!(outcome.report.steps.len(), Plan::new(&spec).unwrap().steps.len() - 2);
+}
+
+/// What the specification of the other tests has, without what needs a mount namespace.
+fn spec_in_foreign_mounts() -> RootfsSpec {
+    let mut spec = spec();
+    spec.masks.clear();
+    spec.readonly_paths.clear();
+    spec.namespaces.mount = Namespace::Path("/proc/1/ns/mnt".into());
+    spec
+}
+
+#[test]
+fn in_a_joined_mount_namespace_nothing_is_attached_outside_of_the_tree() {
+    let kernel = tree();
+    let spec = spec_in_foreign_mounts();
+    let plan = Plan::new(&spec).unwrap();
+    let sources = sources::open(&kernel, &plan, &sources::Request::default()).unwrap();
+    let mut alone = Alone(&kernel);
+    let namespace = rustix::fs::memfd_create(c"namespace", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    let outcome = Execution::new(&kernel, &plan, setting(Level::Detached), sources, &mut alone, None)
+        .with_namespace(Some(namespace.as_fd()))
+        .run()
+        .unwrap();
+    let calls = kernel.calls.borrow();
+    for never in ["unshare mount", "root propagation", "pivot", "enter"] {
+        assert!(!calls.iter().any(|call| call.starts_with(never)), "{never}: {calls:#?}");
+    }
+    assert!(!calls.iter().any(|call| call.starts_with("attach") && call.contains("host:/ ")));
+    // It is joined when there is nothing left to be copied.
+    let last = calls.iter().rposition(|call| call.contains("in a joined namespace")).unwrap();
+    assert!(calls.iter().rposition(|call| call.starts_with("attach")).unwrap() < last);
+    assert!(outcome.report.warnings.iter().any(|warning| warning.code == "not-verified"));
+}
+
+#[test]
+fn without_detached_assembly_a_joined_mount_namespace_is_refused() {
+    let kernel = tree();
+    let error = run(&kernel, &spec_in_foreign_mounts(), Level::Attached).unwrap_err();
+    assert_eq!(error.code, ErrorCode::Unsupported);
+    assert!(!kernel.calls.borrow().iter().any(|call| call.starts_with("attach")));
 }

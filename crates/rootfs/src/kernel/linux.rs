@@ -27,8 +27,8 @@ use crate::spec::IdMap;
 #[derive(Default)]
 pub struct Linux {
     procfs: OnceCell<ProcfsHandle>,
-    /// A handle that has /proc/sys too, which is only made for writing there.
-    sysctls: OnceCell<ProcfsHandle>,
+    /// The directory /proc/sys, which is only opened for writing below it.
+    sysctls: OnceCell<OwnedFd>,
     unique_ids: Cell<Option<bool>>,
     /// Whether `open_tree_attr` is known to be missing.
     no_open_tree_attr: Cell<bool>,
@@ -184,6 +184,15 @@ impl Linux {
             .map_err(|error| from_pathrs(&error, &PathBytes::from(format!("/proc/self/{name}"))))
     }
 
+    /// A namespace of this process, by its name in /proc/self/ns.
+    pub fn own_namespace(&self, name: &str) -> SysResult<OwnedFd> {
+        let flags = pathrs::flags::OpenFlags::O_PATH | pathrs::flags::OpenFlags::O_CLOEXEC;
+        self.procfs()?
+            .open_follow(ProcfsBase::ProcSelf, format!("ns/{name}"), flags)
+            .map(OwnedFd::from)
+            .map_err(|error| from_pathrs(&error, &PathBytes::from(format!("/proc/self/ns/{name}"))))
+    }
+
     /// Forgets the procfs handle: nothing of the host's may be held when a command runs.
     pub fn drop_procfs(&mut self) {
         self.procfs.take();
@@ -198,6 +207,15 @@ impl Linux {
             self.procfs()?;
         }
         Ok(())
+    }
+
+    /// Reads a file of a process below /proc.
+    pub fn read_proc(&self, pid: i32, name: &str) -> SysResult<Vec<u8>> {
+        let flags = pathrs::flags::OpenFlags::O_RDONLY | pathrs::flags::OpenFlags::O_CLOEXEC;
+        let path = PathBytes::from(format!("/proc/{pid}/{name}"));
+        let base = ProcfsBase::ProcPid(u32::try_from(pid).unwrap_or(0));
+        let file = self.procfs()?.open(base, name, flags).map_err(|error| from_pathrs(&error, &path))?;
+        read_to_end(file.as_fd())
     }
 
     /// Writes a file of a process below /proc, in one call as id maps demand.
@@ -312,6 +330,11 @@ impl Kernel for Linux {
     fn lock_shared(&self, file: BorrowedFd<'_>) -> SysResult<()> {
         rustix::fs::flock(file, FlockOperation::NonBlockingLockShared)
             .map_err(failed("flock", || format!("{}, LOCK_SH|LOCK_NB", number(file))))
+    }
+
+    fn lock_exclusive(&self, file: BorrowedFd<'_>) -> SysResult<()> {
+        rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive)
+            .map_err(failed("flock", || format!("{}, LOCK_EX|LOCK_NB", number(file))))
     }
 
     fn status(&self, file: BorrowedFd<'_>) -> SysResult<FileStatus> {
@@ -753,6 +776,14 @@ impl Kernel for Linux {
         Ok(true)
     }
 
+    fn enter_root_by_chroot(&self, root: BorrowedFd<'_>, namespace: Option<BorrowedFd<'_>>) -> SysResult<()> {
+        if let Some(namespace) = namespace {
+            super::process::set_namespace(namespace, libc::CLONE_NEWNS)?;
+        }
+        rustix::process::fchdir(root).map_err(failed("fchdir", || number(root)))?;
+        rustix::process::chroot(c".").map_err(failed("chroot", || "\".\"".into()))
+    }
+
     fn own_cgroups(&self) -> SysResult<Vec<(String, PathBytes)>> {
         let fd = self.open_proc_self("cgroup", OFlags::RDONLY | OFlags::CLOEXEC)?;
         let text = read_to_end(fd.as_fd())?;
@@ -779,28 +810,46 @@ impl Kernel for Linux {
         // The handle for processes hides all but those. Which values are behind a name is decided by the namespaces of
         // the process that opens it.
         if self.sysctls.get().is_none() {
-            let handle = ProcfsHandleBuilder::new()
+            let flags = pathrs::flags::OpenFlags::O_PATH
+                | pathrs::flags::OpenFlags::O_DIRECTORY
+                | pathrs::flags::OpenFlags::O_CLOEXEC;
+            let directory = ProcfsHandleBuilder::new()
                 .unmasked()
                 .build()
-                .map_err(|error| from_pathrs(&error, &"/proc".into()))?;
-            let _ = self.sysctls.set(handle);
+                .and_then(|handle| handle.open(ProcfsBase::ProcRoot, "sys", flags))
+                .map_err(|error| from_pathrs(&error, &"/proc/sys".into()))?;
+            let _ = self.sysctls.set(directory.into());
         }
         Ok(())
     }
 
     fn write_sysctl(&self, path: &str, value: &str) -> SysResult<()> {
         self.prepare_sysctl()?;
-        let Some(handle) = self.sysctls.get() else {
-            return Err(SysError { syscall: "open", errno: libc::ENOENT, arguments: path.to_owned() });
+        let whole = || format!("\"/proc/sys/{path}\"");
+        let Some(directory) = self.sysctls.get() else {
+            return Err(SysError { syscall: "openat", errno: libc::ENOENT, arguments: whole() });
         };
-        let flags = pathrs::flags::OpenFlags::O_WRONLY | pathrs::flags::OpenFlags::O_CLOEXEC;
-        let file = handle
-            .open(ProcfsBase::ProcRoot, format!("sys/{path}"), flags)
-            .map_err(|error| from_pathrs(&error, &PathBytes::from(format!("/proc/sys/{path}"))))?;
+        // Not with pathrs: once the root has been entered and has no /proc, it can't describe what fails. Below a directory
+        // that was checked, and with neither links nor mounts on the way, there is nothing left for it to do.
+        let mount = self.mount_id(directory.as_fd())?;
+        let mut current: Option<OwnedFd> = None;
+        let mut names = path.split('/').peekable();
+        while let Some(name) = names.next() {
+            let kind = if names.peek().is_some() { OFlags::PATH | OFlags::DIRECTORY } else { OFlags::WRONLY };
+            let flags = kind | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let parent = current.as_ref().unwrap_or(directory);
+            let file =
+                rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(failed("openat", whole))?;
+            if self.mount_id(file.as_fd())? != mount {
+                return Err(SysError { syscall: "openat", errno: libc::EXDEV, arguments: whole() });
+            }
+            current = Some(file);
+        }
+        let file = current.as_ref().unwrap_or(directory);
         // One call: the kernel takes the first write as the whole value.
-        rustix::io::write(&file, value.as_bytes())
+        rustix::io::write(file, value.as_bytes())
             .map(drop)
-            .map_err(failed("write", || format!("\"/proc/sys/{path}\", {value:?}")))
+            .map_err(failed("write", || format!("{}, {value:?}", whole())))
     }
 
     fn pause(&self, milliseconds: u64) {

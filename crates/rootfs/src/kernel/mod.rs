@@ -121,6 +121,8 @@ pub trait Kernel {
     fn open_directory(&self, directory: BorrowedFd<'_>) -> SysResult<OwnedFd>;
     /// Takes a shared lock without waiting; `flock(2)`.
     fn lock_shared(&self, file: BorrowedFd<'_>) -> SysResult<()>;
+    /// The same for the exclusive lock.
+    fn lock_exclusive(&self, file: BorrowedFd<'_>) -> SysResult<()>;
 
     /// What the descriptor refers to.
     fn status(&self, file: BorrowedFd<'_>) -> SysResult<FileStatus>;
@@ -245,6 +247,9 @@ pub trait Kernel {
     /// root there: what `pivot_root(2)` would give, without copying and detaching the host's mounts; `setns(2)`, `chroot(2)`.
     /// `false` if that namespace can't be entered, and nothing was changed.
     fn enter_root_by_stub(&self, stub: BorrowedFd<'_>, root: BorrowedFd<'_>) -> SysResult<bool>;
+    /// Makes a detached mount the root of this process alone, in a mount namespace that it first joins, or its own: nothing
+    /// in that changes. `chroot(2)`, `setns(2)`.
+    fn enter_root_by_chroot(&self, root: BorrowedFd<'_>, namespace: Option<BorrowedFd<'_>>) -> SysResult<()>;
     /// The cgroups of this process: controllers and path of each hierarchy; `cgroups(7)`.
     fn own_cgroups(&self) -> SysResult<Vec<(String, PathBytes)>>;
     /// Sets the host name of this uts namespace.

@@ -4,12 +4,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use pathrs::procfs::ProcfsBase;
 use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
 use super::linux::{Linux, failed, from_pathrs, number};
 use super::{Kernel, process};
-use crate::error::{CallContext, Error, ErrorCode, Result, SysResult};
+use crate::error::{CallContext, Error, ErrorCode, Result, SysError, SysResult};
 use crate::options::Propagation;
 use crate::path::PathBytes;
 use crate::protocol::{self, Answer, Kind};
@@ -27,9 +26,9 @@ pub(super) enum Way {
     List,
 }
 
-/// Whether an error can mean that the kernel doesn't know this way.
-fn unknown(errno: Errno) -> bool {
-    [Errno::INVAL, Errno::BADF, Errno::OPNOTSUPP].contains(&errno)
+/// Whether an error can mean that the kernel doesn't know this way. It is known once it has taken the first layer.
+fn unknown(errno: i32, done: usize) -> bool {
+    done == 0 && [libc::EINVAL, libc::EBADF, libc::EOPNOTSUPP].contains(&errno)
 }
 
 pub(super) fn set_layers(
@@ -40,48 +39,53 @@ pub(super) fn set_layers(
 ) -> SysResult<()> {
     let others: Vec<(&str, BorrowedFd<'_>)> =
         upper.into_iter().flat_map(|(upper, work)| [("upperdir", upper), ("workdir", work)]).collect();
+    let all: Vec<(&str, BorrowedFd<'_>)> =
+        lower.iter().map(|fd| ("lowerdir+", *fd)).chain(others.iter().copied()).collect();
+    let mut first = None;
     if kernel.layers.get() == Way::Descriptors {
-        match set_descriptors(context, lower, &others) {
-            Err(call) if unknown(Errno::from_raw_os_error(call.errno)) => kernel.layers.set(Way::Names),
-            other => return other,
+        match each(&all, |key, fd| set_descriptor(context, key, fd)) {
+            Err((call, done)) if unknown(call.errno, done) => first = Some(call),
+            other => return other.map_err(|(call, _)| call),
         }
     }
-    in_own_descriptors(kernel, || {
-        if kernel.layers.get() == Way::Names {
-            let all = lower.iter().map(|fd| ("lowerdir+", *fd)).chain(others.iter().copied());
-            match set_names(context, all) {
-                Err(call) if call.errno == libc::EINVAL => kernel.layers.set(Way::List),
-                other => return other,
+    let by_name = |key: &str, fd| set_string(context, key, &number(fd));
+    let result = in_own_descriptors(kernel, || {
+        if kernel.layers.get() <= Way::Names {
+            match each(&all, by_name) {
+                Ok(()) => {
+                    kernel.layers.set(Way::Names);
+                    return Ok(());
+                }
+                Err((call, done)) if unknown(call.errno, done) => {
+                    first.get_or_insert(call);
+                }
+                Err((call, _)) => return Err(call),
             }
         }
         let list: Vec<String> = lower.iter().map(|fd| number(*fd)).collect();
         set_string(context, "lowerdir", &list.join(":"))?;
-        set_names(context, others.iter().copied())
-    })
+        kernel.layers.set(Way::List);
+        each(&others, by_name).map_err(|(call, _)| call)
+    });
+    // Where no way is known it was not the way that was wrong, and the newest says best what was.
+    result.map_err(|call| if kernel.layers.get() == Way::List { call } else { first.unwrap_or(call) })
 }
 
-fn set_descriptors(
-    context: BorrowedFd<'_>,
-    lower: &[BorrowedFd<'_>],
-    others: &[(&'static str, BorrowedFd<'_>)],
-) -> SysResult<()> {
-    let lower = lower.iter().map(|fd| ("lowerdir+", *fd));
-    for (key, fd) in lower.chain(others.iter().copied()) {
-        rustix::mount::fsconfig_set_fd(context, key, fd).map_err(failed("fsconfig", || {
-            format!("{}, FSCONFIG_SET_FD, \"{key}\", {}", number(context), number(fd))
-        }))?;
+/// Gives layers one after the other. With an error comes how many were taken.
+fn each<'a>(
+    layers: &[(&'a str, BorrowedFd<'a>)],
+    set: impl Fn(&'a str, BorrowedFd<'a>) -> SysResult<()>,
+) -> std::result::Result<(), (SysError, usize)> {
+    for (done, (key, fd)) in layers.iter().enumerate() {
+        set(key, *fd).map_err(|call| (call, done))?;
     }
     Ok(())
 }
 
-fn set_names<'a>(
-    context: BorrowedFd<'_>,
-    layers: impl Iterator<Item = (&'a str, BorrowedFd<'a>)>,
-) -> SysResult<()> {
-    for (key, fd) in layers {
-        set_string(context, key, &number(fd))?;
-    }
-    Ok(())
+fn set_descriptor(context: BorrowedFd<'_>, key: &str, fd: BorrowedFd<'_>) -> SysResult<()> {
+    rustix::mount::fsconfig_set_fd(context, key, fd).map_err(failed("fsconfig", || {
+        format!("{}, FSCONFIG_SET_FD, \"{key}\", {}", number(context), number(fd))
+    }))
 }
 
 fn set_string(context: BorrowedFd<'_>, key: &str, value: &str) -> SysResult<()> {

@@ -69,13 +69,22 @@ struct CloneArgs {
 /// Refused with `EINVAL` in a process that has more than one thread, because the child could then find a lock that
 /// nobody will ever release.
 pub fn fork(request: CloneRequest<'_>) -> SysResult<Fork> {
+    clone_process(request, 0, libc::SIGCHLD)
+}
+
+/// The same for a child of this process's own parent: it tells that one of its end as this process does.
+pub fn fork_sibling(request: CloneRequest<'_>) -> SysResult<Fork> {
+    clone_process(request, u64::from(libc::CLONE_PARENT.cast_unsigned()), 0)
+}
+
+fn clone_process(request: CloneRequest<'_>, flags: u64, exit_signal: libc::c_int) -> SysResult<Fork> {
     // CLONE_THREAD asks the kernel for nothing, but it answers EINVAL when there are other threads.
     unshare(libc::CLONE_THREAD)?;
     let mut pidfd: libc::c_int = -1;
     let mut args = CloneArgs {
-        flags: request.namespaces | u64::from(libc::CLONE_PIDFD.cast_unsigned()),
+        flags: flags | request.namespaces | u64::from(libc::CLONE_PIDFD.cast_unsigned()),
         pidfd: (&raw mut pidfd).addr() as u64,
-        exit_signal: libc::SIGCHLD.cast_unsigned().into(),
+        exit_signal: exit_signal.cast_unsigned().into(),
         ..CloneArgs::default()
     };
     if let Some(cgroup) = request.cgroup {
@@ -552,13 +561,12 @@ pub fn unblock_signals() {
     }
 }
 
-/// Joins an existing namespace by its path.
-pub fn join_namespace(path: &crate::path::PathBytes, kind: libc::c_int) -> SysResult<()> {
-    use rustix::fs::{Mode, OFlags};
-    let fd =
-        rustix::fs::openat(rustix::fs::CWD, path.as_path(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(super::linux::failed("openat", || format!("{path:?}, O_RDONLY|O_CLOEXEC")))?;
-    set_namespace(std::os::fd::AsFd::as_fd(&fd), kind)
+/// The kind of the namespace that a file stands for, as its `CLONE_NEW*` flag; `NS_GET_NSTYPE` of `ioctl_nsfs(2)`.
+pub fn namespace_type(file: BorrowedFd<'_>) -> SysResult<libc::c_int> {
+    const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+    // SAFETY: this request takes no argument.
+    let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };
+    check(kind.into(), "ioctl", || "NS_GET_NSTYPE".into()).map(|_| kind)
 }
 
 /// `CLONE_NEW*` flags, for callers without the C library's names.

@@ -49,6 +49,8 @@ pub(crate) struct Recording {
     pub(crate) selinux: Cell<bool>,
     /// Whether this process is in another user namespace than the first.
     pub(crate) in_user_namespace: Cell<bool>,
+    /// Has the kernel copy only what is attached.
+    pub(crate) copies_no_detached: Cell<bool>,
 }
 
 impl Recording {
@@ -165,6 +167,10 @@ impl Kernel for Recording {
         self.record("flock", "lock".into())
     }
 
+    fn lock_exclusive(&self, _file: BorrowedFd<'_>) -> SysResult<()> {
+        self.record("flock", "exclusive lock".into())
+    }
+
     fn status(&self, file: BorrowedFd<'_>) -> SysResult<FileStatus> {
         let (kind, rdev, inode) = match self.handle(file) {
             Handle::Place(path) => {
@@ -230,6 +236,10 @@ impl Kernel for Recording {
     fn clone_mount(&self, file: BorrowedFd<'_>, recursive: bool) -> SysResult<OwnedFd> {
         let what = self.name(file);
         self.record("open_tree", format!("clone {what} recursive={recursive}"))?;
+        let aside = || self.calls.borrow().iter().any(|call| call.starts_with("attach [tmpfs] -> host:"));
+        if what == "/file" && self.copies_no_detached.get() && !aside() {
+            return Err(SysError { syscall: "open_tree", errno: libc::EINVAL, arguments: what });
+        }
         let is_root = what == "host:/srv/root";
         let fd = self.open(Handle::Mount(what));
         if is_root {
@@ -444,6 +454,11 @@ impl Kernel for Recording {
     fn enter_root_by_stub(&self, _stub: BorrowedFd<'_>, root: BorrowedFd<'_>) -> SysResult<bool> {
         self.record("setns", format!("enter {} by stub", self.name(root)))?;
         Ok(true)
+    }
+
+    fn enter_root_by_chroot(&self, root: BorrowedFd<'_>, namespace: Option<BorrowedFd<'_>>) -> SysResult<()> {
+        let joined = if namespace.is_some() { " in a joined namespace" } else { "" };
+        self.record("chroot", format!("{}{joined}", self.name(root)))
     }
 
     fn own_cgroups(&self) -> SysResult<Vec<(String, PathBytes)>> {

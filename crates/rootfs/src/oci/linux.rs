@@ -44,6 +44,15 @@ pub(super) fn read(top: &Object<'_>, rootfs: &mut RootfsSpec) -> Result<()> {
     let masks = paths("maskedPaths")?.unwrap_or_default();
     rootfs.masks.extend(masks.into_iter().map(|path| Mask { path, missing: MissingMask::Skip }));
     rootfs.readonly_paths = paths("readonlyPaths")?.unwrap_or_default();
+    if rootfs.namespaces.mount != Namespace::New {
+        for (key, empty) in
+            [("maskedPaths", rootfs.masks.is_empty()), ("readonlyPaths", rootfs.readonly_paths.is_empty())]
+        {
+            if let Some(list) = linux.get(key).filter(|_| !empty) {
+                return Err(list.wrong("needs a mount namespace of the container's own in linux.namespaces"));
+            }
+        }
+    }
     if let Some(parameters) = linux.get("sysctl") {
         rootfs.sysctl = parameters.strings(|node, name| {
             let path = sysctl::path_of(name).map_err(|what| node.wrong(what))?;
@@ -104,17 +113,15 @@ fn read_namespaces(linux: &Object<'_>, rootfs: &mut RootfsSpec) -> Result<()> {
         seen.push(kind);
         let path = object.get("path").filter(|path| !matches!(path.text(), Ok("")));
         let path = path.map(|node| Ok::<_, Box<crate::Error>>((node, node.absolute_path()?))).transpose()?;
-        let unsupported = |what: &str| {
-            let node = path.as_ref().map_or(item, |(node, _)| node);
-            Err(node.error(ErrorCode::Unsupported, format_args!("{what} is not supported by this version")))
-        };
         match (kind, &path) {
-            ("time", _) => return unsupported("a time namespace"),
-            ("mount", None) => {}
-            ("user", None) => new_user = true,
-            ("mount" | "user" | "pid", Some(_)) => {
-                return unsupported(&format!("joining an existing {kind} namespace"));
+            ("time", _) => {
+                let what = "a time namespace is not supported by this version";
+                return Err(item.error(ErrorCode::Unsupported, what));
             }
+            ("mount", None) => rootfs.namespaces.mount = Namespace::New,
+            ("mount", Some((_, path))) => rootfs.namespaces.mount = Namespace::Path(path.clone()),
+            ("user", None) => new_user = true,
+            ("user", Some((_, path))) => rootfs.namespaces.user = UserNamespace::Path(path.clone()),
             (_, path) => {
                 for (name, place) in others(&mut rootfs.namespaces) {
                     if name == kind {
@@ -126,19 +133,24 @@ fn read_namespaces(linux: &Object<'_>, rootfs: &mut RootfsSpec) -> Result<()> {
         }
     }
     if !seen.contains(&"mount") {
-        let node = linux.get("namespaces").unwrap_or(linux.node());
-        return Err(node
-            .error(ErrorCode::Unsupported, "without a mount namespace is not supported by this version")
-            .with_hint("add { \"type\": \"mount\" } to linux.namespaces"));
+        rootfs.namespaces.mount = Namespace::Inherit;
     }
     let map = IdMap {
         uids: read_mappings(linux, "uidMappings", new_user)?,
         gids: read_mappings(linux, "gidMappings", new_user)?,
     };
     if new_user {
-        rootfs.namespaces.user = UserNamespace::Mapped(map);
+        // crun writes it so, and means the same.
+        let nothing_said = map.uids.is_empty() && map.gids.is_empty();
+        rootfs.namespaces.user =
+            if nothing_said { UserNamespace::Caller } else { UserNamespace::Mapped(map) };
     }
     Ok(())
+}
+
+/// Whether a list has elements.
+fn has(linux: &Object<'_>, key: &str) -> Result<bool> {
+    linux.read(key, |list| list.items().map(|items| !items.is_empty())).map(Option::unwrap_or_default)
 }
 
 fn read_mappings(linux: &Object<'_>, key: &str, new_user: bool) -> Result<Vec<IdMapping>> {
@@ -147,11 +159,13 @@ fn read_mappings(linux: &Object<'_>, key: &str, new_user: bool) -> Result<Vec<Id
         Some(list) if !new_user && !mappings.is_empty() => {
             Err(list.wrong("mappings need a new user namespace in linux.namespaces"))
         }
-        Some(list) if new_user => {
+        Some(list) if new_user && !mappings.is_empty() => {
             validate_mappings(&list.name, &mappings).map_err(|error| error.with_pointer(&list.pointer))?;
             Ok(mappings)
         }
-        None if new_user => Err(linux.missing(key)),
+        _ if new_user && (has(linux, "uidMappings")? || has(linux, "gidMappings")?) => {
+            Err(linux.missing(key))
+        }
         _ => Ok(mappings),
     }
 }
@@ -208,8 +222,18 @@ fn read_propagation(node: &Node<'_>) -> Result<Option<Propagation>> {
 
 pub(super) fn write(rootfs: &RootfsSpec) -> Result<Value> {
     let mut linux = Map::new();
-    let mut namespaces = vec![json!({ "type": "mount" })];
+    let mut namespaces = Vec::new();
+    match &rootfs.namespaces.mount {
+        Namespace::New => namespaces.push(json!({ "type": "mount" })),
+        Namespace::Path(path) => {
+            namespaces.push(json!({ "type": "mount", "path": path_text("namespaces", path)? }));
+        }
+        Namespace::Inherit => {}
+    }
     match &rootfs.namespaces.user {
+        UserNamespace::Path(path) => {
+            namespaces.push(json!({ "type": "user", "path": path_text("namespaces", path)? }));
+        }
         UserNamespace::None => {}
         UserNamespace::Mapped(map) => {
             namespaces.push(json!({ "type": "user" }));

@@ -201,6 +201,14 @@ impl<'a> Node<'a> {
         Ok(rest)
     }
 
+    /// Says how a field that is refused can be left out.
+    pub(super) fn may_be_ignored(&self, error: Box<Error>) -> Box<Error> {
+        // A name with a separator in it could be taken for the path of another field.
+        let name = if fields::find(&self.path).is_some() { &self.path } else { &self.pointer };
+        let advice = format!("if the container may do without it, name it: {{ ignore: ['{name}'] }}");
+        error.with_hint(advice)
+    }
+
     fn warn_ignored(&self) {
         self.context.warn("ignored-field", format!("{} is ignored, as asked", self.name));
     }
@@ -245,10 +253,10 @@ impl<'a> Node<'a> {
                 node.warn_ignored();
                 continue;
             }
-            let Some(field) = fields::find(&node.path) else {
-                return Err(node
-                    .wrong("this field is unknown")
-                    .with_hint(ignore_hint(&node.path, "if it may be ignored")));
+            // A name with a separator in it could look like the path of another field.
+            let known = fields::find(&node.path).filter(|_| !key.contains(['.', '[', ']']));
+            let Some(field) = known else {
+                return Err(node.may_be_ignored(node.wrong("this field is unknown")));
             };
             match field.treatment {
                 Treatment::Enforced => fields.push(node),
@@ -258,18 +266,13 @@ impl<'a> Node<'a> {
                     .context
                     .warn("not-enforced", format!("{} is not enforced: {}", node.name, field.note)),
                 Treatment::Refused(code) => {
-                    return Err(node
-                        .error(code, format_args!("this is not enforced: {}", field.note))
-                        .with_hint(ignore_hint(&node.path, "if the container may do without it")));
+                    let error = node.error(code, format_args!("this is not enforced: {}", field.note));
+                    return Err(node.may_be_ignored(error));
                 }
             }
         }
         Ok(Object { node: self.clone(), fields })
     }
-}
-
-fn ignore_hint(path: &str, condition: &str) -> String {
-    format!("{condition}, name it: {{ ignore: ['{path}'] }}")
 }
 
 /// An object whose fields were looked up in the table.

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::mounts::{cannot, path_text};
 use super::node::{Node, Object};
 use crate::error::{Error, Result};
+use crate::hint::Hint;
 use crate::path::PathBytes;
 use crate::process::{CAPABILITIES, Capabilities, ProcessSpec, RLIMITS, Rlimit, User, capability_number};
 use crate::spec::MAX_ID;
@@ -19,7 +20,7 @@ pub(super) fn read(process: &Node<'_>) -> Result<ProcessSpec> {
             return Ok(());
         }
         let error = terminal.wrong("a terminal can't be given");
-        Err(error.with_hint("set it to false, or name it: { ignore: ['process.terminal'] }"))
+        Err(error.with_hint(Hint::OciTerminal))
     })?;
     let args = object.require("args", |args| {
         let words = args.list(Node::bytes)?;

@@ -242,6 +242,10 @@ fn what_is_wrong_is_told_with_its_pointer() {
         (with("/root/other", json!(1)), Spec, "/root/other"),
         (with("/other", json!(null)), Spec, ""),
         (with("/a~1b", json!(1)), Spec, "/a~01b"),
+        (with("/root.path", json!("rootfs")), Spec, "/root.path"),
+        (with("/linux.seccomp", json!({})), Spec, "/linux.seccomp"),
+        (with("/mounts[].type", json!("tmpfs")), Spec, "/mounts[].type"),
+        (with("/hooks/*", json!([{ "path": "/x" }])), Spec, "/hooks/*"),
         (with("/linux", json!(null)), Spec, "/linux"),
         (with("/hostname", json!("box")), Spec, "/hostname"),
         (with("/hostname", json!(1)), Spec, "/hostname"),
@@ -294,7 +298,8 @@ fn what_is_wrong_is_told_with_its_pointer() {
             Spec,
             "/mounts/1/options/1",
         ),
-        (namespaces(json!([])), Unsupported, "/linux/namespaces"),
+        (with("/linux", json!({ "namespaces": [], "maskedPaths": ["/m"] })), Spec, "/linux/maskedPaths"),
+        (with("/linux", json!({ "readonlyPaths": ["/r"] })), Spec, "/linux/readonlyPaths"),
         (namespaces(json!([{ "type": "mount" }, { "type": "mount" }])), Spec, "/linux/namespaces/1/type"),
         (namespaces(json!([{ "type": "mount" }, { "type": "nosuch" }])), Spec, "/linux/namespaces/1/type"),
         (namespaces(json!([{ "type": "mount" }, { "type": "time" }])), Unsupported, "/linux/namespaces/1"),
@@ -303,7 +308,17 @@ fn what_is_wrong_is_told_with_its_pointer() {
             Spec,
             "/linux/namespaces/1/path",
         ),
-        (namespaces(json!([{ "type": "mount" }, { "type": "user" }])), Spec, "/linux/uidMappings"),
+        (
+            with(
+                "/linux",
+                json!({
+                    "namespaces": [{ "type": "mount" }, { "type": "user" }],
+                    "gidMappings": [{ "containerID": 0, "hostID": 0, "size": 1 }],
+                }),
+            ),
+            Spec,
+            "/linux/uidMappings",
+        ),
         (
             linux("uidMappings", json!([{ "containerID": 0, "hostID": 0, "size": 1 }])),
             Spec,
@@ -402,6 +417,12 @@ fn sources_and_destinations_below_the_root_directory_are_in_the_tree() {
     let destinations: Vec<String> =
         config.rootfs.content.iter().map(|content| content.destination().to_string()).collect();
     assert_eq!(destinations, ["/mnt", "/mnt", "/other", "/b/rootfs2"]);
+}
+
+#[test]
+fn a_new_user_namespace_without_mappings_has_the_caller_as_its_root() {
+    let config = with("/linux/namespaces", json!([{ "type": "mount" }, { "type": "user" }]));
+    assert_eq!(read_value(&config, &options(&[])).unwrap().rootfs.namespaces.user, UserNamespace::Caller);
 }
 
 #[test]
@@ -676,4 +697,17 @@ fn an_idmapped_bind_and_an_overlay_come_back_as_they_were() {
     assert_eq!(read_value(&written, &options(&[])).unwrap().rootfs, read);
     config["mounts"][0]["gidMappings"].take();
     assert_eq!(refusal(&config).pointer.as_deref(), Some("/mounts/0/gidMappings"));
+}
+
+#[test]
+fn namespaces_are_new_joined_or_the_callers() {
+    let read = |list: Value| read_value(&with("/linux/namespaces", list), &options(&[])).unwrap().rootfs;
+    assert_eq!(read(json!([])).namespaces.mount, Namespace::Inherit);
+    let joined = read(json!([
+        { "type": "mount", "path": "/m" }, { "type": "user", "path": "/u" }, { "type": "pid", "path": "/p" },
+    ]));
+    assert_eq!(joined.namespaces.mount, Namespace::Path("/m".into()));
+    assert_eq!(joined.namespaces.user, UserNamespace::Path("/u".into()));
+    assert_eq!(joined.namespaces.pid, Namespace::Path("/p".into()));
+    assert_eq!(read_value(&write(&joined, None).unwrap(), &options(&[])).unwrap().rootfs, joined);
 }
