@@ -339,11 +339,11 @@ export type RootfsErrorCode =
   | 'ERR_ROOTFS_HOOK'
   /** The command could not be started. */
   | 'ERR_ROOTFS_EXEC'
-  /** The policy of the host forbids it. */
+  /** The policy of the host forbids it, or the caller has other rights than before. */
   | 'ERR_ROOTFS_DENIED'
   /** The kernel, the platform or this version lacks something. */
   | 'ERR_ROOTFS_UNSUPPORTED'
-  /** The helper process is missing, can't be executed, is of another version, or died. */
+  /** The helper process is missing, can't be executed, is of another version, died, or takes no requests. */
   | 'ERR_ROOTFS_SUPERVISOR'
   /** The prepared root filesystem has been closed. */
   | 'ERR_ROOTFS_CLOSED'

@@ -205,6 +205,60 @@ for (const signal of ['SIGKILL', 'SIGTERM'] as const) {
   )
 }
 
+testHere(
+  'SIGKILL of the supervisor: its containers are told and ended, and nothing that they made is left',
+  async (t) => {
+    t.timeout(60_000)
+    const image = await bareImage()
+    const tree = snapshotTree(image)
+    const marker = `rootfs-orphans-${process.pid}-${Date.now()}`
+    const options = { env: { PATH: '/bin:/usr/bin', MARKER: marker } }
+    const rootfs = new Rootfs(image).defaults().tmpfs('/made/by/us/one')
+    await rootfs.run('/bin/true')
+    const [supervisor] = descendants().filter(({ command }) => command === 'rootfs-super')
+    // Each makes directories in those of the one before.
+    const further = new Rootfs(image)
+      .defaults()
+      .namespaces({ pid: false })
+      .tmpfs('/made/by/us/one')
+      .tmpfs('/made/by/us/two/deep')
+    const box = await rootfs.prepare()
+    const children = [rootfs, further, further].map((one) =>
+      // With a pid namespace or without one, the process that is left behind is ended too.
+      one.spawn('/bin/sh', ['-c', 'sleep 1000 & echo up; exec sleep 1001'], options),
+    )
+    const inBox = box.run('/bin/sleep', ['1000'], options)
+    const errors = children.map(async (child) => {
+      child.on('error', () => undefined)
+      return once(child, 'close')
+    })
+    await Promise.all(children.map((child) => once(child.stdout!, 'data')))
+    // The JS thread goes on meanwhile.
+    let longest = 0
+    let last = performance.now()
+    const timer = setInterval(() => {
+      longest = Math.max(longest, performance.now() - last)
+      last = performance.now()
+    }, 5)
+    process.kill(supervisor!.pid, 'SIGKILL')
+    for (const [code, signal] of await Promise.all(errors)) t.deepEqual([code, signal], [null, 'SIGKILL'])
+    const error = await t.throwsAsync(inBox)
+    t.regex((error as Error & { code: string }).code, /^ERR_ROOTFS_(SUPERVISOR|CLOSED)$/)
+    await box.close()
+    clearInterval(timer)
+    t.true(longest < 500, `${longest} ms`)
+    t.deepEqual(
+      await eventually(
+        () => processesMarked(marker),
+        (left) => left.length === 0,
+      ),
+      [],
+    )
+    t.deepEqual(snapshotTree(image), tree)
+    t.is((await rootfs.run('/bin/true')).exitCode, 0, 'and another supervisor serves')
+  },
+)
+
 for (const what of ['run', 'prepare']) {
   testHere(`a program that is done ends by itself (${what}), and its containers with it`, async (t) => {
     const image = await bareImage()

@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
-import { setImmediate } from 'node:timers/promises'
+import { setTimeout as delay, setImmediate } from 'node:timers/promises'
 import test from 'ava'
 import { Rootfs, RootfsError } from 'rootfs'
 import { guardHost } from './support/host.ts'
@@ -180,6 +180,116 @@ testHere('an aborted signal starts nothing', async (t) => {
   t.is(child.pid, undefined)
 })
 
+/** Commands that leave others behind, which hold the pipes for longer than any test. */
+const LEAVE = 'sleep 1000 & '
+const DAEMON = 'setsid sleep 1000 & '
+
+for (const [how, script, options, expected] of [
+  [
+    'a timeout',
+    `${LEAVE} echo begun; sleep 1000`,
+    { timeout: 300 },
+    { timedOut: true, signal: 'SIGKILL', stdout: 'begun\n' },
+  ],
+  [
+    'a timeout with another signal',
+    `${LEAVE} sleep 1000`,
+    { timeout: 300, killSignal: 'SIGTERM' },
+    { timedOut: true, signal: 'SIGTERM' },
+  ],
+  ['a timeout after its end', `${LEAVE} exit 3`, { timeout: 300 }, { timedOut: true, exitCode: 3 }],
+  [
+    'a timeout, past another session',
+    `${DAEMON} sleep 1000`,
+    { timeout: 300 },
+    { timedOut: true, signal: 'SIGKILL' },
+  ],
+  ['an abort', `${LEAVE} sleep 1000`, { abort: 300 }, { name: 'AbortError' }],
+  ['maxBuffer', `${LEAVE} cat /dev/zero`, { maxBuffer: 1000 }, { code: 'ERR_CHILD_PROCESS_STDIO_MAXBUFFER' }],
+] as const) {
+  testHere(`${how} is not held back by what the command has left behind`, async (t) => {
+    const boxes = [
+      await (await busybox()).prepare(),
+      await (await busybox()).namespaces({ pid: false }).prepare(),
+    ]
+    for (const box of boxes) {
+      t.teardown(() => box.close())
+      const { abort, ...rest } = options as { abort?: number; timeout?: number }
+      const all = abort === undefined ? rest : { ...rest, signal: AbortSignal.timeout(abort) }
+      const begin = performance.now()
+      t.like(await box.run('/bin/sh', ['-c', script], all).catch((error: Error) => error), expected)
+      t.true(performance.now() - begin < 5000)
+      if (!script.includes('setsid')) {
+        const inside = () => descendants(box.pid).map(({ command }) => command)
+        t.deepEqual(
+          await eventually(inside, (left) => left.length === 0),
+          [],
+          'its process group is ended too',
+        )
+      }
+    }
+  })
+}
+
+testHere('what a command leaves behind goes on when nothing ends it, and is waited for', async (t) => {
+  const box = await (await busybox()).prepare()
+  t.teardown(() => box.close())
+  const { stdout } = await box.run('/bin/sh', ['-c', '(sleep 0.3; echo late) & echo early'], {
+    timeout: 5000,
+  })
+  t.is(stdout, 'early\nlate\n')
+})
+
+testHere('closing a prepared root ends the commands in it that others hold the pipes of', async (t) => {
+  const box = await (await busybox()).namespaces({ pid: false }).prepare()
+  const running = box.run('/bin/sh', ['-c', `${DAEMON} exec sleep 1000`])
+  await eventually(
+    () => descendants(box.pid).length,
+    (count) => count === 2,
+  )
+  const left = descendants(box.pid).filter(({ parentPid }) => parentPid !== box.pid)
+  t.teardown(() => {
+    for (const { pid } of left) process.kill(pid, 'SIGKILL')
+  })
+  await box.close()
+  t.like(await running, { signal: 'SIGKILL' })
+})
+
+for (const [how, limit] of Object.entries({
+  'a timeout': () => ({ timeout: 1 }),
+  'an abort': () => {
+    const controller = new AbortController()
+    void setImmediate().then(() => controller.abort())
+    return { signal: controller.signal }
+  },
+})) {
+  testHere(`${how} during preparation ends the container, whatever the signal`, async (t) => {
+    t.timeout(30_000)
+    // Long enough to prepare that it is not over before its end. The command would ignore the signal: as any first process of a
+    // pid namespace that doesn't handle it.
+    const rootfs = await busybox()
+    const data = host.scratch('data')
+    rootfs.tmpfs('/run')
+    for (let count = 0; count < 300; count++) rootfs.bind(data, `/run/${count}`)
+    for (let turn = 0; turn < 3; turn++) {
+      const all = { ...limit(), killSignal: 'SIGTERM' } as const
+      const running = rootfs.run('/bin/sleep', ['3600'], all).catch((error: Error) => error)
+      const result = await Promise.race([running, delay(5000, new Error('it is run for its time'))])
+      t.true(
+        (result as { timedOut?: boolean }).timedOut ?? (result as Error).name === 'AbortError',
+        `${result}`,
+      )
+    }
+    t.deepEqual(
+      await eventually(
+        () => containers(),
+        (left) => left.length === 0,
+      ),
+      [],
+    )
+  })
+}
+
 testHere('aborting after the end changes nothing', async (t) => {
   const controller = new AbortController()
   const result = await (await busybox()).run('/bin/true', [], { signal: controller.signal })
@@ -260,3 +370,48 @@ testHere('a directory is refused as stdio', async (t) => {
     code: 'ERR_INVALID_ARG_VALUE',
   })
 })
+
+// ---------------------------------------------------------------- signals
+
+testHere('real-time signals are sent, and tell how a command has ended', async (t) => {
+  const box = await (await busybox()).prepare()
+  t.teardown(() => box.close())
+  for (const signal of [34, 40, 64]) {
+    const child = box.spawn('/bin/sleep', ['1000'])
+    const closed = once(child, 'close')
+    await once(child, 'spawn')
+    t.true(child.kill(signal))
+    t.deepEqual(await closed, [null, `SIG${signal}`])
+  }
+  const result = await box.run('/bin/sleep', ['1000'], {
+    timeout: 200,
+    killSignal: 40 as unknown as NodeJS.Signals,
+  })
+  t.like(result, { timedOut: true, signal: 'SIG40' })
+})
+
+testHere('no signal is no killSignal', async (t) => {
+  const rootfs = await busybox()
+  for (const killSignal of [0, 65, 'SIGNONE']) {
+    const options = { timeout: 1, killSignal: killSignal as NodeJS.Signals }
+    await t.throwsAsync(rootfs.run('/bin/true', [], options), {
+      code: 'ERR_INVALID_ARG_VALUE',
+      message: /killSignal/,
+    })
+  }
+})
+
+testHere(
+  'disposing of a command in a prepared root ends what it has begun, and waits for nobody else',
+  async (t) => {
+    const box = await (await busybox()).prepare()
+    t.teardown(() => box.close())
+    for (const script of [`${LEAVE} sleep 1000`, `${DAEMON} sleep 1000`, LEAVE]) {
+      const child = box.spawn('/bin/sh', ['-c', `echo begun; ${script}`])
+      await once(child.stdout!, 'data')
+      const begin = performance.now()
+      await child[Symbol.asyncDispose]()
+      t.true(performance.now() - begin < 3000, script)
+    }
+  },
+)

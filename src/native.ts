@@ -114,6 +114,8 @@ export interface Native {
   ): Launched
   mounts(container: number): number
   kill(container: number, child: number, signal: number): boolean
+  /** Ends a command with what it has begun; nothing else that holds its streams is waited for. False if nobody was reached. */
+  end(container: number, child: number, signal: number): boolean
   /** With a message, it failed. */
   answerFunction(container: number, failure?: string): void
   close(container: number): void

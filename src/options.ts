@@ -10,11 +10,12 @@ const DEFAULT_MAX_BUFFER = 1024 * 1024
 export interface Control {
   signal?: AbortSignal
   timeout?: number
-  killSignal: NodeJS.Signals
+  /** Its number: real-time signals have no names. */
+  killSignal: number
 }
 
 /** What is done to a command when nothing was said about it. */
-export const NO_CONTROL: Control = { killSignal: 'SIGKILL' }
+export const NO_CONTROL: Control = { killSignal: constants.signals.SIGKILL }
 
 export interface Preparation {
   signal?: AbortSignal
@@ -82,8 +83,12 @@ export function signalName(number: number): NodeJS.Signals {
   return (found?.[0] ?? `SIG${number}`) as NodeJS.Signals
 }
 
-function killSignal(value: unknown): NodeJS.Signals {
-  return signalName(signalNumber(value, 'killSignal'))
+function killSignal(value: unknown): number {
+  const number = signalNumber(value, 'killSignal')
+  if (number === 0) {
+    throw invalidArgument('ERR_INVALID_ARG_VALUE', "signal such as 'SIGTERM'", 'killSignal', value)
+  }
+  return number
 }
 
 function takeControl(options: Checked): Control {
@@ -92,7 +97,7 @@ function takeControl(options: Checked): Control {
   return {
     ...(signal && { signal }),
     ...(limit && { timeout: limit }),
-    killSignal: take(options, 'killSignal', killSignal) ?? 'SIGKILL',
+    killSignal: take(options, 'killSignal', killSignal) ?? NO_CONTROL.killSignal,
   }
 }
 

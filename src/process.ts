@@ -1,6 +1,7 @@
 // A command in a container, in the shape and with the events of node:child_process.
 import { EventEmitter } from 'node:events'
 import { Socket } from 'node:net'
+import { constants } from 'node:os'
 import type { Duplex, Readable, Writable } from 'node:stream'
 import type {
   ContainerProcessEvents,
@@ -22,6 +23,8 @@ export interface Prepared {
   skipped: readonly Step[]
   warnings: readonly Warning[]
 }
+
+const { SIGKILL } = constants.signals
 
 type Streams = [Writable | null, Readable | null, Readable | null, ...(Duplex | null)[]]
 
@@ -81,6 +84,10 @@ export class ContainerProcess extends EventEmitter<ContainerProcessEvents> imple
   readonly #locate: (error: Error) => Error
   readonly #onStep: ((step: ExecutedStep) => void) | undefined
   #timer: NodeJS.Timeout | undefined
+  /** There is a process, or was. */
+  #begun = false
+  /** Nobody waits for more than its end. */
+  #disposed = false
   #stopListening: (() => void) | undefined
   /** A signal asked for before there was a process. */
   #queued: number | undefined
@@ -150,7 +157,7 @@ export class ContainerProcess extends EventEmitter<ContainerProcessEvents> imple
     if (this.#ended) {
       return false
     }
-    if (this.pid === undefined) {
+    if (!this.#begun) {
       // A stronger one is not forgotten because of a weaker one that comes later.
       this.#queued = this.#queued === 9 ? 9 : number
       this.killed ||= number !== 0
@@ -175,9 +182,15 @@ export class ContainerProcess extends EventEmitter<ContainerProcessEvents> imple
   async [Symbol.asyncDispose](): Promise<void> {
     if (!this.#closed) {
       this.stdin?.destroy()
-      this.#stop('SIGKILL')
-      // Nobody reads any more: what is left must not hold 'close' back.
-      this.#flush()
+      this.#disposed = true
+      if (this.#ended) {
+        this.#abandon()
+      } else if (this.#begun && this.#place.kind === 'child') {
+        // With what it has begun.
+        this.killed ||= native.end(this.#place.container, this.#id, SIGKILL)
+      } else {
+        this.#stop(SIGKILL)
+      }
       if (this.listenerCount('error') === 0) {
         super.once('error', () => undefined)
       }
@@ -186,12 +199,19 @@ export class ContainerProcess extends EventEmitter<ContainerProcessEvents> imple
   }
 
   /** Ends it, also while its root is still being prepared. */
-  #stop(signal: NodeJS.Signals): void {
-    if (this.pid === undefined && this.#place.kind === 'first') {
+  #stop(signal: number): void {
+    if (this.#place.kind === 'first' && (!this.#begun || !this.kill(signal))) {
       this.killed = true
       closeContainer(this.#id)
-    } else {
+    } else if (this.#place.kind === 'child') {
       this.kill(signal)
+    }
+  }
+
+  /** Lets go of its streams, whoever else holds them. */
+  #abandon(): void {
+    for (const each of this.stdio) {
+      each?.destroy()
     }
   }
 
@@ -238,6 +258,7 @@ export class ContainerProcess extends EventEmitter<ContainerProcessEvents> imple
           // It was aborted before, and is being killed.
           break
         }
+        this.#begun = true
         this.pid = news.pid
         this.prepared = { skipped: news.skipped ?? [], warnings: news.warnings ?? [] }
         if (this.#queued !== undefined) {
@@ -264,7 +285,7 @@ export class ContainerProcess extends EventEmitter<ContainerProcessEvents> imple
         break
       case 'exit':
         this.#end()
-        if (this.pid === undefined && this.#failed) {
+        if (!this.#begun && this.#failed) {
           this.#fail()
           break
         }
@@ -273,7 +294,7 @@ export class ContainerProcess extends EventEmitter<ContainerProcessEvents> imple
         this.stdin?.destroy()
         this.emit('exit', this.exitCode, this.signalCode)
         // As child_process has it: what nobody reads must not hold 'close' back.
-        process.nextTick(() => this.#flush())
+        process.nextTick(() => (this.#disposed ? this.#abandon() : this.#flush()))
         this.#close()
         break
       case 'closed':

@@ -1,10 +1,13 @@
 // Runs a command to its end. Its output is collected by the addon: one call to begin it, one event at its end.
+import { constants } from 'node:os'
 import type { ExecutedStep, RunResult } from '../index.js'
 import { abortError, makeError, maxBufferError } from './errors.ts'
 import { type Launched, type News, native } from './native.ts'
 import { closeContainer, listenToChild, listenToContainer, Reference } from './news.ts'
-import { type Control, NO_CONTROL, signalName, signalNumber } from './options.ts'
+import { type Control, NO_CONTROL, signalName } from './options.ts'
 import type { Place } from './process.ts'
+
+const { SIGKILL } = constants.signals
 
 /** A command that has just been begun. */
 export interface Begun {
@@ -78,11 +81,11 @@ class Limit {
 }
 
 function stop({ launched, place, control: { killSignal } }: Begun): void {
-  const [container, child] = place.kind === 'first' ? [launched.id, 0] : [place.container, launched.id]
-  if (killSignal === 'SIGKILL' && place.kind === 'first') {
-    closeContainer(container)
-  } else {
-    native.kill(container, child, signalNumber(killSignal, 'killSignal'))
+  if (place.kind === 'child') {
+    native.end(place.container, launched.id, killSignal)
+  } else if (killSignal === SIGKILL || !native.end(launched.id, 0, killSignal)) {
+    // There is no command yet, or it can't be reached: what is there is ended.
+    closeContainer(launched.id)
   }
 }
 

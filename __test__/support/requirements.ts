@@ -11,6 +11,7 @@ const packages = {
   flock: 'util-linux',
   newgidmap: 'uidmap',
   newuidmap: 'uidmap',
+  prlimit: 'util-linux',
   python3: 'python3',
   runc: 'runc',
   setpriv: 'util-linux',

@@ -351,6 +351,13 @@ pub(crate) fn kill(container: f64, child: f64, signal: i32) -> bool {
     Client::get().is_ok_and(|client| client.kill(id(container), id(child), signal))
 }
 
+/// Ends a command, with what it has begun, or with 0 the command that the container is. `false` if the signal has reached
+/// nobody.
+#[napi(skip_typescript)]
+pub(crate) fn end(container: f64, child: f64, signal: i32) -> bool {
+    Client::get().is_ok_and(|client| client.end(id(container), id(child), signal))
+}
+
 /// Says how a function went that the container's first process waits for: with a message, it failed.
 #[napi(skip_typescript)]
 pub(crate) fn answer_function(container: f64, failure: Option<String>) {

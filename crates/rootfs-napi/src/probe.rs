@@ -63,7 +63,7 @@ fn ask(file: &SupervisorFile) -> rootfs::Result<Vec<Finding>> {
         _ => Err(FrameError::Magic),
     });
     // It has nothing more to do.
-    supervisor::end(&process);
+    supervisor::end(process, socket);
     answer.map_err(|error| supervisor::not_understood(&error))
 }
 

@@ -3,6 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
+use std::time::{Duration, Instant};
 
 use rootfs::Hint;
 use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
@@ -14,8 +15,10 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
+use crate::identity::{self, Credentials};
+
 /// How long a supervisor may take to say that it is there.
-const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where the supervisor is executed from.
 pub(crate) enum SupervisorFile {
@@ -90,8 +93,12 @@ pub(crate) fn execute(
     Ok((process, ours))
 }
 
-/// Starts a supervisor that serves, and waits until it is there.
-pub(crate) fn begin(file: &SupervisorFile) -> Result<(SupervisorProcess, OwnedFd)> {
+/// Starts a supervisor that serves, and waits until it is there. It must have these rights: the caller's can have changed
+/// while it was executed.
+pub(crate) fn begin(
+    file: &SupervisorFile,
+    credentials: &Credentials,
+) -> Result<(SupervisorProcess, OwnedFd)> {
     let (process, socket) = execute(file, None)?;
     // The first frame may take a moment: this thread has nothing else to do before it is there.
     let hello = receive(&socket).and_then(|frame| match frame.kind {
@@ -99,7 +106,10 @@ pub(crate) fn begin(file: &SupervisorFile) -> Result<(SupervisorProcess, OwnedFd
         _ => Err(FrameError::Magic),
     });
     let error = match hello {
-        Ok(hello) if hello.release == RELEASE => return Ok((process, socket)),
+        Ok(hello) if hello.release == RELEASE && credentials.are_those_of(&hello) => {
+            return Ok((process, socket));
+        }
+        Ok(hello) if hello.release == RELEASE => identity::changed(),
         Ok(hello) => Error::new(
             ErrorCode::Supervisor,
             format!("the supervisor is of version {}, and the addon of version {RELEASE}", hello.release),
@@ -107,17 +117,21 @@ pub(crate) fn begin(file: &SupervisorFile) -> Result<(SupervisorProcess, OwnedFd
         .with_hint(Hint::SupervisorVersion),
         Err(error) => not_understood(&error),
     };
-    end(&process);
+    end(process, socket);
     Err(error)
 }
 
 /// The next frame, unless it takes too long.
 pub(crate) fn receive(socket: &OwnedFd) -> std::result::Result<protocol::Frame, FrameError> {
-    let poll = &mut [PollFd::new(socket, PollFlags::IN)];
-    if rustix::event::poll(poll, Some(&PATIENCE)) == Ok(1) {
-        protocol::receive(socket)
-    } else {
-        Err(FrameError::WouldBlock)
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let left = Timespec::try_from(until.saturating_duration_since(Instant::now())).unwrap_or_default();
+        match rustix::event::poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&left)) {
+            Ok(1) => return protocol::receive(socket),
+            // The C library interrupts all threads when the caller changes his ids.
+            Err(Errno::INTR) => {}
+            _ => return Err(FrameError::WouldBlock),
+        }
     }
 }
 
@@ -138,16 +152,34 @@ pub(crate) fn not_understood(error: &FrameError) -> Box<Error> {
         )
         .with_hint(Hint::SupervisorVersion),
         FrameError::WouldBlock => {
-            Error::new(code, format!("the supervisor said nothing within {} s", PATIENCE.tv_sec))
+            Error::new(code, format!("the supervisor said nothing within {} s", PATIENCE.as_secs()))
         }
         _ => Error::new(code, format!("the supervisor ended before it said anything: {error}")),
     }
 }
 
-/// Ends a supervisor that is of no use.
-pub(crate) fn end(process: &SupervisorProcess) {
+/// Ends a supervisor that is of no use. It is waited for here for a moment, and else beside everything: the caller may have
+/// given up the right to kill it.
+pub(crate) fn end(process: SupervisorProcess, socket: OwnedFd) {
+    let _ = rustix::net::shutdown(&socket, rustix::net::Shutdown::Both);
+    drop(socket);
     rootfs::kernel::process::kill(process.pidfd.as_fd());
-    supervisor_process::reap(process.pid);
+    wait_until_ended(&process.pidfd, 1);
+    if !process.reap() {
+        let thread = std::thread::Builder::new().name("rootfs-reap".into()).stack_size(64 << 10);
+        let _ = thread.spawn(move || {
+            let poll = &mut [PollFd::new(&process.pidfd, PollFlags::IN)];
+            while rustix::event::poll(poll, None) == Err(Errno::INTR) {}
+            process.reap();
+        });
+    }
+}
+
+/// Waits until a process has ended, at most so many seconds.
+pub(crate) fn wait_until_ended(pidfd: &OwnedFd, seconds: i64) {
+    let poll = &mut [PollFd::new(pidfd, PollFlags::IN)];
+    let patience = Timespec { tv_sec: seconds, tv_nsec: 0 };
+    while rustix::event::poll(poll, Some(&patience)) == Err(Errno::INTR) {}
 }
 
 /// A connection whose own end doesn't wait.

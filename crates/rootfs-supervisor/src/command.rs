@@ -5,10 +5,11 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
+use rootfs::Hint;
 use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
 use rootfs::kernel::process;
 use rootfs::path::PathBytes;
-use rootfs::process::ProcessSpec;
+use rootfs::process::{ProcessSpec, User};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -132,7 +133,7 @@ fn prepare(
         }
     };
     process::become_user(user.uid, user.gid, additional, process.effective_capabilities())
-        .context(ErrorCode::Exec, || format!("the process can't become user {}:{}", user.uid, user.gid))?;
+        .map_err(|call| user_error(user, &call))?;
     if !entered {
         rustix::process::chdir(cwd.as_path()).map_err(|errno| directory_error(&cwd, errno))?;
     }
@@ -214,6 +215,26 @@ fn container_null(stream: BorrowedFd<'_>) -> Option<OwnedFd> {
     let own = rustix::fs::open(c"/dev/null", flags, Mode::empty()).ok()?;
     rustix::fs::fcntl_setfl(&own, OFlags::empty()).ok()?;
     is_null(own.as_fd()).then_some(own)
+}
+
+fn user_error(user: &User, call: &SysError) -> Box<Error> {
+    let id = |ids: &[u32]| ids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+    // The kernel says so where an id is no id, and that is only where nothing of the host is it.
+    let unmapped = match call.syscall {
+        _ if call.errno != libc_errno(Errno::INVAL) => None,
+        "setresuid" => Some(format!("uid {}", user.uid)),
+        "setresgid" => Some(format!("gid {}", user.gid)),
+        "setgroups" => Some(format!("one of the gids {}", id(&user.additional_gids))),
+        _ => None,
+    };
+    let what = format!("the process can't become user {}:{}", user.uid, user.gid);
+    match unmapped {
+        Some(id) => {
+            let what = format!("{what}: {id} is not mapped in the user namespace");
+            Error::from_call(ErrorCode::Exec, what, call).with_hint(Hint::UnmappedId)
+        }
+        None => Error::from_call(ErrorCode::Exec, what, call),
+    }
 }
 
 fn directory_error(path: &PathBytes, errno: Errno) -> Box<Error> {

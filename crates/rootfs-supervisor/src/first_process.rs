@@ -202,6 +202,7 @@ impl FirstProcess {
         }
         process::set_name(c"rootfs-first");
         check_sender(&frame, self.identity)?;
+        frame.check_descriptors(ErrorCode::Supervisor, "the first process can't receive its descriptors")?;
         let asked = Asked::from_fds(frame.fds, self.start.joins.len())
             .ok_or_else(|| Error::new(ErrorCode::Supervisor, "a request without its descriptors"))?;
         Ok((asked, Ahead { level, stock }))
@@ -329,6 +330,9 @@ impl FirstProcess {
                 first_mask,
                 groups: self.groups(),
                 pid_namespace: self.start.pid,
+                // In a user namespace the caller's ids have no numbers.
+                caller: (self.start.user.is_none() && !self.start.joins.contains(&NamespaceKind::User))
+                    .then_some(self.identity),
             }));
         };
         report.steps.clear();

@@ -33,6 +33,10 @@ fn main() {
         eprintln!("rootfs-supervisor is started by the rootfs library, not by hand");
         process::exit(2);
     };
+    // What the caller could have become again is not for containers. This makes a process dumpable where the host says so.
+    if process::keep_effective_ids_only().is_err() || process::set_dumpable(false).is_err() {
+        process::exit(1);
+    }
     process::close_all_but(SOCKET + 1, &[]);
     process::set_name(c"rootfs-super");
     process::reset_signals();

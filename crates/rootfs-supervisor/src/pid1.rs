@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use crate::broker::connection_error;
 use crate::command::{Groups, become_command};
-use crate::first_process::{send_failure, send_report};
+use crate::first_process::{check_sender, send_failure, send_report};
 
 /// What such a process begins with.
 pub(crate) struct FirstOfMany<'a> {
@@ -31,6 +31,8 @@ pub(crate) struct FirstOfMany<'a> {
     pub(crate) groups: Groups,
     /// Whether this is the first process of a pid namespace, so that all others end with it.
     pub(crate) pid_namespace: bool,
+    /// Whose requests are served, where that can be told.
+    pub(crate) caller: Option<(u32, u32)>,
 }
 
 /// A command that was started.
@@ -65,6 +67,12 @@ fn serve(first: &FirstOfMany<'_>) -> Result<()> {
     }
     let signals = process::child_signals()
         .map_err(|call| Error::from_call(ErrorCode::Supervisor, "children can't be waited for", &call))?;
+    if first.caller.is_some() {
+        // Before the first request: those come when it is known that this process is ready.
+        rustix::net::sockopt::set_socket_passcred(first.node, true)
+            .map_err(|errno| SysError::new("setsockopt", errno, "SO_PASSCRED"))
+            .context(ErrorCode::Supervisor, || "requests can't be checked")?;
+    }
     send_report(first.node.as_fd(), first.report)?;
     let mut children: BTreeMap<i32, Child> = BTreeMap::new();
     loop {
@@ -169,7 +177,23 @@ fn reap(first: &FirstOfMany<'_>, children: &mut BTreeMap<i32, Child>) {
 
 fn serve_frame(first: &FirstOfMany<'_>, frame: Frame, children: &mut BTreeMap<i32, Child>) -> Result<()> {
     let id = frame.id;
+    let checked = first.caller.map_or(Ok(()), |caller| check_sender(&frame, caller));
     match frame.kind {
+        // The end of its commands is nothing that needs rights, nor the end of all, which is the end of the connection.
+        Kind::Signal => {
+            if let Ok(signal) = frame.decode::<i32>()
+                && let Some((pid, _)) = children.iter().find(|(_, child)| child.id == id)
+            {
+                process::signal_group_of_child(*pid, signal);
+            }
+            Ok(())
+        }
+        Kind::Spawn | Kind::Mounts if checked.is_err() => {
+            if let Err(error) = checked {
+                send_failure(first.node.as_fd(), Kind::SpawnFailed, id, &error);
+            }
+            Ok(())
+        }
         Kind::Spawn => {
             match spawn(first, frame) {
                 Ok((pid, child)) => {
@@ -204,6 +228,8 @@ fn mount_table(first: &FirstOfMany<'_>) -> Result<OwnedFd> {
 
 fn spawn(first: &FirstOfMany<'_>, frame: Frame) -> Result<(i32, Child)> {
     let id = frame.id;
+    frame
+        .check_descriptors(ErrorCode::Exec, "the first process can't receive the descriptors of a command")?;
     let mut fds = frame.fds.into_iter();
     let missing = || Error::new(ErrorCode::Supervisor, "a command needs other descriptors");
     let payload = fds.next().ok_or_else(missing)?;

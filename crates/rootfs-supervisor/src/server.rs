@@ -229,7 +229,15 @@ impl Server {
     }
 
     fn greet(&self) -> std::result::Result<(), FrameError> {
-        let hello = Hello { pid: own_pid(), release: protocol::RELEASE.to_owned() };
+        let groups = rustix::process::getgroups().unwrap_or_default();
+        let hello = Hello {
+            pid: own_pid(),
+            release: protocol::RELEASE.to_owned(),
+            uid: self.identity.0,
+            gid: self.identity.1,
+            groups: groups.into_iter().map(rustix::fs::Gid::as_raw).collect(),
+            capabilities: process::own_capabilities().map_or(u64::MAX, |(_, permitted)| permitted),
+        };
         protocol::send(&self.node, Kind::Hello, 0, &protocol::encode(&hello), &[])
     }
 
@@ -313,6 +321,7 @@ impl Server {
         let id = frame.id;
         match frame.kind {
             Kind::Fds if id != 0 => {
+                // Those that were lost are missed when their request comes.
                 self.early.entry(id).or_default().extend(frame.fds);
                 true
             }
@@ -334,6 +343,8 @@ impl Server {
 
     fn start(&mut self, frame: Frame) -> Result<()> {
         check_sender(&frame, self.identity)?;
+        let too_many = "the supervisor can't receive the descriptors of a request";
+        frame.check_descriptors(ErrorCode::Supervisor, too_many)?;
         let id = frame.id;
         let wrong =
             |what: &str| Error::new(ErrorCode::Supervisor, format!("a request that is wrong: {what}"));
@@ -550,6 +561,16 @@ impl Server {
             // On a socket that waits: what is asked for is there, see below.
             match protocol::receive(&container.control) {
                 Ok(Frame { kind: Kind::MapIds, .. }) => return self.map_ids(id),
+                Ok(frame) if frame.kind == Kind::SetUp && frame.descriptors_lost => {
+                    // Without its locks, others would remove its mountpoints from under it.
+                    let what = "the supervisor can't receive the locks of a container's mountpoints";
+                    container.set_up = false;
+                    container.kill();
+                    if let Err(error) = frame.check_descriptors(ErrorCode::Supervisor, what) {
+                        self.tell_failure(id, &error);
+                    }
+                    break;
+                }
                 Ok(frame) if frame.kind == Kind::SetUp => {
                     if let Ok(set_up) = frame.decode::<SetUp>() {
                         container.set_up = true;

@@ -82,6 +82,49 @@ fn a_command_that_cannot_be_executed_is_told_and_the_root_goes_on() {
     assert_eq!(command(&running, 2, "echo on"), (Exit::Code(0), "on\n".into()));
 }
 
+/// Asks a prepared root for a command, in the name of this user; its streams are the null device.
+fn ask_for(running: &support::Running, id: u64, script: &str, user: u32) {
+    let payload = memfd::sealed(c"process", &protocol::encode(&shell(script)), false).unwrap();
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let fds = [payload.as_fd(), null.as_fd(), null.as_fd(), null.as_fd()];
+    let sender = rustix::net::UCred {
+        pid: rustix::process::getpid(),
+        uid: rustix::fs::Uid::from_raw(user),
+        gid: rustix::fs::Gid::from_raw(user),
+    };
+    protocol::send_as(&running.node, Kind::Spawn, id, &[], &fds, Some(sender)).unwrap();
+}
+
+#[test]
+fn a_prepared_root_serves_nobody_else_and_lets_anybody_end_commands() {
+    let scratch = Scratch::new();
+    let root = busybox_root(&scratch.0, Cell::Root, true);
+    let mut supervisor = Supervisor::start(Cell::Root);
+    let running = supervisor.begin(Cell::Root, &default_spec(&root), None, None).unwrap();
+    assert_eq!(protocol::receive(&running.node).unwrap().kind, Kind::Ready);
+    ask_for(&running, 1, "true", NOBODY);
+    let refused = protocol::receive(&running.node).unwrap();
+    assert_eq!((refused.kind, refused.id), (Kind::SpawnFailed, 1));
+    assert_eq!(refused.decode::<rootfs::Error>().unwrap().code, ErrorCode::Denied);
+    ask_for(&running, 2, "sleep 1000 & sleep 1000", 0);
+    assert_eq!(protocol::receive(&running.node).unwrap().kind, Kind::Spawned);
+    let nobody = rustix::net::UCred {
+        pid: rustix::process::getpid(),
+        uid: rustix::fs::Uid::from_raw(NOBODY),
+        gid: rustix::fs::Gid::from_raw(NOBODY),
+    };
+    protocol::send_as(&running.node, Kind::Signal, 2, &protocol::encode(&9), &[], Some(nobody)).unwrap();
+    let exited = protocol::receive(&running.node).unwrap();
+    assert_eq!((exited.kind, exited.id, exited.decode().unwrap()), (Kind::ChildExited, 2, Exit::Signal(9)));
+    // Its whole group: process 1 and the shell that looks are what is left.
+    std::thread::sleep(Duration::from_millis(100));
+    let (_, processes) = command(&running, 3, "cd /proc; echo [0-9]*");
+    assert_eq!(processes.trim().split(' ').count(), 2, "{processes}");
+    // Nobody has this number: nothing happens, and the root goes on.
+    protocol::send(&running.node, Kind::Signal, 4, &protocol::encode(&9), &[]).unwrap();
+    assert_eq!(command(&running, 5, "echo on"), (Exit::Code(0), "on\n".into()));
+}
+
 #[test]
 fn closing_one_of_two_containers_leaves_the_mounts_and_masks_of_the_other() {
     let scratch = Scratch::new();

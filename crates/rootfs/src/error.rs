@@ -64,11 +64,11 @@ error_codes! {
         "The message has the hook's exit status and output.";
     Exec "ERR_ROOTFS_EXEC" "The command could not be started."
         "Check the command, its interpreter and libraries in the root, and its mode.";
-    Denied "ERR_ROOTFS_DENIED" "The policy of the host forbids it."
-        "`hint` names what forbids it: missing privileges, a sysctl, a security module.";
+    Denied "ERR_ROOTFS_DENIED" "The policy of the host forbids it, or the caller has other rights than before."
+        "`hint` names what forbids it: missing privileges, a sysctl, a security module, a change of user.";
     Unsupported "ERR_ROOTFS_UNSUPPORTED" "The kernel, the platform or this version lacks something."
         "See [kernels.md](kernels.md), or the README's limits for what this version lacks.";
-    Supervisor "ERR_ROOTFS_SUPERVISOR" "The helper process is missing, can't be executed, is of another version, or died."
+    Supervisor "ERR_ROOTFS_SUPERVISOR" "The helper process is missing, can't be executed, is of another version, died, or takes no requests."
         "Reinstall the package; where memory files can't be executed, set `ROOTFS_SUPERVISOR_EXEC`.";
     Closed "ERR_ROOTFS_CLOSED" "The prepared root filesystem has been closed."
         "Use a prepared root before it is closed.";

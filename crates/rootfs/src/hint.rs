@@ -66,6 +66,18 @@ hints! {
     NoSubordinateIds
         "`newuidmap` or `newgidmap` refuses the mapping"
         "the ranges must be granted to the calling user in /etc/subuid and /etc/subgid, one line user:first:count in each";
+    /// An id without a mapping.
+    UnmappedId
+        "EINVAL of `setresuid`, `setresgid` or `setgroups` in a container with a user namespace"
+        "map the id with namespaces({ user: { uids, gids } }), or be a user that is mapped";
+    /// Whoever has asked is not who is there to be served.
+    IdentityChanged
+        "user, groups or capabilities change while a container waits to begin"
+        "wait until the container has begun ('spawn', or the promise of prepare) before user, groups or capabilities change";
+    /// Rights that were given up don't live on.
+    PreparedWithOtherRights
+        "user, groups or capabilities have changed since a root was prepared"
+        "prepare another root with the rights that the caller has now";
     /// proc is only mounted where everything of one can be seen.
     MaskedProc
         "EPERM when proc is mounted in a user namespace"

@@ -17,7 +17,7 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
+use crate::error::{Error, ErrorCode, SysError};
 use crate::execute::Level;
 use crate::namespace::NamespaceKind;
 use crate::path::PathBytes;
@@ -83,6 +83,7 @@ kinds! {
     Broker 22 "First process to opener: do this with host rights. Body: a request.";
     Brokered 23 "Opener to first process: it is done. Body: an answer.";
     Spare 24 "Supervisor to Node: a first process that waits for its request. Body: [`Spare`]. Descriptors: its socket, its journal, its pidfd.";
+    Signal 26 "Node to first process: signal the process group of a command. Body: the signal, an `i32`.";
     Begin 25 "Node to a spare first process: its request. Descriptors: payload, stdin, stdout, stderr, then as many as its [`Start`] says.";
     Function 40 "First process to Node: run this function. Body: [`FunctionCall`].";
     FunctionDone 41 "Node to first process: it has run. Body: an [`Answer`].";
@@ -97,6 +98,14 @@ pub struct Hello {
     pub pid: i32,
     /// Its [`RELEASE`].
     pub release: String,
+    /// Who it is, and will stay: its user, real, effective and saved.
+    pub uid: u32,
+    /// Its group, likewise.
+    pub gid: u32,
+    /// Its supplementary groups.
+    pub groups: Vec<u32>,
+    /// The capabilities that it can use.
+    pub capabilities: u64,
 }
 
 /// How a container is begun. The supervisor reads this and nothing else.
@@ -331,6 +340,8 @@ pub struct Frame {
     pub body: Vec<u8>,
     /// The descriptors that came with it, all close-on-exec.
     pub fds: Vec<OwnedFd>,
+    /// This process could not open as many descriptors as came: none is here, and those that were opened are closed again.
+    pub descriptors_lost: bool,
     /// Who sent it, where the socket was asked to tell: pid, uid and gid.
     pub sender: Option<(i32, u32, u32)>,
 }
@@ -339,6 +350,15 @@ impl Frame {
     /// The body as a value.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, FrameError> {
         decode(&self.body)
+    }
+
+    /// An error if this process was at its limit of open files when the frame arrived.
+    pub fn check_descriptors(&self, code: ErrorCode, what: &str) -> crate::error::Result<()> {
+        if self.descriptors_lost {
+            let call = SysError::new("recvmsg", Errno::MFILE, "SCM_RIGHTS");
+            return Err(Error::from_call(code, what, &call));
+        }
+        Ok(())
     }
 }
 
@@ -375,8 +395,8 @@ pub fn frame_bytes(kind: Kind, id: u64, body: &[u8], fds: usize) -> Vec<u8> {
     bytes
 }
 
-/// Checks a message: kind, id and body.
-pub fn parse_frame(bytes: &[u8], fds: usize) -> Result<(Kind, u64, &[u8]), FrameError> {
+/// Checks a message: kind, id and body. `fds` is how many descriptors came with it, if that is known.
+pub fn parse_frame(bytes: &[u8], fds: Option<usize>) -> Result<(Kind, u64, &[u8]), FrameError> {
     let (header, body) = bytes.split_at_checked(HEADER).ok_or(FrameError::Length)?;
     let field = |from: usize, to: usize| header.get(from..to).unwrap_or_default();
     let small = |from| u16::from_le_bytes(field(from, from + 2).try_into().unwrap_or_default());
@@ -392,7 +412,7 @@ pub fn parse_frame(bytes: &[u8], fds: usize) -> Result<(Kind, u64, &[u8]), Frame
     if medium(16) as usize != body.len() || body.len() > MAX_BODY {
         return Err(FrameError::Length);
     }
-    if medium(20) as usize != fds {
+    if fds.is_some_and(|fds| medium(20) as usize != fds) {
         return Err(FrameError::Descriptors);
     }
     Ok((kind, id, body))
@@ -489,11 +509,17 @@ fn receive_into(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<Frame, Frame
     if message.bytes == 0 {
         return Err(FrameError::Closed);
     }
-    if message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+    if message.flags.contains(ReturnFlags::TRUNC) {
         return Err(FrameError::Truncated);
     }
-    let (kind, id, body) = parse_frame(bytes.get(..message.bytes).unwrap_or_default(), fds.len())?;
-    Ok(Frame { kind, id, body: body.to_vec(), fds, sender })
+    // There is room for all that a frame has: what is missing could not be opened. The connection is as good as before.
+    let descriptors_lost = message.flags.contains(ReturnFlags::CTRUNC);
+    if descriptors_lost {
+        fds.clear();
+    }
+    let known = (!descriptors_lost).then_some(fds.len());
+    let (kind, id, body) = parse_frame(bytes.get(..message.bytes).unwrap_or_default(), known)?;
+    Ok(Frame { kind, id, body: body.to_vec(), fds, descriptors_lost, sender })
 }
 
 /// The answer to a request that can fail.
@@ -532,19 +558,19 @@ mod tests {
     #[test]
     fn wrong_frames_are_told_apart() {
         let good = frame_bytes(Kind::Close, 1, b"xy", 0);
-        assert!(parse_frame(&good, 0).is_ok());
-        assert_eq!(parse_frame(&good, 1), Err(FrameError::Descriptors));
-        assert_eq!(parse_frame(&good[..10], 0), Err(FrameError::Length));
-        assert_eq!(parse_frame(&good[..25], 0), Err(FrameError::Length));
+        assert!(parse_frame(&good, Some(0)).is_ok());
+        assert_eq!(parse_frame(&good, Some(1)), Err(FrameError::Descriptors));
+        assert_eq!(parse_frame(&good[..10], Some(0)), Err(FrameError::Length));
+        assert_eq!(parse_frame(&good[..25], Some(0)), Err(FrameError::Length));
         let changed = |at: usize, to: u8| {
             let mut bytes = good.clone();
             bytes[at] = to;
             bytes
         };
-        assert_eq!(parse_frame(&changed(0, b'X'), 0), Err(FrameError::Magic));
-        assert_eq!(parse_frame(&changed(4, 9), 0), Err(FrameError::Version(9)));
-        assert_eq!(parse_frame(&changed(6, 200), 0), Err(FrameError::Kind(200)));
-        assert_eq!(parse_frame(&changed(16, 200), 0), Err(FrameError::Length));
+        assert_eq!(parse_frame(&changed(0, b'X'), Some(0)), Err(FrameError::Magic));
+        assert_eq!(parse_frame(&changed(4, 9), Some(0)), Err(FrameError::Version(9)));
+        assert_eq!(parse_frame(&changed(6, 200), Some(0)), Err(FrameError::Kind(200)));
+        assert_eq!(parse_frame(&changed(16, 200), Some(0)), Err(FrameError::Length));
     }
 
     #[test]
@@ -561,7 +587,8 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), fds in 0_usize..5) {
-            let _ = parse_frame(&bytes, fds);
+            let _ = parse_frame(&bytes, Some(fds));
+            let _ = parse_frame(&bytes, None);
             let _: Result<Start, _> = decode(&bytes);
             let _: Result<Payload, _> = decode(&bytes);
             let _: Result<Error, _> = decode(&bytes);
@@ -571,7 +598,7 @@ mod tests {
         fn a_frame_with_one_byte_changed_is_whole_or_refused(at in 0_usize..26, to in any::<u8>()) {
             let mut bytes = frame_bytes(Kind::Close, 1, b"xy", 0);
             bytes[at] = to;
-            if let Ok((_, _, body)) = parse_frame(&bytes, 0) {
+            if let Ok((_, _, body)) = parse_frame(&bytes, Some(0)) {
                 prop_assert_eq!(body.len(), 2);
             }
         }

@@ -689,6 +689,73 @@ pub fn has_ended(pidfd: BorrowedFd<'_>) -> SysResult<bool> {
         .map_err(super::linux::failed("poll", || pidfd.as_raw_fd().to_string()))
 }
 
+/// Gives up what this process could still become: the real and the saved ids become the effective ones, and with the
+/// last id of root go the capabilities; `credentials(7)`, `capabilities(7)`.
+pub fn keep_effective_ids_only() -> SysResult<()> {
+    let (mut ids, mut groups) = ([0; 3], [0; 3]);
+    // SAFETY: the arrays outlive the calls, which can't fail.
+    unsafe {
+        let [real, effective, saved] = &mut ids;
+        libc::getresuid(real, effective, saved);
+        let [real, effective, saved] = &mut groups;
+        libc::getresgid(real, effective, saved);
+    }
+    // Those that are the same already may have no name in this user namespace. Groups first, as long as that is allowed.
+    if groups != [groups[1]; 3] {
+        set_gid(groups[1])?;
+    }
+    if ids != [ids[1]; 3] {
+        set_uid(ids[1])?;
+    }
+    Ok(())
+}
+
+/// Who gets a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The process.
+    Process,
+    /// Its process group, also when the process itself is gone; since Linux 6.9, `EINVAL` before.
+    Group,
+}
+
+/// Sends any signal, also a real-time one, or with 0 none; `pidfd_send_signal(2)`.
+pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32, target: Target) -> SysResult<()> {
+    const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
+    let flags = if target == Target::Group { PIDFD_SIGNAL_PROCESS_GROUP } else { 0 };
+    let no_information = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: without information about the signal, the kernel makes it, and no memory is given to the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_information, flags)
+    };
+    check(result, "pidfd_send_signal", || format!("{signal}, {target:?}")).map(drop)
+}
+
+/// Sends a signal to the group that a child leads which has not been waited for: nobody else can have its number.
+pub fn signal_group_of_child(leader: i32, signal: i32) {
+    if leader > 1 {
+        // SAFETY: takes no memory.
+        unsafe {
+            libc::kill(-leader, signal);
+        }
+    }
+}
+
+/// Kills the process group that a process leads, also when it is gone.
+pub fn kill_group_of(pidfd: BorrowedFd<'_>, pid: i32) {
+    let refused = send_signal(pidfd, libc::SIGKILL, Target::Group);
+    if refused.is_err_and(|call| call.errno == libc::EINVAL) && pid > 1 {
+        // Before Linux 6.9. As long as a group has members its number belongs to no new process: one that has the number
+        // now is either the leader himself, or somebody else's.
+        let leads = send_signal(pidfd, 0, Target::Process).is_ok();
+        // SAFETY: takes no memory.
+        let taken = unsafe { libc::kill(pid, 0) } == 0;
+        if leads || !taken {
+            kill_group(pid);
+        }
+    }
+}
+
 /// Kills the process of a pidfd.
 pub fn kill(pidfd: BorrowedFd<'_>) {
     let _ = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);

@@ -189,12 +189,29 @@ fn end(pid: i32) {
 }
 
 /// Takes the exit status of a supervisor that has ended or will at once.
-pub fn reap(pid: i32) {
+fn reap(pid: i32) {
     // SAFETY: no memory is given to the call; only this very child is waited for, so that the host program's other
     // children are left alone.
     unsafe {
         while libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL) < 0
             && *libc::__errno_location() == libc::EINTR
         {}
+    }
+}
+
+impl SupervisorProcess {
+    /// Takes the exit status if it has ended, without waiting. `false` as long as it lives.
+    pub fn reap(&self) -> bool {
+        loop {
+            // SAFETY: as above.
+            let (result, errno) = unsafe {
+                let result = libc::waitpid(self.pid, std::ptr::null_mut(), libc::__WALL | libc::WNOHANG);
+                (result, *libc::__errno_location())
+            };
+            // Somebody else, who waits for any child, may have taken the status.
+            if result >= 0 || errno != libc::EINTR {
+                return result != 0;
+            }
+        }
     }
 }
