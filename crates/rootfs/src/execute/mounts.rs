@@ -82,7 +82,9 @@ impl Execution<'_> {
             match self.copy_in_root(mount, path, recursive, readonly_later)? {
                 Some((copy, status)) => {
                     let proc_root = procfs::is_proc_root(self.kernel, copy.as_fd(), &status)?;
-                    (copy, status.kind == FileKind::Directory, proc_root, None)
+                    let directory = status.kind == FileKind::Directory;
+                    let host = if directory { self.place_in_root(path, &status)? } else { None };
+                    (copy, directory, proc_root, host)
                 }
                 None if optional => return Ok(Done::skipped()),
                 None => {
@@ -102,7 +104,7 @@ impl Execution<'_> {
                 None => return Err(Error::new(ErrorCode::Source, "source was not opened")),
             }
         };
-        if host.is_some() && !directory {
+        if !directory && !matches!(source, BindSource::InRoot(_)) {
             self.warn_about_file(source, &copy, step)?;
         }
         let missing = if directory { Missing::Directory } else { Missing::File };
@@ -146,6 +148,16 @@ impl Execution<'_> {
         }
         apply_attributes(self.kernel, copy.as_fd(), mount, readonly_later, Some(Propagation::RSLAVE))?;
         Ok(Some((copy, status)))
+    }
+
+    /// Which directory of the host it is a copy of. What is made in the copy is made there.
+    fn place_in_root(&mut self, path: &PathBytes, status: &FileStatus) -> Result<Option<HostPlace>> {
+        let root = self.root()?;
+        let place = resolve::place_of(self.kernel, root.as_fd(), path, status, &mut self.ground)?;
+        let place = place.ok_or_else(|| {
+            Error::new(ErrorCode::Race, format!("{path} was replaced while it was bound in the root"))
+        })?;
+        Ok(self.ground.part_of(&place))
     }
 
     /// Attaches an overlay, which was made when its directories were opened.

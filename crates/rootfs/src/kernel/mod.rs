@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 pub mod copy_tree;
+mod emulated;
 pub mod host;
 mod id_map;
 pub mod linux;
