@@ -1,7 +1,6 @@
 // The end of containers where nothing is easy: no pid namespace, another user, and processes that are killed on the way.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import { Rootfs } from 'rootfs'
@@ -21,14 +20,21 @@ const gone = (pid: number) => eventually(() => !alive(pid), Boolean, 3000)
 const nobody = 65534
 // A user namespace can't have a proc of its own without a pid namespace.
 const builder = (image: string, namespaces: object): Rootfs =>
-  new Rootfs(image).namespaces(namespaces).proc('/proc', { fallback: 'bind' }).bind('/dev/null', '/dev/null').tmpfs('/made/by/us')
+  new Rootfs(image)
+    .namespaces(namespaces)
+    .proc('/proc', { fallback: 'bind' })
+    .file('/dev/null', '')
+    .tmpfs('/made/by/us')
 const users = { root: 0, 'another user': nobody }
 const spaces = {
   'without a pid namespace': { pid: false },
   'with a pid namespace': {},
   'without a pid namespace, in a user namespace': {
     pid: false,
-    user: { uids: [{ containerId: 0, hostId: 0, size: 65535 }], gids: [{ containerId: 0, hostId: 0, size: 65535 }] },
+    user: {
+      uids: [{ containerId: 0, hostId: 0, size: 65535 }],
+      gids: [{ containerId: 0, hostId: 0, size: 65535 }],
+    },
   },
 }
 
@@ -74,23 +80,35 @@ testHere('without a pid namespace, a first process that is stopped is killed in 
 for (const [who, id] of Object.entries(users)) {
   for (const [where, namespaces] of Object.entries(spaces)) {
     for (const way of ['run', 'prepare']) {
-      testHere(`${where}, ${way} as ${who}: the command ends when Node and the supervisor are killed`, async (t) => {
-        const image = await bareImage()
-        const program = join(checkout, '__test__', 'support', 'ending.ts')
-        const args = ['--import=@oxc-node/core/register', program, image, JSON.stringify(namespaces), `${id}`, way]
-        const node = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] })
-        const ended = once(node, 'exit')
-        const [said] = (await Promise.race([once(node.stdout.setEncoding('utf8'), 'data'), ended])) as [string]
-        const pid = Number(said)
-        t.true(alive(pid), `${said}`)
-        const supervisor = descendants(node.pid).find(({ parentPid }) => parentPid === node.pid)!.pid
-        // Stopped first, so that it can't do anything about Node's end.
-        process.kill(supervisor, 'SIGSTOP')
-        node.kill('SIGKILL')
-        await ended
-        process.kill(supervisor, 'SIGKILL')
-        t.true(await gone(pid), 'it runs no longer')
-      })
+      testHere(
+        `${where}, ${way} as ${who}: the command ends when Node and the supervisor are killed`,
+        async (t) => {
+          const image = await bareImage()
+          const program = join(checkout, '__test__', 'support', 'ending.ts')
+          const args = [
+            '--import=@oxc-node/core/register',
+            program,
+            image,
+            JSON.stringify(namespaces),
+            `${id}`,
+            way,
+          ]
+          const node = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] })
+          const ended = once(node, 'exit')
+          const [said] = (await Promise.race([once(node.stdout.setEncoding('utf8'), 'data'), ended])) as [
+            string,
+          ]
+          const pid = Number(said)
+          t.true(alive(pid), `${said}`)
+          const supervisor = descendants(node.pid).find(({ parentPid }) => parentPid === node.pid)!.pid
+          // Stopped first, so that it can't do anything about Node's end.
+          process.kill(supervisor, 'SIGSTOP')
+          node.kill('SIGKILL')
+          await ended
+          process.kill(supervisor, 'SIGKILL')
+          t.true(await gone(pid), 'it runs no longer')
+        },
+      )
     }
   }
 }
@@ -163,12 +181,14 @@ testHere('when that is killed too, what is left is told, and removed after the n
 
 // ---------------------------------------------------------------- keys of the caller
 
-testNeeding(['root', 'busybox', 'cc'])('the keys of the caller are not those of its containers', async (t) => {
-  const image = await bareImage()
-  const source = join(checkout, '__test__', 'support', 'key.c')
-  const [cc] = [spawn('cc', ['-static', '-o', join(image, 'bin', 'key'), source], { stdio: 'inherit' })]
-  t.deepEqual(await once(cc, 'exit'), [0, null])
-  const program = `
+testNeeding(['root', 'busybox', 'cc'])(
+  'the keys of the caller are not those of its containers',
+  async (t) => {
+    const image = await bareImage()
+    const source = join(checkout, '__test__', 'support', 'key.c')
+    const [cc] = [spawn('cc', ['-static', '-o', join(image, 'bin', 'key'), source], { stdio: 'inherit' })]
+    t.deepEqual(await once(cc, 'exit'), [0, null])
+    const program = `
     import { Rootfs } from 'rootfs'
     const user = { user: { uid: 65534, gid: 65534 } }
     const spaces = [{}, { user: true }, { pid: false }]
@@ -185,34 +205,18 @@ testNeeding(['root', 'busybox', 'cc'])('the keys of the caller are not those of 
       console.log((await box.run('/bin/key', ['read'], options)).stdout.trim())
       await box.close()
     }`
-  const node = [process.execPath, '--input-type=module', '--eval', program]
-  const run = async (command: string[]): Promise<string> => {
-    const child = spawn(join(image, 'bin', 'key'), ['add', ...command], { cwd: checkout, stdio: ['ignore', 'pipe', 'inherit'] })
-    let said = ''
-    child.stdout.setEncoding('utf8').on('data', (text: string) => (said += text))
-    t.deepEqual(await once(child, 'close'), [0, null])
-    return said
-  }
-  t.is(await run([join(image, 'bin', 'key'), 'read']), 'secret\n', 'the caller itself can read it')
-  t.deepEqual((await run(node)).trim().split('\n'), Array(12).fill('none'))
-})
-
-// ---------------------------------------------------------------- the score of the out-of-memory killer
-
-for (const namespaces of [{}, { pid: false }, { user: true }]) {
-  testHere(`commands of a prepared root have their own OOM score: ${JSON.stringify(namespaces)}`, async (t) => {
-    const own = Number(readFileSync('/proc/self/oom_score_adj', 'utf8'))
-    const rootfs = Rootfs.fromSpec({
-      ociVersion: '1.2.0',
-      root: { path: await bareImage() },
-      process: { cwd: '/', args: ['/bin/cat', '/proc/self/oom_score_adj'], user: { uid: 0, gid: 0 }, oomScoreAdj: 300 },
-      linux: { namespaces: [{ type: 'mount' }, { type: 'pid' }] },
-    } as never)
-    await using box = await rootfs.namespaces(namespaces).proc('/proc', { fallback: 'bind' }).prepare()
-    const { stdout } = await box.run()
-    t.is(stdout, '300\n')
-    const { stdout: other } = await box.run('/bin/cat', ['/proc/self/oom_score_adj'])
-    t.is(other, `${own}\n`, 'the first process has its own again')
-    t.is(readFileSync(`/proc/${box.pid}/oom_score_adj`, 'utf8'), `${own}\n`)
-  })
-}
+    const node = [process.execPath, '--input-type=module', '--eval', program]
+    const run = async (command: string[]): Promise<string> => {
+      const child = spawn(join(image, 'bin', 'key'), ['add', ...command], {
+        cwd: checkout,
+        stdio: ['ignore', 'pipe', 'inherit'],
+      })
+      let said = ''
+      child.stdout.setEncoding('utf8').on('data', (text: string) => (said += text))
+      t.deepEqual(await once(child, 'close'), [0, null])
+      return said
+    }
+    t.is(await run([join(image, 'bin', 'key'), 'read']), 'secret\n', 'the caller itself can read it')
+    t.deepEqual((await run(node)).trim().split('\n'), Array(12).fill('none'))
+  },
+)
