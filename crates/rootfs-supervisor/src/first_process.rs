@@ -285,7 +285,7 @@ impl FirstProcess {
             let capabilities = process.effective_capabilities();
             report.warnings.extend(mask_warning(payload.plan.first_mask(), &capabilities));
         }
-        self.tell_supervisor(SetUp { level, filesystems, stays }, &locks)?;
+        self.tell_supervisor(&SetUp { level, filesystems, stays }, &locks)?;
         if stays {
             // The supervisor is not woken by what it is told, but by the end of it. For a command that is its execution.
             let _ = rustix::net::shutdown(&self.control, rustix::net::Shutdown::Write);
@@ -457,10 +457,10 @@ impl FirstProcess {
         }
     }
 
-    fn tell_supervisor(&self, set_up: SetUp, locks: &[OwnedFd]) -> Result<()> {
-        let mut body = protocol::encode(&set_up);
+    fn tell_supervisor(&self, set_up: &SetUp, locks: &[OwnedFd]) -> Result<()> {
+        let mut body = protocol::encode(set_up);
         if body.len() > MAX_BODY {
-            body = protocol::encode(&SetUp { filesystems: Vec::new(), ..set_up });
+            body = protocol::encode(&SetUp { filesystems: Vec::new(), ..*set_up });
         }
         let fds: Vec<BorrowedFd<'_>> = locks.iter().map(AsFd::as_fd).collect();
         let mut batches: Vec<&[BorrowedFd<'_>]> = fds.chunks(protocol::MAX_FDS).collect();

@@ -318,11 +318,11 @@ fn with_oom_score(
     });
     let before = before.ok_or_else(|| Error::new(ErrorCode::Proc, "the OOM score can't be read"))?;
     write_oom_score_adjustment(file, score)?;
-    let made = make();
-    if !matches!(made, Ok(process::Fork::Child)) {
+    let fork = make();
+    if !matches!(fork, Ok(process::Fork::Child)) {
         write_oom_score_adjustment(file, before)?;
     }
-    made
+    fork
 }
 
 /// Runs in the child.

@@ -813,8 +813,8 @@ impl Server {
                 return self.clean_after(containers, pending, true);
             }
             None => {
-                let cleaned = self.left_by(&cleaner);
-                self.finish_cleaning(&cleaner.containers, cleaned);
+                let found = self.left_by(&cleaner);
+                self.finish_cleaning(&cleaner.containers, found);
             }
         }
         self.clean();
@@ -823,15 +823,15 @@ impl Server {
     /// What may be left of containers whose cleaners were killed. It can be tried again when another has ended.
     fn left_by(&self, cleaner: &Cleaner) -> Cleaned {
         let reason = "the process that removes it was killed";
-        let mut cleaned = Cleaned { in_use: cleaner.pending.clone(), left: Vec::new() };
+        let mut found = Cleaned { in_use: cleaner.pending.clone(), left: Vec::new() };
         for id in &cleaner.containers {
             let Some(container) = self.containers.get(id) else { continue };
             for record in journal::read(&container.journal) {
-                cleaned.left.push((*id, journal::leftover(&record, reason)));
-                cleaned.in_use.push(record);
+                found.left.push((*id, journal::leftover(&record, reason)));
+                found.in_use.push(record);
             }
         }
-        cleaned
+        found
     }
 
     fn finish_cleaning(&mut self, ids: &[u64], cleaned: Cleaned) {
