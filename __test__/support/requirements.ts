@@ -7,6 +7,7 @@ import { findProgram } from './program.ts'
 /** Programs the tests use, and the Debian package each comes from. */
 const packages = {
   busybox: 'busybox-static',
+  cc: 'gcc',
   debootstrap: 'debootstrap',
   flock: 'util-linux',
   newgidmap: 'uidmap',

@@ -10,6 +10,7 @@ use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
 use rootfs::kernel::process;
 use rootfs::path::PathBytes;
 use rootfs::process::{ProcessSpec, User};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -25,6 +26,17 @@ pub(crate) enum Groups {
     Denied,
 }
 
+/// Whose end is that of the command too, whatever it is allowed to do: it may have become another user.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Parent {
+    /// A process of another pid namespace, at the other end of the last report.
+    Connected,
+    /// The process with this pid.
+    Process(i32),
+    /// The first process of its pid namespace, with which the kernel ends all others.
+    Init,
+}
+
 /// Becomes the command. Returns only when that failed. `reports` are kept until the execution closes them; all other
 /// descriptors are closed, so their owners must never be dropped in this process.
 ///
@@ -34,9 +46,10 @@ pub(crate) fn become_command(
     streams: &[BorrowedFd<'_>],
     reports: &[BorrowedFd<'_>],
     groups: Groups,
+    parent: Parent,
 ) -> Box<Error> {
     let mut moved = Vec::new();
-    let error = match prepare(process, streams, reports, &mut moved, groups) {
+    let error = match prepare(process, streams, reports, &mut moved, (groups, parent)) {
         Ok(prepared) => prepared.execute(process),
         Err(error) => error,
     };
@@ -98,7 +111,7 @@ fn prepare(
     streams: &[BorrowedFd<'_>],
     reports: &[BorrowedFd<'_>],
     moved: &mut Vec<OwnedFd>,
-    groups: Groups,
+    (groups, parent): (Groups, Parent),
 ) -> Result<Prepared> {
     place_streams(&process.descriptors, streams, reports, moved)?;
     // Everything of the host is closed for real; the reports close with the execution.
@@ -134,6 +147,8 @@ fn prepare(
     };
     process::become_user(user.uid, user.gid, additional, process.effective_capabilities())
         .map_err(|call| user_error(user, &call))?;
+    let connection = moved.last().map(AsFd::as_fd).or(reports.last().copied());
+    follow_parent(parent, connection)?;
     if !entered {
         rustix::process::chdir(cwd.as_path()).map_err(|errno| directory_error(&cwd, errno))?;
     }
@@ -148,6 +163,31 @@ fn prepare(
     }
     process::unblock_signals();
     Ok(Prepared { candidates: candidates(process), args: strings(&process.args), env: strings(&process.env) })
+}
+
+/// Has the kernel kill this process with its parent. Not before it has become its user: that undoes it.
+fn follow_parent(parent: Parent, connection: Option<BorrowedFd<'_>>) -> Result<()> {
+    if matches!(parent, Parent::Init) {
+        return Ok(());
+    }
+    process::die_with_parent()
+        .context(ErrorCode::Exec, || "the command can't follow the process that began it")?;
+    // It may have ended before that was said.
+    let there = match parent {
+        Parent::Init => true,
+        Parent::Process(pid) => process::parent_pid() == pid,
+        Parent::Connected => connection.is_some_and(|connection| {
+            let mut poll = [PollFd::new(&connection, PollFlags::empty())];
+            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+            rustix::event::poll(&mut poll, Some(&now)).is_ok()
+                && !poll[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+        }),
+    };
+    if there {
+        Ok(())
+    } else {
+        Err(Error::new(ErrorCode::Supervisor, "the process that began the command is gone"))
+    }
 }
 
 impl Prepared {

@@ -24,7 +24,7 @@ use rootfs::spec::{Directory, Hook, Namespace};
 use rustix::fs::{AtFlags, OFlags};
 
 use crate::broker::{self, Request, SourceBatch, connection_error};
-use crate::command::{Groups, become_command};
+use crate::command::{Groups, Parent, become_command};
 use crate::hooks;
 use crate::join::join;
 use crate::pid1;
@@ -96,6 +96,8 @@ pub(crate) struct SetUp {
     pub(crate) level: Level,
     /// The filesystems that were needed.
     pub(crate) filesystems: Vec<Filesystem>,
+    /// Whether this process stays, and starts commands.
+    pub(crate) stays: bool,
 }
 
 /// The content of a payload.
@@ -189,6 +191,7 @@ impl FirstProcess {
         if let Some(bounding) = self.start.bounding {
             process::limit_bounding_set_ahead(bounding);
         }
+        leave_session_keyring()?;
         process::touch_memory();
         process::set_name(c"rootfs-spare");
         let frame = match protocol::receive(&self.node) {
@@ -222,6 +225,10 @@ impl FirstProcess {
         }
         process::die_with_parent()
             .context(ErrorCode::Supervisor, || "the first process can't follow its parent")?;
+        if !asked.later {
+            // In the user namespace, so that it belongs to that one's root.
+            leave_session_keyring()?;
+        }
         let namespace = self.join_namespaces(asked).map_err(in_namespaces)?;
         if self.start.network && !asked.later {
             loopback_up().map_err(in_namespaces)?;
@@ -255,9 +262,12 @@ impl FirstProcess {
                 .context(ErrorCode::Verify, || "the mount table can't be read later")?;
         }
         let stays = payload.rest.process.is_none();
-        if stays {
+        let own_files = if stays {
             kernel.procfs().context(ErrorCode::Proc, || "no safe /proc can be had")?;
-        }
+            Some(self.open_own_files(&kernel))
+        } else {
+            None
+        };
         if let Some(score) = payload.rest.process.as_ref().and_then(|process| process.oom_score_adj) {
             set_oom_score_adjustment(&kernel, score, self.start.user.is_some())?;
         }
@@ -303,7 +313,7 @@ impl FirstProcess {
             let capabilities = process.effective_capabilities();
             report.warnings.extend(mask_warning(payload.plan.first_mask(), &capabilities));
         }
-        self.tell_supervisor(level, filesystems, &locks)?;
+        self.tell_supervisor(&SetUp { level, filesystems, stays }, &locks)?;
         if stays {
             // The supervisor is not woken by what it is told, but by the end of it. For a command that is its execution.
             let _ = rustix::net::shutdown(&self.control, rustix::net::Shutdown::Write);
@@ -312,12 +322,25 @@ impl FirstProcess {
             process::set_rlimit(limit)
                 .context(ErrorCode::Exec, || "the limit of open files can't be set back")?;
         }
-        Ok(Prepared { payload, report, mountinfo })
+        Ok(Prepared { payload, report, mountinfo, own_files })
+    }
+
+    /// What a first process that stays needs of its own files in /proc, while they can be reached.
+    fn open_own_files(&self, kernel: &Linux) -> pid1::OwnFiles {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        let user_namespace = self.start.user.is_some();
+        let oom_score_adj = while_dumpable(user_namespace, || {
+            kernel.open_proc_self("oom_score_adj", flags).map_err(oom_error)
+        });
+        // Without this file, which a kernel may be built without, orphans of a container without a pid namespace are not
+        // found at its end.
+        let children = (!self.start.pid).then(|| kernel.open_own_children().ok()).flatten();
+        pid1::OwnFiles { oom_score_adj, children }
     }
 
     /// Tells Node that all is done, and becomes what was asked for.
     fn finish(&self, prepared: Prepared, asked: &Asked) -> Box<Error> {
-        let Prepared { payload, mut report, mountinfo } = prepared;
+        let Prepared { payload, mut report, mountinfo, own_files } = prepared;
         let Some(command) = &payload.rest.process else {
             let first_mask = payload.plan.first_mask();
             // The content of files can be large.
@@ -326,6 +349,7 @@ impl FirstProcess {
                 node: &self.node,
                 control: &self.control,
                 mountinfo,
+                own_files,
                 report: &report,
                 first_mask,
                 groups: self.groups(),
@@ -342,7 +366,7 @@ impl FirstProcess {
         match asked.parts(&payload) {
             Ok((streams, _)) => {
                 let reports = [self.node.as_fd(), self.control.as_fd()];
-                become_command(command, &streams, &reports, self.groups())
+                become_command(command, &streams, &reports, self.groups(), Parent::Connected)
             }
             Err(error) => error,
         }
@@ -470,10 +494,10 @@ impl FirstProcess {
         }
     }
 
-    fn tell_supervisor(&self, level: Level, filesystems: Vec<Filesystem>, locks: &[OwnedFd]) -> Result<()> {
-        let mut body = protocol::encode(&SetUp { level, filesystems });
+    fn tell_supervisor(&self, set_up: &SetUp, locks: &[OwnedFd]) -> Result<()> {
+        let mut body = protocol::encode(set_up);
         if body.len() > MAX_BODY {
-            body = protocol::encode(&SetUp { level, filesystems: Vec::new() });
+            body = protocol::encode(&SetUp { filesystems: Vec::new(), ..*set_up });
         }
         let fds: Vec<BorrowedFd<'_>> = locks.iter().map(AsFd::as_fd).collect();
         let mut batches: Vec<&[BorrowedFd<'_>]> = fds.chunks(protocol::MAX_FDS).collect();
@@ -552,24 +576,53 @@ pub(crate) fn check_sender(frame: &protocol::Frame, identity: (u32, u32)) -> Res
 /// Has the kernel prefer, or spare, this process and what it executes when memory is short. Before the root is entered:
 /// afterwards no /proc could be trusted.
 fn set_oom_score_adjustment(kernel: &Linux, score: i32, user_namespace: bool) -> Result<()> {
-    // The files of a process that is not dumpable belong to the host's root, and so not to the root of a user namespace.
-    // Nobody else is in it yet.
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let file =
+        while_dumpable(user_namespace, || kernel.open_proc_self("oom_score_adj", flags).map_err(oom_error))?;
+    write_oom_score_adjustment(&file, score)
+}
+
+/// Writes it into the open file of a process.
+pub(crate) fn write_oom_score_adjustment(file: &OwnedFd, score: i32) -> Result<()> {
+    rustix::io::write(file, score.to_string().as_bytes()).map(drop).map_err(|errno| {
+        oom_error(SysError {
+            syscall: "write",
+            errno: errno.raw_os_error(),
+            arguments: format!("/proc/self/oom_score_adj, {score}"),
+        })
+    })
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn oom_error(call: SysError) -> Box<Error> {
+    Error::from_call(ErrorCode::Denied, "the OOM score can't be adjusted", &call).with_hint(Hint::OomScore)
+}
+
+/// The files of a process that is not dumpable belong to the host's root, and so not to the root of a user namespace. For a
+/// moment in which nobody else is in that yet.
+fn while_dumpable<T>(user_namespace: bool, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let dumpable = |dumpable| {
         let changed = if user_namespace { process::set_dumpable(dumpable) } else { Ok(()) };
         changed.context(ErrorCode::Supervisor, || "PR_SET_DUMPABLE")
     };
     dumpable(true)?;
-    let written = kernel.open_proc_self("oom_score_adj", OFlags::WRONLY | OFlags::CLOEXEC).and_then(|file| {
-        rustix::io::write(&file, score.to_string().as_bytes()).map_err(|errno| SysError {
-            syscall: "write",
-            errno: errno.raw_os_error(),
-            arguments: format!("/proc/self/oom_score_adj, {score}"),
-        })
-    });
+    let result = work();
     dumpable(false)?;
-    written.map(drop).map_err(|call| {
-        Error::from_call(ErrorCode::Denied, format!("the OOM score can't be adjusted by {score}"), &call)
-            .with_hint(Hint::OomScore)
+    result
+}
+
+/// The caller's session keyring is no business of a container's.
+fn leave_session_keyring() -> Result<()> {
+    process::new_session_keyring().map_err(|call| {
+        let mut error = Error::from_call(
+            ErrorCode::Denied,
+            "the container can't be given a session keyring of its own",
+            &call,
+        );
+        if call.errno == rustix::io::Errno::DQUOT.raw_os_error() {
+            error = error.with_hint(Hint::KeyQuota);
+        }
+        error
     })
 }
 
@@ -581,6 +634,7 @@ struct Prepared {
     payload: Payload,
     report: Report,
     mountinfo: Option<OwnedFd>,
+    own_files: Option<pid1::OwnFiles>,
 }
 
 /// Sends a report; one that is too long goes in a memory file.

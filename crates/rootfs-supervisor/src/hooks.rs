@@ -67,6 +67,7 @@ pub(crate) fn failure(plan: &Plan, hook: &Hook, what: &str) -> Box<Error> {
 pub(crate) fn run_all(plan: &Plan, point: HookPoint, pid: i32) -> Vec<Error> {
     let root = match plan.root() {
         Some(Root::Directory(path)) => path.clone(),
+        // It has no path on the host.
         _ => PathBytes::from("/"),
     };
     let context = Context { pid, directory: None, root: &root, plan, env: &[] };

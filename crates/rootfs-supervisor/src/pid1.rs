@@ -12,8 +12,8 @@ use rootfs::protocol::{self, Exit, Frame, FrameError, Kind, MAX_PAYLOAD, Report}
 use rustix::event::{PollFd, PollFlags};
 
 use crate::broker::connection_error;
-use crate::command::{Groups, become_command};
-use crate::first_process::{check_sender, send_failure, send_report};
+use crate::command::{Groups, Parent, become_command};
+use crate::first_process::{check_sender, send_failure, send_report, write_oom_score_adjustment};
 
 /// What such a process begins with.
 pub(crate) struct FirstOfMany<'a> {
@@ -23,6 +23,8 @@ pub(crate) struct FirstOfMany<'a> {
     pub(crate) control: &'a OwnedFd,
     /// The open mount table.
     pub(crate) mountinfo: Option<OwnedFd>,
+    /// Its own files.
+    pub(crate) own_files: Option<OwnFiles>,
     /// What was done.
     pub(crate) report: &'a Report,
     /// The step of the first mask, if there is one.
@@ -33,6 +35,14 @@ pub(crate) struct FirstOfMany<'a> {
     pub(crate) pid_namespace: bool,
     /// Whose requests are served, where that can be told.
     pub(crate) caller: Option<(u32, u32)>,
+}
+
+/// Files of this process in /proc, which were opened when that was still at hand. They tell of this process alone.
+pub(crate) struct OwnFiles {
+    /// What its children inherit; or why it can't be changed.
+    pub(crate) oom_score_adj: Result<OwnedFd>,
+    /// The list of its children, if it has to end them itself.
+    pub(crate) children: Option<OwnedFd>,
 }
 
 /// A command that was started.
@@ -52,15 +62,64 @@ pub(crate) fn run(first: &FirstOfMany<'_>) -> Box<Error> {
     // The mount table and the two sockets are all that is still needed; nothing of the host's is held.
     let mut keep: Vec<i32> = vec![first.node.as_raw_fd(), first.control.as_raw_fd()];
     keep.extend(first.mountinfo.iter().map(AsRawFd::as_raw_fd));
+    if let Some(files) = &first.own_files {
+        keep.extend(files.oom_score_adj.iter().chain(&files.children).map(AsRawFd::as_raw_fd));
+    }
     keep.sort_unstable();
     process::close_all_but(3, &keep);
-    match serve(first) {
+    let mut children = BTreeMap::new();
+    let result = serve(first, &mut children);
+    if !first.pid_namespace {
+        end_all(first, &children);
+    }
+    match result {
         Ok(()) => process::exit(0),
         Err(error) => error,
     }
 }
 
-fn serve(first: &FirstOfMany<'_>) -> Result<()> {
+/// Ends every command with its group, then all that is left of them, which this process inherits: what else could, the kernel
+/// does only in a pid namespace.
+fn end_all(first: &FirstOfMany<'_>, children: &BTreeMap<i32, Child>) {
+    for pid in children.keys() {
+        process::kill_group(*pid);
+        // It may not have a group yet.
+        process::kill_child(*pid);
+    }
+    let list = first.own_files.as_ref().and_then(|files| files.children.as_ref());
+    loop {
+        // Nothing is waited for between the look and the kill, so each number is still that child's.
+        for pid in list.map(own_children).unwrap_or_default() {
+            process::kill_child(pid);
+        }
+        if list.is_none() {
+            // Those that were known have been killed. Others would be waited for without end.
+            reap_known(children);
+            return;
+        }
+        // What ends leaves its own children here.
+        if !process::reap_next() {
+            return;
+        }
+    }
+}
+
+/// The pids in the list.
+fn own_children(list: &OwnedFd) -> Vec<i32> {
+    if rustix::fs::seek(list, rustix::fs::SeekFrom::Start(0)).is_err() {
+        return Vec::new();
+    }
+    let text = rootfs::kernel::linux::read_to_end(list.as_fd()).unwrap_or_default();
+    String::from_utf8_lossy(&text).split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+fn reap_known(children: &BTreeMap<i32, Child>) {
+    for child in children.values() {
+        let _ = process::wait_for(child.pidfd.as_fd());
+    }
+}
+
+fn serve(first: &FirstOfMany<'_>, children: &mut BTreeMap<i32, Child>) -> Result<()> {
     if !first.pid_namespace {
         process::become_subreaper()
             .map_err(|call| Error::from_call(ErrorCode::Supervisor, "orphans can't be taken over", &call))?;
@@ -74,7 +133,6 @@ fn serve(first: &FirstOfMany<'_>) -> Result<()> {
             .context(ErrorCode::Supervisor, || "requests can't be checked")?;
     }
     send_report(first.node.as_fd(), first.report)?;
-    let mut children: BTreeMap<i32, Child> = BTreeMap::new();
     loop {
         let mut executing: Vec<i32> =
             children.iter().filter(|(_, child)| child.execution.is_some()).map(|(pid, _)| *pid).collect();
@@ -124,11 +182,11 @@ fn serve(first: &FirstOfMany<'_>) -> Result<()> {
         }
         if ended {
             drain(&signals);
-            reap(first, &mut children);
+            reap(first, children);
         }
         if node_ready {
             match protocol::receive(first.node) {
-                Ok(frame) => serve_frame(first, frame, &mut children)?,
+                Ok(frame) => serve_frame(first, frame, children)?,
                 Err(FrameError::Closed) => return Ok(()),
                 Err(error) => return Err(connection_error("Node", &error)),
             }
@@ -243,18 +301,14 @@ fn spawn(first: &FirstOfMany<'_>, frame: Frame) -> Result<(i32, Child)> {
     if streams.len() != 3 + spec.descriptors.len() {
         return Err(missing());
     }
-    if spec.oom_score_adj.is_some() {
-        // It is set through a /proc of the host, which is not here any more.
-        return Err(Error::new(
-            ErrorCode::Unsupported,
-            "the OOM score of a command in a prepared root can't be adjusted",
-        ));
-    }
     let (execution, child_execution) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|errno| SysError::new("pipe2", errno, "O_CLOEXEC"))
         .context(ErrorCode::Exec, || "the pipe that tells of the execution can't be made")?;
-    let fork = process::fork(process::CloneRequest::default())
-        .map_err(|call| Error::from_call(ErrorCode::Exec, "a process can't be made", &call))?;
+    let this = rustix::process::getpid().as_raw_nonzero().get();
+    let fork = with_oom_score(first, spec.oom_score_adj, || {
+        process::fork(process::CloneRequest::default())
+            .map_err(|call| Error::from_call(ErrorCode::Exec, "a process can't be made", &call))
+    })?;
     match fork {
         process::Fork::Parent { pid, pidfd } => {
             let warning = mask_warning(first.first_mask, &spec.effective_capabilities());
@@ -263,12 +317,38 @@ fn spawn(first: &FirstOfMany<'_>, frame: Frame) -> Result<(i32, Child)> {
         process::Fork::Child => {
             let _ = process::new_session();
             let streams = ManuallyDrop::new(streams);
-            let error = execute(first, &spec, &streams, &child_execution);
+            let error = execute(first, &spec, &streams, &child_execution, this);
             send_failure(first.node.as_fd(), Kind::SpawnFailed, id, &error);
             let _ = rustix::io::write(&child_execution, &[1]);
             process::exit(127)
         }
     }
+}
+
+/// Makes a process with another OOM score: it inherits this one's own, which is set back. The command has no /proc of its own
+/// that could be trusted.
+fn with_oom_score(
+    first: &FirstOfMany<'_>,
+    score: Option<i32>,
+    make: impl FnOnce() -> Result<process::Fork>,
+) -> Result<process::Fork> {
+    let Some(score) = score else { return make() };
+    let file = match first.own_files.as_ref().map(|files| &files.oom_score_adj) {
+        Some(Ok(file)) => file,
+        Some(Err(error)) => return Err(error.clone()),
+        None => return Err(Error::new(ErrorCode::Supervisor, "the first process has no OOM score")),
+    };
+    let mut text = [0; 16];
+    let before = rustix::io::pread(file, &mut text, 0).ok().and_then(|length| {
+        std::str::from_utf8(&text[..length]).ok().and_then(|text| text.trim().parse::<i32>().ok())
+    });
+    let before = before.ok_or_else(|| Error::new(ErrorCode::Proc, "the OOM score can't be read"))?;
+    write_oom_score_adjustment(file, score)?;
+    let fork = make();
+    if !matches!(fork, Ok(process::Fork::Child)) {
+        write_oom_score_adjustment(file, before)?;
+    }
+    fork
 }
 
 /// Runs in the child.
@@ -277,12 +357,15 @@ fn execute(
     spec: &ProcessSpec,
     streams: &[OwnedFd],
     execution: &OwnedFd,
+    this: i32,
 ) -> Box<Error> {
+    // With a pid namespace the kernel ends all with the first process.
+    let parent = if first.pid_namespace { Parent::Init } else { Parent::Process(this) };
     if !first.pid_namespace
         && let Err(call) = process::die_with_parent()
     {
         return Error::from_call(ErrorCode::Exec, "the command can't follow its container", &call);
     }
     let streams: Vec<BorrowedFd<'_>> = streams.iter().map(AsFd::as_fd).collect();
-    become_command(spec, &streams, &[execution.as_fd(), first.node.as_fd()], first.groups)
+    become_command(spec, &streams, &[execution.as_fd(), first.node.as_fd()], first.groups, parent)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use rootfs::Hint;
 use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
@@ -17,7 +18,7 @@ use rootfs::protocol::{
     self, Answer, Ended, Exit, Frame, FrameError, Hello, Kind, Leftover, Spare, Start, TakenDown,
 };
 use rootfs::spec::HookPoint;
-use rustix::event::epoll;
+use rustix::event::{PollFd, PollFlags, epoll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +83,10 @@ struct Container {
     locks: Vec<OwnedFd>,
     /// Whether all its steps are done.
     set_up: bool,
+    /// Whether its first process stays, to start commands.
+    stays: bool,
+    /// Since when its first process has been asked to end, and everything in it.
+    ending: Option<Instant>,
     /// What it has needed.
     filesystems: Vec<Filesystem>,
     /// What its hooks are found in, if there are any that come after the start.
@@ -124,6 +129,9 @@ enum Stub {
 /// of the container that has just been begun.
 const QUIET: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_nsec: 3_000_000 };
 
+/// How long a first process has to end what it has started. It waits for nothing but the kernel, unless it was stopped.
+const ENDING: Duration = Duration::from_secs(2);
+
 /// The number of spare first processes that one supervisor can make.
 const SPARES: u64 = 1 << 28;
 
@@ -133,6 +141,10 @@ struct Cleaner {
     result: OwnedFd,
     /// The containers it cleans up after.
     containers: Vec<u64>,
+    /// What it was given of earlier ones.
+    pending: Vec<Record>,
+    /// Whether another was killed that should have done the same.
+    again: bool,
 }
 
 /// What a cleaner found.
@@ -155,6 +167,8 @@ struct Server {
     cleaner: Option<Cleaner>,
     /// Containers that have ended, and wait for the cleaner.
     unclean: Vec<u64>,
+    /// Containers whose first process ends all that is in them.
+    ending: Vec<u64>,
     level: Option<Level>,
     /// Whether there is more than mount(2), once somebody has needed to know.
     mount_api: Option<bool>,
@@ -200,6 +214,7 @@ pub(crate) fn run(node: OwnedFd) -> i32 {
         pending: Vec::new(),
         cleaner: None,
         unclean: Vec::new(),
+        ending: Vec::new(),
         level: None,
         mount_api: None,
         identity,
@@ -278,12 +293,15 @@ impl Server {
         let mut events = Vec::with_capacity(64);
         loop {
             events.clear();
-            let patience = self.wanted.as_ref().map(|_| QUIET);
+            let patience = self.patience();
             match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), patience.as_ref()) {
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(_) => return,
                 Ok(0) => self.prepare_for_more(),
                 Ok(_) => {}
+            }
+            if !self.ending.is_empty() {
+                self.end_late();
             }
             // What has ended is told before new requests are served: they may be waiting for just that.
             let mut node = false;
@@ -312,6 +330,34 @@ impl Server {
         }
     }
 
+    /// How long to wait for events.
+    fn patience(&self) -> Option<rustix::event::Timespec> {
+        if self.wanted.is_some() {
+            return Some(QUIET);
+        }
+        let due = self.ending.iter().filter_map(|id| self.containers.get(id)?.ending).min()? + ENDING;
+        let left = due.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+        Some(rustix::event::Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(0),
+            tv_nsec: left.subsec_nanos().into(),
+        })
+    }
+
+    /// Kills first processes that were asked to end and haven't.
+    fn end_late(&mut self) {
+        let containers = &mut self.containers;
+        self.ending.retain(|id| {
+            let Some(container) = containers.get_mut(id).filter(|container| container.exit.is_none()) else {
+                return false;
+            };
+            let late = container.ending.is_none_or(|since| since.elapsed() >= ENDING);
+            if late {
+                container.kill_now();
+            }
+            !late
+        });
+    }
+
     /// Serves one frame of Node. `false` when Node is gone, or not to be understood.
     fn hear_node(&mut self) -> bool {
         let frame = match protocol::receive(&self.node) {
@@ -332,8 +378,11 @@ impl Server {
                 true
             }
             Kind::Close => {
-                if let Some(container) = self.containers.get(&id) {
-                    container.kill();
+                if let Some(container) = self.containers.get_mut(&id)
+                    && container.kill()
+                    && !self.ending.contains(&id)
+                {
+                    self.ending.push(id);
                 }
                 true
             }
@@ -466,7 +515,7 @@ impl Server {
         // Numbers that Node doesn't give, and no other supervisor: Node counts from one.
         let id = 1 << 51 | u64::from(own_pid().cast_unsigned()) << 28 | self.spares_made;
         self.spares_made += 1;
-        let container = Container::new((pid, pidfd), start, journal, control);
+        let mut container = Container::new((pid, pidfd), start, journal, control);
         let told = self
             .watch(container.pidfd.as_fd(), Event::Ended(id))
             .and_then(|()| self.watch_end(container.control.as_fd(), Event::Control(id)))
@@ -575,6 +624,7 @@ impl Server {
                     if let Ok(set_up) = frame.decode::<SetUp>() {
                         container.set_up = true;
                         container.filesystems = set_up.filesystems;
+                        container.stays = set_up.stays;
                         if container.start.can_wait() {
                             self.level.get_or_insert(set_up.level);
                         }
@@ -697,10 +747,8 @@ impl Server {
     /// A first process has ended.
     fn ended(&mut self, id: u64) {
         let Some(container) = self.containers.get_mut(&id) else { return };
-        let exit = process::wait_for(container.pidfd.as_fd()).unwrap_or(Exit::Code(255));
         let _ = epoll::delete(&self.epoll, &container.pidfd);
-        container.ended();
-        container.exit = Some(exit);
+        let exit = container.ended();
         if let Some(killed) = container.killed
             && !self.killed.contains(&killed)
         {
@@ -744,6 +792,10 @@ impl Server {
         }
         let ids = std::mem::take(&mut self.unclean);
         let pending = std::mem::take(&mut self.pending);
+        self.clean_after(ids, pending, false);
+    }
+
+    fn clean_after(&mut self, ids: Vec<u64>, pending: Vec<Record>, again: bool) {
         let journals: Vec<(u64, &OwnedFd)> =
             ids.iter().filter_map(|id| Some((*id, &self.containers.get(id)?.journal))).collect();
         let started = rustix::fs::memfd_create(c"rootfs-cleaned", rustix::fs::MemfdFlags::CLOEXEC)
@@ -754,6 +806,7 @@ impl Server {
             });
         match started {
             Ok((process::Fork::Child, result)) => {
+                process::set_name(c"rootfs-cleaner");
                 // It must not hold the locks of those that live.
                 let mut keep: Vec<i32> = journals.iter().map(|(_, journal)| journal.as_raw_fd()).collect();
                 keep.push(result.as_raw_fd());
@@ -766,7 +819,7 @@ impl Server {
             Ok((process::Fork::Parent { pidfd, .. }, result)) => {
                 let data = epoll::EventData::new_u64(Event::Cleaned.pack());
                 let watched = epoll::add(&self.epoll, &pidfd, data, epoll::EventFlags::IN).is_ok();
-                self.cleaner = Some(Cleaner { pidfd, result, containers: ids });
+                self.cleaner = Some(Cleaner { pidfd, result, containers: ids, pending, again });
                 // A cleaner that isn't waited for by the loop is waited for here.
                 if !watched {
                     self.cleaned();
@@ -781,12 +834,34 @@ impl Server {
 
     fn cleaned(&mut self) {
         let Some(cleaner) = self.cleaner.take() else { return };
-        let _ = process::wait_for(cleaner.pidfd.as_fd());
         let _ = epoll::delete(&self.epoll, &cleaner.pidfd);
-        let bytes = memfd::read(&cleaner.result, 64 << 20).unwrap_or_default();
-        let found = protocol::decode::<Cleaned>(&bytes).unwrap_or_default();
-        self.finish_cleaning(&cleaner.containers, found);
+        match cleaner.result() {
+            Some(found) => self.finish_cleaning(&cleaner.containers, found),
+            // What it has removed is found to be gone.
+            None if !cleaner.again => {
+                let Cleaner { containers, pending, .. } = cleaner;
+                return self.clean_after(containers, pending, true);
+            }
+            None => {
+                let found = self.left_by(&cleaner);
+                self.finish_cleaning(&cleaner.containers, found);
+            }
+        }
         self.clean();
+    }
+
+    /// What may be left of containers whose cleaners were killed. It can be tried again when another has ended.
+    fn left_by(&self, cleaner: &Cleaner) -> Cleaned {
+        let reason = "the process that removes it was killed";
+        let mut found = Cleaned { in_use: cleaner.pending.clone(), left: Vec::new() };
+        for id in &cleaner.containers {
+            let Some(container) = self.containers.get(id) else { continue };
+            for record in journal::read(&container.journal) {
+                found.left.push((*id, journal::leftover(&record, reason)));
+                found.in_use.push(record);
+            }
+        }
+        found
     }
 
     fn finish_cleaning(&mut self, ids: &[u64], cleaned: Cleaned) {
@@ -876,15 +951,16 @@ impl Server {
 
     /// Node is gone, however that happened: so is everything.
     fn end_all(&mut self) {
-        for container in self.containers.values() {
+        for container in self.containers.values_mut() {
             container.kill();
         }
+        self.wait_for_endings();
         let containers = std::mem::take(&mut self.containers);
         let mut journals = Vec::new();
         let mut stopped = Vec::new();
         for (id, mut container) in containers {
             if container.exit.is_none() {
-                let _ = process::wait_for(container.pidfd.as_fd());
+                process::wait_until_ended(container.pidfd.as_fd());
                 container.ended();
             }
             if container.start.poststop {
@@ -893,9 +969,11 @@ impl Server {
             journals.push((id, container.journal));
         }
         if let Some(cleaner) = self.cleaner.take() {
-            let _ = process::wait_for(cleaner.pidfd.as_fd());
-            let bytes = memfd::read(&cleaner.result, 64 << 20).unwrap_or_default();
-            self.pending.extend(protocol::decode::<Cleaned>(&bytes).unwrap_or_default().in_use);
+            // The journals are all gone through again below.
+            self.pending.extend(match cleaner.result() {
+                Some(found) => found.in_use,
+                None => cleaner.pending,
+            });
         }
         let journals: Vec<(u64, &OwnedFd)> = journals.iter().map(|(id, journal)| (*id, journal)).collect();
         clean_now(&journals, std::mem::take(&mut self.pending));
@@ -907,6 +985,32 @@ impl Server {
         for runner in runners.collect::<Vec<_>>() {
             runner.end_within(LAST_PATIENCE);
         }
+    }
+}
+
+impl Server {
+    /// Waits for first processes that end what they have started, then kills those that haven't.
+    fn wait_for_endings(&self) {
+        let asked = || self.containers.values().filter(|container| container.exit.is_none());
+        for container in asked() {
+            let Some(since) = container.ending else { continue };
+            let left = ENDING.saturating_sub(since.elapsed());
+            let left = rustix::event::Timespec {
+                tv_sec: i64::try_from(left.as_secs()).unwrap_or(0),
+                tv_nsec: left.subsec_nanos().into(),
+            };
+            let _ = rustix::event::poll(&mut [PollFd::new(&container.pidfd, PollFlags::IN)], Some(&left));
+            container.kill_now();
+        }
+    }
+}
+
+impl Cleaner {
+    /// Waits for its end, and what it has to say; nothing if it was killed.
+    fn result(&self) -> Option<Cleaned> {
+        let ended = process::wait_for(self.pidfd.as_fd());
+        let bytes = memfd::read(&self.result, 64 << 20).ok()?;
+        protocol::decode(&bytes).ok().filter(|_| ended.is_ok_and(|exit| exit == Exit::Code(0)))
     }
 }
 
@@ -965,6 +1069,8 @@ impl Container {
             mapper: None,
             locks: Vec::new(),
             set_up: false,
+            stays: false,
+            ending: None,
             filesystems: Vec::new(),
             payload: None,
             hooks: None,
@@ -976,10 +1082,28 @@ impl Container {
         }
     }
 
-    fn kill(&self) {
+    /// Ends everything in it. `true` if its first process does that, and has to be killed when it doesn't.
+    fn kill(&mut self) -> bool {
+        self.kill_hooks();
+        let asked = self.exit.is_none()
+            && !self.start.pid
+            && self.stays
+            && rustix::net::shutdown(&self.control, rustix::net::Shutdown::Both).is_ok();
+        if asked {
+            self.ending.get_or_insert_with(Instant::now);
+        } else {
+            self.kill_now();
+        }
+        asked
+    }
+
+    fn kill_hooks(&self) {
         if let Some(hooks) = self.hooks.as_ref().filter(|hooks| hooks.point == HookPoint::Poststart) {
             process::kill(hooks.pidfd.as_fd());
         }
+    }
+
+    fn kill_now(&self) {
         if self.exit.is_some() {
             return;
         }
@@ -996,14 +1120,18 @@ impl Container {
         self.cgroup.as_ref().and_then(cgroup::kill)
     }
 
-    /// The first process is gone; what was held for it goes too.
-    fn ended(&mut self) {
+    /// The first process has ended; what was held for it goes too. How it has.
+    fn ended(&mut self) -> Exit {
+        // First: as soon as it has been waited for, its number may be another's.
         self.killed = self.kill_others();
+        let exit = process::wait_for(self.pidfd.as_fd()).unwrap_or(Exit::Code(255));
+        self.exit = Some(exit);
         self.locks.clear();
         for helper in [self.opener.take(), self.mapper.take()].into_iter().flatten() {
             process::kill(helper.as_fd());
             let _ = process::wait_for(helper.as_fd());
         }
+        exit
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rootfs::error::ErrorCode;
 use rootfs::kernel::memfd;
 use rootfs::mountinfo;
+use rootfs::process::ProcessSpec;
 use rootfs::protocol::{self, Exit, FrameError, Kind};
 use support::{
     Cell, NOBODY, Scratch, Supervisor, busybox_root, default_spec, host_mounts, listing, memory, shell,
@@ -17,8 +18,12 @@ use support::{
 
 /// Starts a command in a prepared root, and returns how it ended and what it wrote.
 fn command(running: &support::Running, id: u64, script: &str) -> (Exit, String) {
+    process(running, id, &shell(script))
+}
+
+fn process(running: &support::Running, id: u64, spec: &ProcessSpec) -> (Exit, String) {
     let output = memory();
-    let payload = memfd::sealed(c"process", &protocol::encode(&shell(script)), false).unwrap();
+    let payload = memfd::sealed(c"process", &protocol::encode(spec), false).unwrap();
     let null = std::fs::File::open("/dev/null").unwrap();
     let fds = [payload.as_fd(), null.as_fd(), output.as_fd(), output.as_fd()];
     protocol::send(&running.node, Kind::Spawn, id, &[], &fds).unwrap();
@@ -59,6 +64,24 @@ fn a_prepared_root_runs_commands_and_reaps_orphans() {
         supervisor.close(running.id);
         let ended = supervisor.finish(&running);
         assert_eq!((ended.exit, ended.left.len()), (Exit::Signal(9), 0), "{cell:?}");
+    }
+}
+
+#[test]
+fn a_command_of_a_prepared_root_has_its_own_oom_score() {
+    let own: i32 = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim().parse().unwrap();
+    let read = "cat /proc/self/oom_score_adj";
+    for cell in Cell::ALL {
+        let scratch = Scratch::new();
+        let root = busybox_root(&scratch.0, cell, true);
+        let mut supervisor = Supervisor::start(cell);
+        let running = supervisor.begin(cell, &default_spec(&root), None, None).unwrap();
+        protocol::receive(&running.node).unwrap();
+        let spec = ProcessSpec { oom_score_adj: Some(300), ..shell(read) };
+        assert_eq!(process(&running, 1, &spec), (Exit::Code(0), "300\n".into()), "{cell:?}");
+        assert_eq!(command(&running, 2, read), (Exit::Code(0), format!("{own}\n")), "{cell:?}");
+        supervisor.close(running.id);
+        supervisor.finish(&running);
     }
 }
 

@@ -166,6 +166,10 @@ hints! {
     OomScore
         "EACCES when /proc/self/oom_score_adj is written"
         "a score lower than the caller's own needs CAP_SYS_RESOURCE on the host";
+    /// Every container has a keyring.
+    KeyQuota
+        "EDQUOT of `keyctl`"
+        "every container has a session keyring of its own, and the user has as many keys as he may: raise the sysctl kernel.keys.maxkeys (kernel.keys.root_maxkeys for root)";
     /// A terminal in an OCI config.
     OciTerminal
         "`process.terminal` in an OCI config"

@@ -1,6 +1,6 @@
 //! Finding a destination inside the root, and making it where it is missing, so that nothing in the tree can lead out.
 //!
-//! What exists is resolved in one call of `pathrs` ([`Kernel::resolve`]). What is missing is walked a component at a
+//! What exists is resolved in one call of the kernel ([`Kernel::resolve`]). What is missing is walked a component at a
 //! time, each one relative to a descriptor that is already held, so that another process may move and replace things meanwhile: a
 //! component is opened without following it, a symbolic link's text is put in front of what is left to walk, and `..`
 //! goes back along the held descriptors and never to the filesystem.
@@ -159,6 +159,23 @@ pub fn make_below(
     }
 }
 
+/// Where something that is there has its place: relative to the last mount on the way that is known. `None` if what the path
+/// names is another thing by now.
+pub fn place_of(
+    kernel: &dyn Kernel,
+    root: BorrowedFd<'_>,
+    path: &PathBytes,
+    expected: &FileStatus,
+    maker: &mut dyn Maker,
+) -> Result<Option<Place>> {
+    let mut walk = Walk::new(kernel, root, path)?;
+    let last = walk.go(Missing::Error, maker)?;
+    let place = walk.place();
+    let status = walk.finish(last)?.status;
+    let same = (status.device, status.inode) == (expected.device, expected.inode);
+    Ok(same.then_some(place))
+}
+
 struct Level {
     /// `None` for the root itself.
     fd: Option<OwnedFd>,
@@ -197,6 +214,12 @@ impl<'a> Walk<'a> {
     }
 
     fn run(mut self, missing: Missing, maker: &mut dyn Maker) -> Result<Resolved> {
+        let last = self.go(missing, maker)?;
+        self.finish(last)
+    }
+
+    /// Walks to the end. What is there, if that is known.
+    fn go(&mut self, missing: Missing, maker: &mut dyn Maker) -> Result<Option<FileStatus>> {
         let mut retries = 0;
         let mut last = None;
         while let Some(name) = self.left.pop_front() {
@@ -229,7 +252,7 @@ impl<'a> Walk<'a> {
                 Err(call) => return Err(self.error(&call)),
             }
         }
-        self.finish(last)
+        Ok(last)
     }
 
     fn current(&self) -> BorrowedFd<'_> {

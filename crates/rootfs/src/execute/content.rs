@@ -118,25 +118,11 @@ impl Execution<'_> {
         };
         match self.kernel.clone_mount_with(file.as_fd(), change) {
             Err(call) if call.is(Errno::EINVAL) && self.attached && !self.entered => {
-                self.attach_aside(&tmpfs)?;
+                attach_aside(self.kernel, &tmpfs)?;
                 self.kernel.clone_mount_with(file.as_fd(), change).context(ErrorCode::Mount, what)
             }
             other => other.context(ErrorCode::Mount, what),
         }
-    }
-
-    /// Attaches a filesystem somewhere in the host's tree, of which this process has its own: it goes with that tree when the
-    /// root is entered. Before Linux 6.15 a part of a detached filesystem can't be copied.
-    fn attach_aside(&self, filesystem: &OwnedFd) -> Result<()> {
-        let attached = ATTACH_POINTS.into_iter().any(|candidate| {
-            let directory = self.kernel.open_host(&candidate.into(), true, false);
-            directory.is_ok_and(|directory| self.kernel.attach(filesystem.as_fd(), directory.as_fd()).is_ok())
-        });
-        if attached {
-            return Ok(());
-        }
-        let points = ATTACH_POINTS.join(", ");
-        Err(Error::new(ErrorCode::Mount, format!("none of {points} can be used to make the file")))
     }
 
     /// What a failed change of owner means, in a user namespace.
@@ -154,6 +140,20 @@ impl Execution<'_> {
         }
         Error::from_call(ErrorCode::Mount, format!("{path} can't be made as asked"), call)
     }
+}
+
+/// Attaches a filesystem somewhere in the host's tree, of which this process has its own: it goes with that tree. Before Linux
+/// 6.15 a part of a detached filesystem can't be copied.
+pub(super) fn attach_aside(kernel: &dyn Kernel, filesystem: &OwnedFd) -> Result<()> {
+    let attached = ATTACH_POINTS.into_iter().any(|candidate| {
+        let directory = kernel.open_host(&candidate.into(), true, false);
+        directory.is_ok_and(|directory| kernel.attach(filesystem.as_fd(), directory.as_fd()).is_ok())
+    });
+    if attached {
+        return Ok(());
+    }
+    let points = ATTACH_POINTS.join(", ");
+    Err(Error::new(ErrorCode::Mount, format!("none of {points} can be used to make the file")))
 }
 
 /// Gives a directory the owner and mode that are said, the mode last.

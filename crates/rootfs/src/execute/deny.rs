@@ -221,7 +221,8 @@ impl Execution<'_> {
         let mut mounts = Vec::new();
         for step in &self.plan.steps {
             match &step.action {
-                Action::Root { root: Root::Empty { .. }, .. } => {
+                // Without a directory of the host's for it, what is written to an overlay goes to a tmpfs.
+                Action::Root { root, .. } if is_private(root) => {
                     mounts.extend(self.ground.trees.first().map(|tree| Rc::clone(&tree.fd)));
                 }
                 Action::Mount { mount: Mount { kind: MountKind::Filesystem { fstype, .. }, .. }, .. }
@@ -237,6 +238,15 @@ impl Execution<'_> {
             .map(|mount| self.kernel.status(mount.as_fd()).map(|status| status.device))
             .collect::<Result<_, _>>()
             .context(ErrorCode::Mount, || "a mount can't be looked at")
+    }
+}
+
+/// Whether the root was made for this container, and not even its upper directory is the host's.
+fn is_private(root: &Root) -> bool {
+    match root {
+        Root::Directory(_) => false,
+        Root::Overlay { overlay, .. } => overlay.upper.is_none(),
+        Root::Empty { .. } => true,
     }
 }
 

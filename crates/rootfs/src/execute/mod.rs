@@ -136,17 +136,36 @@ struct HostPlace {
     identity: Identity,
     /// The tree is an overlay, and this is the directory it is written to.
     upper: Option<Rc<OwnedFd>>,
+    /// The tree is a part of another one, and this is where in that.
+    part: Option<Part>,
+}
+
+/// Which part of another tree it is.
+#[derive(Clone, Debug)]
+struct Part {
+    /// That tree.
+    of: Rc<OwnedFd>,
+    /// The way from its root.
+    within: PathBytes,
 }
 
 impl HostPlace {
     fn new(path: PathBytes, identity: Identity) -> Self {
-        Self { path, identity, upper: None }
+        Self { path, identity, upper: None, part: None }
     }
 
     /// The upper directory of an overlay: what is made in the overlay is in there on the host.
     fn of_upper(upper: sources::Opened) -> Self {
         let identity = upper.identity;
-        Self { path: upper.description.path, identity, upper: Some(Rc::new(upper.mount)) }
+        Self { path: upper.description.path, identity, upper: Some(Rc::new(upper.mount)), part: None }
+    }
+
+    /// The way to something in the tree, from the directory that is the host's.
+    fn relative(&self, path: &PathBytes) -> PathBytes {
+        match &self.part {
+            Some(part) => path.components().fold(part.within.clone(), |path, name| path.join(name)),
+            None => path.clone(),
+        }
     }
 }
 
@@ -822,6 +841,15 @@ impl Ground<'_> {
         Ok(mount)
     }
 
+    /// The place of a tree that is a copy of a part of another.
+    fn part_of(&self, place: &Place) -> Option<HostPlace> {
+        let tree = self.tree(place.mount)?;
+        let host = tree.host.as_ref()?;
+        let of = host.part.as_ref().map_or(&tree.fd, |part| &part.of);
+        let part = Part { of: Rc::clone(of), within: host.relative(&place.relative) };
+        Some(HostPlace { part: Some(part), ..host.clone() })
+    }
+
     fn has_unlocked_trees(&self) -> bool {
         self.unlocked > 0
     }
@@ -857,8 +885,10 @@ impl Ground<'_> {
         self.unlocked -= 1;
         let tree = &self.trees[position];
         // Who removes mountpoints looks at the host's directory, and an overlay has locks of its own.
-        let upper = tree.host.as_ref().and_then(|host| host.upper.as_ref());
-        let fd = Rc::clone(upper.unwrap_or(&tree.fd));
+        let host = tree.host.as_ref();
+        let upper = host.and_then(|host| host.upper.as_ref());
+        let whole = host.and_then(|host| host.part.as_ref()).map_or(&tree.fd, |part| &part.of);
+        let fd = Rc::clone(upper.unwrap_or(whole));
         let directory = match self.kernel.open_directory(fd.as_fd()) {
             Ok(directory) => directory,
             // A file has nothing below it.
@@ -905,10 +935,11 @@ impl Ground<'_> {
         let Some(host) = self.tree(place.mount).and_then(|tree| tree.host.clone()) else {
             return Ok(());
         };
+        let parent = host.relative(&place.relative);
         let record = Record {
             top: host.path,
             top_identity: host.identity,
-            parent: place.relative.clone(),
+            parent,
             name: name.clone(),
             directory: what == Missing::Directory,
             state,
@@ -959,12 +990,12 @@ impl Maker for Ground<'_> {
     }
 
     fn made(&mut self, place: &Place, name: &PathBytes, what: Missing, status: &FileStatus) -> Result<()> {
-        let upper = self.tree(place.mount).and_then(|tree| tree.host.as_ref()?.upper.clone());
-        let Some(upper) = upper else {
+        let host = self.tree(place.mount).and_then(|tree| tree.host.as_ref());
+        let Some((host, upper)) = host.and_then(|host| Some((host, host.upper.clone()?))) else {
             return self.record(place, name, what, State::Made(identity_of(status)));
         };
         // In the overlay it has another identity than in the directory where it will be looked for.
-        let path = place.relative.join(name);
+        let path = host.relative(&place.relative).join(name);
         let status = resolve::resolve(self.kernel, upper.as_fd(), &path, Follow::None)
             .and_then(|file| self.kernel.status(file.as_fd()))
             .context(ErrorCode::Mount, || format!("the mountpoint {path} is not in the upper directory"))?;

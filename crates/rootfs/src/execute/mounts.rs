@@ -88,8 +88,10 @@ impl Execution<'_> {
                 }
                 Some((copy, status)) => {
                     let proc_root = procfs::is_proc_root(self.kernel, copy.as_fd(), &status)?;
+                    let directory = status.kind == FileKind::Directory;
+                    let host = if directory { self.place_in_root(path, &status)? } else { None };
                     let original = self.expectations.original(status.mount);
-                    (copy, status.kind == FileKind::Directory, proc_root, None, original)
+                    (copy, directory, proc_root, host, original)
                 }
                 None if optional => return Ok(Done::skipped()),
                 None => {
@@ -113,7 +115,7 @@ impl Execution<'_> {
                 None => return Err(Error::new(ErrorCode::Source, "source was not opened")),
             }
         };
-        if host.is_some() && !directory {
+        if !directory && !matches!(source, BindSource::InRoot(_)) {
             self.warn_about_file(source, &copy, step)?;
         }
         let missing = if directory { Missing::Directory } else { Missing::File };
@@ -225,6 +227,16 @@ impl Execution<'_> {
                 Ok(Some((file, status)))
             }
         }
+    }
+
+    /// Which directory of the host it is a copy of. What is made in the copy is made there.
+    fn place_in_root(&mut self, path: &PathBytes, status: &FileStatus) -> Result<Option<HostPlace>> {
+        let root = self.root()?;
+        let place = resolve::place_of(self.kernel, root.as_fd(), path, status, &mut self.ground)?;
+        let place = place.ok_or_else(|| {
+            Error::new(ErrorCode::Race, format!("{path} was replaced while it was bound in the root"))
+        })?;
+        Ok(self.ground.part_of(&place))
     }
 
     /// Attaches an overlay, which was made when its directories were opened.

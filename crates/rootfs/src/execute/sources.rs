@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::content::attach_aside;
 use super::filesystem::Filesystem;
 use super::id_map::IdMaps;
 use super::overlay::{self, WithoutUpper};
@@ -131,7 +132,7 @@ pub struct Request<'a> {
     pub user: Option<&'a IdMap>,
     /// Whether this process is in a mount namespace of the container's own.
     pub own_mount_namespace: bool,
-    /// Whether layers of overlays must be attached, as on kernels before 6.15; else that is tried.
+    /// Whether layers of overlays, and what nodes are made in, must be attached, as on kernels before 6.15; else that is tried.
     pub attached_layers: bool,
     /// Whether the mounts are to be compared with those that they are copies of.
     pub verify: bool,
@@ -141,9 +142,10 @@ pub struct Request<'a> {
 pub fn open(kernel: &dyn Kernel, plan: &Plan, request: &Request<'_>) -> Result<Sources> {
     let mut sources = Sources::default();
     let mut root_propagation = Propagation::RSLAVE;
-    let mut devices = None;
     let maps = IdMaps::default();
     let context = selinux_context(kernel, plan);
+    let attached = request.attached_layers;
+    let mut nodes = request.devices_for.map(|map| Nodes { kernel, map, context, tmpfs: None, attached });
     for step in &plan.steps {
         let at = |mut error: Box<Error>| {
             error.step = Some(step.index);
@@ -204,9 +206,8 @@ pub fn open(kernel: &dyn Kernel, plan: &Plan, request: &Request<'_>) -> Result<S
                 }
             }
             Action::Device(device) => {
-                if let Some(map) = request.devices_for {
-                    let opened = make_device(kernel, &mut devices, device, map, step.index, context);
-                    sources.add(opened.map_err(at)?, false);
+                if let Some(nodes) = &mut nodes {
+                    sources.add(nodes.make(device, step.index).map_err(at)?, false);
                 }
             }
             _ => {}
@@ -552,54 +553,89 @@ pub(super) fn refused(call: &SysError, asked: u64) -> Box<Error> {
     Error::from_call(ErrorCode::Locked, what, call).with_hint(Hint::LockedFlags)
 }
 
-/// Makes a device node in a tmpfs nobody else sees, and a bind of it for the container.
-fn make_device(
-    kernel: &dyn Kernel,
-    directory: &mut Option<OwnedFd>,
-    device: &Device,
-    map: &IdMap,
-    step: u32,
-    context: Option<&str>,
-) -> Result<Opened> {
-    let tmpfs = if let Some(tmpfs) = directory {
-        tmpfs
-    } else {
+/// Makes device nodes for a user namespace, in a tmpfs nobody else sees.
+struct Nodes<'a> {
+    kernel: &'a dyn Kernel,
+    map: &'a IdMap,
+    context: Option<&'a str>,
+    /// Made when the first is.
+    tmpfs: Option<OwnedFd>,
+    /// Whether a part of a detached filesystem can't be copied, as before Linux 6.15.
+    attached: bool,
+}
+
+impl Nodes<'_> {
+    /// Makes a node, and a bind of it for the container.
+    fn make(&mut self, device: &Device, step: u32) -> Result<Opened> {
+        let what = || format!("{} can't be made", device.path);
+        let mount = match self.detached(device, step)? {
+            Some(mount) => mount,
+            None => self.kernel.in_private_mounts(&mut || {
+                let tmpfs = self.new_tmpfs()?;
+                attach_aside(self.kernel, &tmpfs)?;
+                let node = self.node(&tmpfs, device, step)?;
+                self.kernel.clone_mount(node.as_fd(), false).context(ErrorCode::Device, what)
+            })?,
+        };
+        let status = self.kernel.status(mount.as_fd()).context(ErrorCode::Device, what)?;
+        let change = AttributeChange { set: attr::NOSUID | attr::NOEXEC, ..AttributeChange::default() };
+        self.kernel.set_attributes(mount.as_fd(), change).context(ErrorCode::Device, what)?;
+        let identity = Identity { device: status.device, inode: status.inode };
+        let description = Description {
+            step,
+            path: device.path.clone(),
+            identity,
+            directory: false,
+            proc_root: false,
+            role: Role::Mount,
+            original: None,
+        };
+        Ok(Opened { description, mount, identity })
+    }
+
+    /// `None` if the tmpfs has to be attached first.
+    fn detached(&mut self, device: &Device, step: u32) -> Result<Option<OwnedFd>> {
+        if self.attached {
+            return Ok(None);
+        }
+        let tmpfs = match self.tmpfs.take() {
+            Some(tmpfs) => tmpfs,
+            None => self.new_tmpfs()?,
+        };
+        let node = self.node(&tmpfs, device, step)?;
+        self.tmpfs = Some(tmpfs);
+        match self.kernel.clone_mount(node.as_fd(), false) {
+            Err(call) if call.is(Errno::EINVAL) => {
+                self.attached = true;
+                Ok(None)
+            }
+            other => other.context(ErrorCode::Device, || format!("{} can't be made", device.path)).map(Some),
+        }
+    }
+
+    fn new_tmpfs(&self) -> Result<OwnedFd> {
         let mut data = vec![("mode".to_owned(), Some("755".to_owned()))];
-        data.extend(context.map(|label| ("context".to_owned(), Some(label.to_owned()))));
+        data.extend(self.context.map(|label| ("context".to_owned(), Some(label.to_owned()))));
         let tmpfs =
             Filesystem { fstype: "tmpfs".to_owned(), source: None, superblock: Vec::new(), data, flags: 0 };
-        let tmpfs = tmpfs.make(kernel)?;
-        directory.insert(tmpfs)
-    };
-    let owner = (IdMap::to_host(&map.uids, device.uid), IdMap::to_host(&map.gids, device.gid));
-    let (Some(uid), Some(gid)) = owner else {
-        return Err(Error::new(
-            ErrorCode::Device,
-            format!("owner {}:{} is not mapped in the user namespace", device.uid, device.gid),
-        ));
-    };
-    let name = PathBytes::from(step.to_string());
-    let what = || format!("{} can't be made", device.path);
-    kernel
-        .make_node(tmpfs.as_fd(), &name, node_kind(device), device.mode)
-        .and_then(|()| kernel.change_owner(tmpfs.as_fd(), &name, uid, gid))
-        .context(ErrorCode::Device, what)?;
-    let node = kernel.resolve(tmpfs.as_fd(), &name, Follow::AllButLast).context(ErrorCode::Device, what)?;
-    let status = kernel.status(node.as_fd()).context(ErrorCode::Device, what)?;
-    let mount = kernel.clone_mount(node.as_fd(), false).context(ErrorCode::Device, what)?;
-    let change = AttributeChange { set: attr::NOSUID | attr::NOEXEC, ..AttributeChange::default() };
-    kernel.set_attributes(mount.as_fd(), change).context(ErrorCode::Device, what)?;
-    let identity = Identity { device: status.device, inode: status.inode };
-    let description = Description {
-        step,
-        path: device.path.clone(),
-        identity,
-        directory: false,
-        proc_root: false,
-        role: Role::Mount,
-        original: None,
-    };
-    Ok(Opened { description, mount, identity })
+        tmpfs.make(self.kernel)
+    }
+
+    fn node(&self, tmpfs: &OwnedFd, device: &Device, step: u32) -> Result<OwnedFd> {
+        let owner = (IdMap::to_host(&self.map.uids, device.uid), IdMap::to_host(&self.map.gids, device.gid));
+        let (Some(uid), Some(gid)) = owner else {
+            return Err(Error::new(
+                ErrorCode::Device,
+                format!("owner {}:{} is not mapped in the user namespace", device.uid, device.gid),
+            ));
+        };
+        let name = PathBytes::from(step.to_string());
+        self.kernel
+            .make_node(tmpfs.as_fd(), &name, node_kind(device), device.mode)
+            .and_then(|()| self.kernel.change_owner(tmpfs.as_fd(), &name, uid, gid))
+            .and_then(|()| self.kernel.resolve(tmpfs.as_fd(), &name, Follow::AllButLast))
+            .context(ErrorCode::Device, || format!("{} can't be made", device.path))
+    }
 }
 
 pub(super) fn node_kind(device: &Device) -> NodeKind {

@@ -6,10 +6,9 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
+use pathrs::Root;
 use pathrs::error::ErrorKind;
-use pathrs::flags::ResolverFlags;
 use pathrs::procfs::{ProcfsBase, ProcfsHandle, ProcfsHandleBuilder};
-use pathrs::{Root, RootRef};
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -155,6 +154,15 @@ impl Linux {
             .map_err(|error| from_pathrs(&error, &PathBytes::from(format!("/proc/self/{name}"))))
     }
 
+    /// The list of this process's children, which stays true; `CONFIG_PROC_CHILDREN`.
+    pub fn open_own_children(&self) -> SysResult<OwnedFd> {
+        let flags = pathrs::flags::OpenFlags::O_RDONLY | pathrs::flags::OpenFlags::O_CLOEXEC;
+        self.procfs()?
+            .open(ProcfsBase::ProcThreadSelf, "children", flags)
+            .map(OwnedFd::from)
+            .map_err(|error| from_pathrs(&error, &"/proc/thread-self/children".into()))
+    }
+
     /// A namespace of this process, by its name in /proc/self/ns.
     pub fn own_namespace(&self, name: &str) -> SysResult<OwnedFd> {
         let flags = pathrs::flags::OpenFlags::O_PATH | pathrs::flags::OpenFlags::O_CLOEXEC;
@@ -280,8 +288,8 @@ impl Kernel for Linux {
     }
 
     fn resolve(&self, root: BorrowedFd<'_>, path: &PathBytes, follow: Follow) -> SysResult<OwnedFd> {
-        // openat2 itself first: on a missing name, which is common here, pathrs spends eight more calls on describing it.
-        // pathrs emulates the call where it is missing, or refused by a seccomp filter.
+        // Not by pathrs: on a missing name, which is common here, it spends eight more calls on describing it. And where there
+        // is no /proc, as in a root that was entered, its description of a failure fails in turn, without end.
         if self.openat2.get() != Some(false) {
             let mut flags = OFlags::PATH | OFlags::CLOEXEC;
             flags.set(OFlags::NOFOLLOW, follow == Follow::AllButLast);
@@ -299,16 +307,7 @@ impl Kernel for Linux {
                 }
             }
         }
-        let root = RootRef::from_fd(root).with_resolver_flags(if follow == Follow::None {
-            ResolverFlags::NO_SYMLINKS
-        } else {
-            ResolverFlags::empty()
-        });
-        let resolved = match follow {
-            Follow::All | Follow::None => root.resolve(path.as_path()),
-            Follow::AllButLast => root.resolve_nofollow(path.as_path()),
-        };
-        resolved.map(OwnedFd::from).map_err(|error| from_pathrs(&error, path))
+        super::emulated::resolve(root, path, follow)
     }
 
     fn open_directory(&self, directory: BorrowedFd<'_>) -> SysResult<OwnedFd> {

@@ -6,6 +6,7 @@
 
 pub mod classic;
 pub mod copy_tree;
+mod emulated;
 pub mod host;
 mod id_map;
 mod iversion;

@@ -251,7 +251,8 @@ pub fn set_dumpable(dumpable: bool) -> SysResult<()> {
     prctl(libc::PR_SET_DUMPABLE, dumpable.into(), "PR_SET_DUMPABLE").map(drop)
 }
 
-/// Has the kernel kill this process when its parent ends; `PR_SET_PDEATHSIG(2const)`.
+/// Has the kernel kill this process when its parent ends; `PR_SET_PDEATHSIG(2const)`. A change of ids, or the execution of
+/// a set-user-ID program, undoes it.
 pub fn die_with_parent() -> SysResult<()> {
     prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL.cast_unsigned().into(), "PR_SET_PDEATHSIG").map(drop)
 }
@@ -259,6 +260,20 @@ pub fn die_with_parent() -> SysResult<()> {
 /// Makes orphans of descendants children of this process; `PR_SET_CHILD_SUBREAPER(2const)`.
 pub fn become_subreaper() -> SysResult<()> {
     prctl(libc::PR_SET_CHILD_SUBREAPER, 1, "PR_SET_CHILD_SUBREAPER").map(drop)
+}
+
+/// Gives this process a session keyring of its own, empty and without a name: the caller's holds keys that are not for its
+/// container; `session-keyring(7)`. Where there are no keys, or a filter hides them, there is nothing to be kept from it.
+pub fn new_session_keyring() -> SysResult<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: no name, so no memory is read.
+    let keyring = unsafe {
+        libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>())
+    };
+    match check(keyring, "keyctl", || "KEYCTL_JOIN_SESSION_KEYRING, NULL".into()) {
+        Err(call) if call.errno == libc::ENOSYS || call.errno == libc::EPERM => Ok(()),
+        other => other.map(drop),
+    }
 }
 
 /// `PR_SET_NO_NEW_PRIVS(2const)`.
@@ -652,6 +667,14 @@ pub fn wait_for(pidfd: BorrowedFd<'_>) -> SysResult<crate::protocol::Exit> {
     }
 }
 
+/// Waits until a child has ended, and leaves it as it is: as long as nobody has taken its status, its number belongs to
+/// nobody else.
+pub fn wait_until_ended(pidfd: BorrowedFd<'_>) {
+    use rustix::process::{WaitId, WaitIdOptions};
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    while matches!(rustix::process::waitid(WaitId::PidFd(pidfd), options), Err(rustix::io::Errno::INTR)) {}
+}
+
 fn exit_of(status: Option<&rustix::process::WaitIdStatus>) -> crate::protocol::Exit {
     use crate::protocol::Exit;
     match status {
@@ -741,6 +764,19 @@ pub fn signal_group_of_child(leader: i32, signal: i32) {
     }
 }
 
+/// Waits for any child and takes its status. `false` if there is no child left.
+pub fn reap_next() -> bool {
+    loop {
+        // SAFETY: takes no memory.
+        if unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) } > 0 {
+            return true;
+        }
+        if std::io::Error::last_os_error().raw_os_error() != Some(libc::EINTR) {
+            return false;
+        }
+    }
+}
+
 /// Kills the process group that a process leads, also when it is gone.
 pub fn kill_group_of(pidfd: BorrowedFd<'_>, pid: i32) {
     let refused = send_signal(pidfd, libc::SIGKILL, Target::Group);
@@ -756,12 +792,26 @@ pub fn kill_group_of(pidfd: BorrowedFd<'_>, pid: i32) {
     }
 }
 
+/// The pid of this process's parent; zero if that is in another pid namespace.
+pub fn parent_pid() -> i32 {
+    // SAFETY: takes no memory, and can't fail.
+    unsafe { libc::getppid() }
+}
+
+/// Kills a child that nobody has waited for yet: its number can't belong to anybody else.
+pub fn kill_child(pid: i32) {
+    if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+}
+
 /// Kills the process of a pidfd.
 pub fn kill(pidfd: BorrowedFd<'_>) {
     let _ = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
 }
 
-/// Kills a process group; one that is gone is no error.
+/// Kills a process group; one that is gone is no error. Its leader must not have been waited for: its number could belong to
+/// somebody else by then.
 pub fn kill_group(leader: i32) {
     if let Some(pid) = rustix::process::Pid::from_raw(leader) {
         let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
