@@ -837,7 +837,7 @@ pub fn touch_memory() {
             continue;
         };
         let advice = if rights.starts_with("rw") { MADV_POPULATE_WRITE } else { MADV_POPULATE_READ };
-        if rights.starts_with('r') {
+        if rights.starts_with("rw") {
             // SAFETY: this advice changes no content. A range that is gone, or special, is refused.
             unsafe {
                 libc::madvise(std::ptr::without_provenance_mut(from), to.saturating_sub(from), advice);
