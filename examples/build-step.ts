@@ -3,12 +3,13 @@
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { hostRoot } from './host.ts'
+import { giveToStrangers, hostRoot, strangers } from './host.ts'
 
 const directory = await mkdtemp(join(tmpdir(), 'rootfs-build-'))
 const place = (name: string) => mkdtemp(join(directory, `${name}-`))
 const [sources, cache, output] = await Promise.all([place('sources'), place('cache'), place('output')])
 await writeFile(join(sources, 'main.txt'), 'hello\n')
+await Promise.all([sources, cache, output].map(giveToStrangers))
 
 // What a compiler would do: look for the result in the cache, by the content of the source.
 const STEP = `
@@ -25,7 +26,7 @@ const step = hostRoot()
   .bind(cache, '/build/cache')
   .bind(output, '/build/output')
   .tmpfs('/tmp')
-  .namespaces({ user: true, network: true })
+  .namespaces({ user: strangers, network: true })
   .readonly()
 
 try {

@@ -7,12 +7,12 @@ import { createServer, type IncomingMessage } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { text } from 'node:stream/consumers'
 import type { PreparedRootfs } from 'rootfs'
-import { hostRoot } from './host.ts'
+import { hostRoot, strangers } from './host.ts'
 
 const description = hostRoot()
   .defaults()
   .tmpfs('/tmp', { size: '16m' })
-  .namespaces({ user: true, network: true })
+  .namespaces({ user: strangers, network: true })
   .readonly()
 
 /** Prepares some ahead, so that a request waits for its command and for nothing else. */

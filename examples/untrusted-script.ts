@@ -3,11 +3,13 @@
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { hostRoot } from './host.ts'
+import { giveToStrangers, hostRoot, strangers } from './host.ts'
 
 const project = await mkdtemp(join(tmpdir(), 'rootfs-project-'))
 const scratch = await mkdtemp(join(tmpdir(), 'rootfs-scratch-'))
 await writeFile(join(project, 'numbers.txt'), '3\n1\n2\n')
+await giveToStrangers(project)
+await giveToStrangers(scratch)
 
 // What somebody on the internet wrote.
 const SCRIPT = `
@@ -23,8 +25,8 @@ try {
     .bind(project, '/project', { readonly: true })
     .bind(scratch, '/scratch', { noexec: true })
     .tmpfs('/tmp', { size: '16m', noexec: true })
-    // As root too: who gets out of here is nobody on the host.
-    .namespaces({ user: true, network: true })
+    // Also when root calls this: the script's root is nobody on the host.
+    .namespaces({ user: strangers, network: true })
     .readonly()
     .run('/bin/sh', ['-c', SCRIPT], {
       cwd: '/project',
