@@ -464,7 +464,7 @@ export declare class Rootfs {
   /**
    * An overlay as root; `mount(8)`, overlay. Without `upper`, changes go to a tmpfs that is gone afterwards, and nothing is
    * written on the host. With `upper` they stay there, but for mountpoints, which are removed again; directories that
-   * the kernel copied there to make one stay. All are directories of the host, opened before anything is mounted
+   * the kernel copied there to make one stay. All are directories of the host, or symbolic links to some, opened before anything is mounted
    * (`ERR_ROOTFS_SOURCE`); mounts below a lower directory are not seen. Owner and mode of the root are those of `upper`,
    * else of the first lower directory. Without privileges it needs Linux 5.11, and what is hidden and replaced is
    * written in `user.overlay.` attributes; root's overlays are made with root's rights, for user namespaces too.
@@ -793,7 +793,9 @@ export interface MountInfo {
  */
 export interface NamespaceOptions {
   /**
-   * `true` maps the container's root to the calling user. @default true unless the caller has `CAP_SYS_ADMIN`
+   * `true` maps the container's root to the calling user: an ordinary one, or, called by root, root of the host, whose
+   * files it can then use wherever a bind shows them, and whose kernel parameters where /proc/sys is not read-only. For
+   * other people's code let root map a range of ids that nobody has. @default true unless the caller has `CAP_SYS_ADMIN`
    *
    * One that is joined keeps the mappings it has, which need a root. Its other namespaces can be joined with it.
    */

@@ -80,11 +80,14 @@ failing(
   (image) => new Rootfs(join(image, 'missing')),
 )
 
-failing('a root that is a symlink', { code: 'ERR_ROOTFS_ROOT' }, (image) => {
-  const link = join(host.scratch('link'), 'root')
-  symlinkSync(image, link)
-  return new Rootfs(link)
-})
+// The kernel would follow it where a slash comes after it.
+for (const ending of ['', '/', '/.', '//./']) {
+  failing(`a root that is a symlink, named with '${ending}' at the end`, { code: 'ERR_ROOTFS_ROOT' }, (image) => {
+    const link = join(host.scratch('link'), 'root')
+    symlinkSync(image, link)
+    return new Rootfs(`${link}${ending}`)
+  })
+}
 
 failing(
   'a root that is a file',

@@ -288,7 +288,9 @@ pub(crate) struct NamespacePath {
 /// of the caller at the call that begins a container.
 #[napi(object, object_to_js = false)]
 pub(crate) struct NamespaceOptions {
-    /// `true` maps the container's root to the calling user. @default true unless the caller has `CAP_SYS_ADMIN`
+    /// `true` maps the container's root to the calling user: an ordinary one, or, called by root, root of the host, whose
+    /// files it can then use wherever a bind shows them, and whose kernel parameters where /proc/sys is not read-only. For
+    /// other people's code let root map a range of ids that nobody has. @default true unless the caller has `CAP_SYS_ADMIN`
     ///
     /// One that is joined keeps the mappings it has, which need a root. Its other namespaces can be joined with it.
     #[napi(ts_type = "boolean | IdMap | NamespacePath")]

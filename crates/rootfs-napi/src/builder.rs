@@ -142,7 +142,7 @@ impl Rootfs {
     #[napi(constructor, ts_args_type = "directory: PathLike")]
     pub fn new(env: Env, directory: JsArg) -> Result<Self> {
         let path = absolute_path("directory", &directory).map_err(|failure| failure.throw(env))?;
-        Ok(Self::describe(Root::Directory(path)))
+        Ok(Self::describe(Root::Directory(path.as_entry())))
     }
 
     /// A new, empty tmpfs as root: put `bind`, `tmpfs` … into it. Nothing is written on the host.
@@ -161,7 +161,7 @@ impl Rootfs {
 
     /// An overlay as root; `mount(8)`, overlay. Without `upper`, changes go to a tmpfs that is gone afterwards, and nothing is
     /// written on the host. With `upper` they stay there, but for mountpoints, which are removed again; directories that
-    /// the kernel copied there to make one stay. All are directories of the host, opened before anything is mounted
+    /// the kernel copied there to make one stay. All are directories of the host, or symbolic links to some, opened before anything is mounted
     /// (`ERR_ROOTFS_SOURCE`); mounts below a lower directory are not seen. Owner and mode of the root are those of `upper`,
     /// else of the first lower directory. Without privileges it needs Linux 5.11, and what is hidden and replaced is
     /// written in `user.overlay.` attributes; root's overlays are made with root's rights, for user namespaces too.

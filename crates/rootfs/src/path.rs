@@ -59,6 +59,20 @@ impl PathBytes {
         Self(bytes)
     }
 
+    /// Without trailing slashes and `.` components: with those, the kernel follows a symbolic link in the last place though
+    /// it was told not to; `path_resolution(7)`.
+    pub fn as_entry(&self) -> Self {
+        let mut bytes = self.0.as_slice();
+        loop {
+            bytes = match bytes {
+                [rest @ .., b'/'] if !rest.is_empty() => rest,
+                [rest @ .., b'/', b'.'] if !rest.is_empty() => rest,
+                b"/." => b"/",
+                _ => return Self(bytes.to_vec()),
+            };
+        }
+    }
+
     /// `self` followed by `name`, with one slash between them.
     pub fn join(&self, name: impl AsRef<[u8]>) -> Self {
         let name = name.as_ref();
@@ -148,6 +162,22 @@ mod tests {
             [("/a/../../b", "/b"), ("a//./b/", "/a/b"), ("/", "/"), ("..", "/"), ("/x/../proc", "/proc")]
         {
             assert_eq!(PathBytes::from(given).normalized(), PathBytes::from(expected), "{given}");
+        }
+    }
+
+    #[test]
+    fn an_entry_ends_in_its_name() {
+        for (given, expected) in [
+            ("/a/", "/a"),
+            ("/a/.", "/a"),
+            ("/a//./", "/a"),
+            ("/", "/"),
+            ("/.", "/"),
+            ("//", "/"),
+            ("/a/..", "/a/.."),
+            ("/.a/b.", "/.a/b."),
+        ] {
+            assert_eq!(PathBytes::from(given).as_entry(), PathBytes::from(expected), "{given}");
         }
     }
 

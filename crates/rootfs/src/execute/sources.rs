@@ -218,6 +218,7 @@ pub fn open(kernel: &dyn Kernel, plan: &Plan, request: &Request<'_>) -> Result<S
 
 /// Opens a directory that is to be a root, and is no symbolic link.
 pub fn open_root_directory(kernel: &dyn Kernel, path: &PathBytes) -> Result<(OwnedFd, FileStatus)> {
+    let path = &path.as_entry();
     let fail = |call: &SysError| {
         let what = match Errno::from_raw(call.errno) {
             Errno::ENOENT => "the root directory doesn't exist",
