@@ -1,13 +1,13 @@
-// The documents: their links lead somewhere, and the README's first program is one.
-import { execFileSync } from 'node:child_process'
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+// The documents: their links lead somewhere, and the README's programs run.
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import test from 'ava'
 import { guardHost } from './support/host.ts'
-import { busyboxImage, checkout } from './support/images.ts'
+import { checkout } from './support/images.ts'
+import { runProgram } from './support/program.ts'
 import { testNeeding } from './support/requirements.ts'
 
-const host = guardHost(test)
+guardHost(test)
 
 const documents = [
   'README.md',
@@ -48,15 +48,22 @@ test('the README shows at first what a user came for', (t) => {
   t.true(program().trim().split('\n').length <= 6)
 })
 
-testNeeding(['root', 'busybox'])("the README's first program runs", async (t) => {
-  const image = await busyboxImage(join(host.scratch('readme'), 'image'))
-  writeFileSync(join(image, 'etc', 'os-release'), 'NAME=ours\n')
-  const code = program().replace("'/srv/images/debian'", JSON.stringify(image))
-  t.not(code, program())
-  const output = execFileSync(
-    process.execPath,
-    ['--import=@oxc-node/core/register', '--input-type=module', '--eval', code],
-    { cwd: checkout, encoding: 'utf8' },
-  )
-  t.regex(output, /^1 NAME=ours\n/)
-})
+const programs = [
+  ...readFileSync(join(checkout, 'README.md'), 'utf8').matchAll(/```(?:ts|js)\n([\s\S]*?)```/g),
+].map(([, code]) => code!)
+const output = [
+  /^1 I am 0, process 1, and see \/bin \/dev .*\/usr\n/,
+  /README\.md[\s\S]*\n20\n/,
+  /^false +0 +100000 +65536\n/,
+]
+
+test('the README has the programs that are run here', (t) => t.is(programs.length, output.length))
+
+for (const [index, code] of programs.entries()) {
+  testNeeding(['root'])(`the README's program ${index + 1} runs`, async (t) => {
+    const args = ['--input-type=module', '--eval', code]
+    const done = await runProgram(process.execPath, args, { cwd: checkout })
+    t.is(done.exitCode, 0, done.stderr)
+    t.regex(done.stdout, output[index]!)
+  })
+}
