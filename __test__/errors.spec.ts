@@ -82,11 +82,15 @@ failing(
 
 // The kernel would follow it where a slash comes after it.
 for (const ending of ['', '/', '/.', '//./']) {
-  failing(`a root that is a symlink, named with '${ending}' at the end`, { code: 'ERR_ROOTFS_ROOT' }, (image) => {
-    const link = join(host.scratch('link'), 'root')
-    symlinkSync(image, link)
-    return new Rootfs(`${link}${ending}`)
-  })
+  failing(
+    `a root that is a symlink, named with '${ending}' at the end`,
+    { code: 'ERR_ROOTFS_ROOT' },
+    (image) => {
+      const link = join(host.scratch('link'), 'root')
+      symlinkSync(image, link)
+      return new Rootfs(`${link}${ending}`)
+    },
+  )
 }
 
 failing(
