@@ -22,7 +22,7 @@ import {
 } from './support/inspect.ts'
 import type { Job, Outcome } from './support/job.ts'
 import { isWithin, type MountLine, parseMountinfo } from './support/mountinfo.ts'
-import { type Level, levels, levelUnavailable, type Need, testNeeding } from './support/requirements.ts'
+import { type Level, levels, type Need, testNeeding } from './support/requirements.ts'
 import { type Refused, sinceClassic, withoutClone3 } from './support/without.ts'
 
 const host = guardHost(test)
@@ -389,16 +389,13 @@ const needsOf = (kind: ImageKind): Need[] =>
   kind === 'debian' ? ['debootstrap', 'flock', 'unshare'] : ['busybox']
 
 for (const level of levels) {
-  const unavailable = levelUnavailable(level)
   for (const cell of cells) {
     for (const kind of ['busybox', 'debian'] as const) {
       for (const hooks of [false, true]) {
         const title = `${cell.name}, ${kind}, ${hooks ? 'with hooks' : 'no hooks'}, ${level}: finds what was asked for`
-        if (unavailable !== undefined) test.skip(`${title} (skipped: ${unavailable})`, (t) => t.pass())
-        else
-          testNeeding([...cell.needs, ...needsOf(kind)])(title, (t) =>
-            checkCell(t, cell, kind, { level }, hooks),
-          )
+        testNeeding([...cell.needs, ...needsOf(kind)], level)(title, (t) =>
+          checkCell(t, cell, kind, { level }, hooks),
+        )
       }
     }
   }
@@ -410,20 +407,16 @@ for (const level of levels) {
 for (const level of levels) {
   for (const cell of cells) {
     const title = `${cell.name}: the steps say that level ${level} was used`
-    const unavailable = levelUnavailable(level)
-    if (unavailable !== undefined) test.skip(`${title} (skipped: ${unavailable})`, (t) => t.pass())
-    else {
-      testNeeding([...cell.needs, 'busybox'])(title, async (t) => {
-        const image = await imageFor(cell, 'busybox')
-        const job: Job = { root: image, calls: [['defaults']], mode: 'prepare', commands: [] }
-        const { error, steps = [] } = await runInCell(cell, job, host, { level })
-        t.is(error, undefined)
-        const root = steps.find(({ type }) => type === 'root')
-        // Mounts that a process with more rights has made can only be attached one by one, whatever was asked for.
-        const hostMade = cell.uid === 0 && cell.map !== undefined && level !== 'classic'
-        t.is(root?.strategy, hostMade ? 'attached' : level)
-      })
-    }
+    testNeeding([...cell.needs, 'busybox'], level)(title, async (t) => {
+      const image = await imageFor(cell, 'busybox')
+      const job: Job = { root: image, calls: [['defaults']], mode: 'prepare', commands: [] }
+      const { error, steps = [] } = await runInCell(cell, job, host, { level })
+      t.is(error, undefined)
+      const root = steps.find(({ type }) => type === 'root')
+      // Mounts that a process with more rights has made can only be attached one by one, whatever was asked for.
+      const hostMade = cell.uid === 0 && cell.map !== undefined && level !== 'classic'
+      t.is(root?.strategy, hostMade ? 'attached' : level)
+    })
   }
 }
 

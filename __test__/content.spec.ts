@@ -10,7 +10,7 @@ import { guardHost, snapshotTree } from './support/host.ts'
 import { busyboxImage } from './support/images.ts'
 import type { Job, Outcome } from './support/job.ts'
 import { parseMountinfo } from './support/mountinfo.ts'
-import { type Level, levels, levelUnavailable, testNeeding } from './support/requirements.ts'
+import { type Level, levels, testNeeding } from './support/requirements.ts'
 
 const host = guardHost(test)
 
@@ -48,11 +48,9 @@ function printed(t: ExecutionContext, outcome: Outcome): string[] {
 /** Declares a test for each cell, and for each level where that makes a difference. */
 function testCells(title: string, body: (t: ExecutionContext, cell: Cell, level: Level) => Promise<void>) {
   for (const level of levels) {
-    const unavailable = levelUnavailable(level)
     for (const cell of cells) {
       const full = `${cell.name}, ${level}: ${title}`
-      if (unavailable !== undefined) test.skip(`${full} (skipped: ${unavailable})`, (t) => t.pass())
-      else testNeeding([...cell.needs, 'busybox'])(full, (t) => body(t, cell, level))
+      testNeeding([...cell.needs, 'busybox'], level)(full, (t) => body(t, cell, level))
     }
   }
 }

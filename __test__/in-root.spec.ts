@@ -9,7 +9,7 @@ import { guardHost, snapshotTree } from './support/host.ts'
 import { busyboxImage, checkout } from './support/images.ts'
 import type { Job } from './support/job.ts'
 import { mustRun } from './support/program.ts'
-import { type Level, levelUnavailable, testNeeding } from './support/requirements.ts'
+import { type Level, testNeeding } from './support/requirements.ts'
 
 const host = guardHost(test)
 const levels: Level[] = ['detached', 'attached']
@@ -17,14 +17,9 @@ const levels: Level[] = ['detached', 'attached']
 // ---------------------------------------------------------------- mountpoints in a bind of a part of the tree
 
 for (const level of levels) {
-  const unavailable = levelUnavailable(level)
   for (const cell of cells) {
     const title = `${cell.name}, ${level}: what is made for mounts in a part that is bound elsewhere is removed again`
-    if (unavailable !== undefined) {
-      test.skip(`${title} (skipped: ${unavailable})`, (t) => t.pass())
-      continue
-    }
-    testNeeding([...cell.needs, 'busybox'])(title, async (t) => {
+    testNeeding([...cell.needs, 'busybox'], level)(title, async (t) => {
       const image = await busyboxImage(join(host.scratch('bound'), 'image'), { owner: cell.owner })
       const data = host.scratch('data')
       for (const name of ['part', 'part/below']) mkdirSync(join(data, name))
@@ -106,13 +101,8 @@ testNeeding(['root', 'busybox'])(
 
 for (const how of ['ENOSYS', 'EPERM'] as const) {
   for (const level of levels) {
-    const unavailable = levelUnavailable(level)
     const title = `where openat2 answers ${how}, ${level}: paths that are missing in a root without /proc`
-    if (unavailable !== undefined) {
-      test.skip(`${title} (skipped: ${unavailable})`, (t) => t.pass())
-      continue
-    }
-    testNeeding(['root', 'busybox', 'python3'])(title, async (t) => {
+    testNeeding(['root', 'busybox', 'python3'], level)(title, async (t) => {
       const image = await busyboxImage(join(host.scratch('no-proc'), 'image'))
       const before = snapshotTree(image)
       const program = `

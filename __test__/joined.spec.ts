@@ -23,10 +23,11 @@ import { busyboxImage } from './support/images.ts'
 import type { Job } from './support/job.ts'
 import { containers, eventually, processesMarked, processInfo } from './support/processes.ts'
 import { mustRun } from './support/program.ts'
-import { levelUnavailable, testNeeding } from './support/requirements.ts'
+import { testNeeding } from './support/requirements.ts'
 
 const host = guardHost(test)
-const testHere = testNeeding(['root', 'busybox', 'unshare'])
+const NEEDS = ['root', 'busybox', 'unshare'] as const
+const testHere = testNeeding(NEEDS)
 const kinds = ['user', 'pid', 'mount', 'ipc', 'uts', 'cgroup', 'network'] as const
 const file = {
   user: 'user',
@@ -180,9 +181,7 @@ testHere('root: a new user namespace can be in a network namespace of the host',
   await bothWays(t, rootfs, links(['network']), (stdout) => t.is(stdout, wanted(pid, ['network'])))
 })
 
-const detached = levelUnavailable('detached')
-const testDetached = (title: string, work: (t: ExecutionContext) => Promise<void>) =>
-  detached === undefined ? testHere(title, work) : test.skip(`${title} (skipped: ${detached})`, work)
+const testDetached = testNeeding(NEEDS, 'detached')
 
 testDetached('root: a mount namespace by its path is joined, and nothing in it changes', async (t) => {
   const pid = await holder(t, ['--mount', '--uts'])
@@ -323,15 +322,15 @@ test('a user namespace by its path excludes mappings', (t) => {
 // ---------------------------------------------------------------- as an ordinary user
 
 const ordinary = cells.find(({ name }) => name === 'unprivileged')!
-const testOrdinary = testNeeding([...ordinary.needs, 'busybox', 'setpriv', 'unshare'])
+const ORDINARY_NEEDS = [...ordinary.needs, 'busybox', 'setpriv', 'unshare'] as const
 const asOrdinary = ['setpriv', '--reuid', `${ordinary.uid}`, '--regid', `${ordinary.uid}`, '--clear-groups']
 
 for (const names of [
   ['user', 'uts', 'pid', 'network'],
   ['user', 'mount', 'uts', 'pid', 'network'],
 ] as const) {
-  testOrdinary(`an ordinary user joins what is his: ${names.join(', ')}`, async (t) => {
-    if (names.includes('mount' as never) && detached !== undefined) return t.pass(detached)
+  const level = names.includes('mount' as never) ? 'detached' : undefined
+  testNeeding(ORDINARY_NEEDS, level)(`an ordinary user joins what is his: ${names.join(', ')}`, async (t) => {
     const args = ['--user', '--map-root-user', '--mount', '--uts', '--net', '--pid', '--fork']
     const pid = await holder(t, args, asOrdinary)
     const root = await image(ordinary.owner)
@@ -347,7 +346,7 @@ for (const names of [
   })
 }
 
-testOrdinary('an ordinary user is refused what is root’s, with what to do', async (t) => {
+testNeeding(ORDINARY_NEEDS)('an ordinary user is refused what is root’s, with what to do', async (t) => {
   const pid = await holder(t, ['--net', '--uts'])
   const root = await image(ordinary.owner)
   const job = {
@@ -506,39 +505,48 @@ testCgroup('a cgroup that takes no processes is refused with what to do', async 
 })
 
 if (noCgroup === undefined) {
-  testOrdinary('an ordinary user uses a cgroup that is delegated to him, and no other', async (t) => {
-    const root = await image(ordinary.owner)
-    const top = mkdtempSync(join(hierarchy!, 'rootfs-test-'))
-    const [own, mine, others] = ['own', 'own/mine', 'others'].map((name) => join(top, name)) as [
-      string,
-      string,
-      string,
-    ]
-    try {
-      chmodSync(top, 0o755)
-      for (const directory of [own, mine, others]) mkdirSync(directory)
-      for (const directory of [own, mine]) {
-        for (const name of ['', 'cgroup.procs', 'cgroup.subtree_control', 'cgroup.threads', 'cgroup.kill']) {
-          chownSync(join(directory, name), ordinary.uid, ordinary.uid)
+  testNeeding(ORDINARY_NEEDS)(
+    'an ordinary user uses a cgroup that is delegated to him, and no other',
+    async (t) => {
+      const root = await image(ordinary.owner)
+      const top = mkdtempSync(join(hierarchy!, 'rootfs-test-'))
+      const [own, mine, others] = ['own', 'own/mine', 'others'].map((name) => join(top, name)) as [
+        string,
+        string,
+        string,
+      ]
+      try {
+        chmodSync(top, 0o755)
+        for (const directory of [own, mine, others]) mkdirSync(directory)
+        for (const directory of [own, mine]) {
+          for (const name of [
+            '',
+            'cgroup.procs',
+            'cgroup.subtree_control',
+            'cgroup.threads',
+            'cgroup.kill',
+          ]) {
+            chownSync(join(directory, name), ordinary.uid, ordinary.uid)
+          }
         }
+        // The caller himself has to be in the delegated part.
+        const setup = `echo $$ > ${own}/cgroup.procs`
+        const job = (cgroup: string): Job => ({
+          root,
+          calls: [['proc']],
+          mode: 'run',
+          commands: [{ command: '/bin/cat', args: ['/proc/self/cgroup'], options: { cgroup } }],
+        })
+        const outcome = await runInCell(ordinary, job(mine), host, { setup })
+        t.is(outcome.error, undefined)
+        t.regex(outcome.results[0]!.stdout, /^0::\/$/m)
+        const refused = await runInCell(ordinary, job(others), host, { setup })
+        t.like(refused.error, { code: 'ERR_ROOTFS_DENIED', errnoName: 'EACCES' })
+      } finally {
+        const empty = () => readFileSync(join(own, 'cgroup.procs'), 'utf8') === ''
+        await eventually(empty, (yes) => yes)
+        for (const directory of [others, mine, own, top]) rmdirSync(directory)
       }
-      // The caller himself has to be in the delegated part.
-      const setup = `echo $$ > ${own}/cgroup.procs`
-      const job = (cgroup: string): Job => ({
-        root,
-        calls: [['proc']],
-        mode: 'run',
-        commands: [{ command: '/bin/cat', args: ['/proc/self/cgroup'], options: { cgroup } }],
-      })
-      const outcome = await runInCell(ordinary, job(mine), host, { setup })
-      t.is(outcome.error, undefined)
-      t.regex(outcome.results[0]!.stdout, /^0::\/$/m)
-      const refused = await runInCell(ordinary, job(others), host, { setup })
-      t.like(refused.error, { code: 'ERR_ROOTFS_DENIED', errnoName: 'EACCES' })
-    } finally {
-      const empty = () => readFileSync(join(own, 'cgroup.procs'), 'utf8') === ''
-      await eventually(empty, (yes) => yes)
-      for (const directory of [others, mine, own, top]) rmdirSync(directory)
-    }
-  })
+    },
+  )
 }

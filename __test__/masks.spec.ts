@@ -8,7 +8,7 @@ import { type Cell, cells, runInCell } from './support/cells.ts'
 import { guardHost, snapshotTree as snapshot } from './support/host.ts'
 import { busyboxImage } from './support/images.ts'
 import type { Job, Outcome } from './support/job.ts'
-import { type Level, levels, levelUnavailable, testNeeding } from './support/requirements.ts'
+import { type Level, levels, testNeeding } from './support/requirements.ts'
 
 const host = guardHost(test)
 
@@ -83,11 +83,9 @@ const strategies = (outcome: Outcome, path: string): Array<string | undefined> =
 
 function testCells(title: string, body: (t: ExecutionContext, cell: Cell, level: Level) => Promise<void>) {
   for (const level of levels) {
-    const unavailable = levelUnavailable(level)
     for (const cell of cells) {
       const full = `${cell.name}, ${level}: ${title}`
-      if (unavailable !== undefined) test.skip(`${full} (skipped: ${unavailable})`, (t) => t.pass())
-      else testNeeding([...cell.needs, 'busybox'])(full, (t) => body(t, cell, level))
+      testNeeding([...cell.needs, 'busybox'], level)(full, (t) => body(t, cell, level))
     }
   }
 }

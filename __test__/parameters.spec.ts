@@ -8,7 +8,7 @@ import { type Cell, cells, runInCell } from './support/cells.ts'
 import { guardHost, snapshotTree } from './support/host.ts'
 import { busyboxImage } from './support/images.ts'
 import type { Job } from './support/job.ts'
-import { levels, levelUnavailable, testNeeding } from './support/requirements.ts'
+import { levels, testNeeding } from './support/requirements.ts'
 
 const host = guardHost(test)
 
@@ -22,44 +22,34 @@ function job(root: string, calls: Job['calls'], script: string, mode: Job['mode'
 }
 
 for (const level of levels) {
-  const unavailable = levelUnavailable(level)
   for (const cell of cells) {
     const title = `${cell.name}, ${level}: what is set inside is not set outside`
-    if (unavailable !== undefined) test.skip(`${title} (skipped: ${unavailable})`, (t) => t.pass())
-    else {
-      testNeeding([...cell.needs, 'busybox'])(title, async (t) => {
-        const names = [
-          'kernel/domainname',
-          'kernel/hostname',
-          'net/ipv4/ip_forward',
-          'kernel/msgmax',
-          'net/core/somaxconn',
-        ]
-        const before = names.map(hostValue)
-        const calls: Job['calls'] = [
-          ['defaults'],
-          ['namespaces', { network: true }],
-          ['hostname', 'inside'],
-          ['domainname', 'example.org'],
-          ['sysctl', 'net.ipv4.ip_forward', '0'],
-          ['sysctl', 'net/ipv4/ip_forward', '1'],
-          ['sysctl', 'net.core.somaxconn', '77'],
-          ['sysctl', 'kernel.msgmax', '9999'],
-        ]
-        const script = `cd /proc/sys; cat ${names.join(' ')}`
-        const outcome = await runInCell(cell, job(await newImage(cell), calls, script), host, { level })
-        t.is(outcome.error, undefined)
-        t.deepEqual(outcome.results[0]?.stdout.trim().split('\n'), [
-          'example.org',
-          'inside',
-          '1',
-          '9999',
-          '77',
-        ])
-        t.deepEqual(names.map(hostValue), before)
-        t.not(hostname(), 'inside')
-      })
-    }
+    testNeeding([...cell.needs, 'busybox'], level)(title, async (t) => {
+      const names = [
+        'kernel/domainname',
+        'kernel/hostname',
+        'net/ipv4/ip_forward',
+        'kernel/msgmax',
+        'net/core/somaxconn',
+      ]
+      const before = names.map(hostValue)
+      const calls: Job['calls'] = [
+        ['defaults'],
+        ['namespaces', { network: true }],
+        ['hostname', 'inside'],
+        ['domainname', 'example.org'],
+        ['sysctl', 'net.ipv4.ip_forward', '0'],
+        ['sysctl', 'net/ipv4/ip_forward', '1'],
+        ['sysctl', 'net.core.somaxconn', '77'],
+        ['sysctl', 'kernel.msgmax', '9999'],
+      ]
+      const script = `cd /proc/sys; cat ${names.join(' ')}`
+      const outcome = await runInCell(cell, job(await newImage(cell), calls, script), host, { level })
+      t.is(outcome.error, undefined)
+      t.deepEqual(outcome.results[0]?.stdout.trim().split('\n'), ['example.org', 'inside', '1', '9999', '77'])
+      t.deepEqual(names.map(hostValue), before)
+      t.not(hostname(), 'inside')
+    })
   }
 }
 

@@ -9,7 +9,7 @@ import { busyboxImage } from './support/images.ts'
 import type { Job } from './support/job.ts'
 import { type MountLine, parseMountinfo } from './support/mountinfo.ts'
 import { mustRun } from './support/program.ts'
-import { type Level, levels, levelUnavailable, testNeeding } from './support/requirements.ts'
+import { type Level, levels, testNeeding } from './support/requirements.ts'
 
 const host = guardHost(test)
 
@@ -124,7 +124,8 @@ async function ourTable(job: Job, level: Level): Promise<MountLine[]> {
   return parseMountinfo(result.stdout)
 }
 
-const testHere = testNeeding(['root', 'busybox', 'runc', 'unshare'])
+const NEEDS = ['root', 'busybox', 'runc', 'unshare'] as const
+const testHere = testNeeding(NEEDS)
 
 for (const level of levels) {
   for (const [name, makeJob] of [
@@ -133,12 +134,7 @@ for (const level of levels) {
     ['fromBundle()', throughBundle],
   ] as const) {
     const title = `${name}, ${level}: the mount table is runc's, but for the named differences`
-    const unavailable = levelUnavailable(level)
-    if (unavailable !== undefined) {
-      test.skip(`${title} (skipped: ${unavailable})`, (t) => t.pass())
-      continue
-    }
-    testHere(title, async (t) => {
+    testNeeding(NEEDS, level)(title, async (t) => {
       const bundle = await makeBundle()
       const before = snapshotTree(join(bundle.directory, 'rootfs'))
       const theirs = await runcTable(bundle)

@@ -43,13 +43,15 @@ export function unmet(needs: readonly Need[]): string | undefined {
 }
 
 /**
- * Declares a test that needs something of the machine. Tests are serial: what they compare (mounts, processes,
+ * Declares a test that needs something of the machine, or a level of mounts, which the kernel of a CI runner may lack. Tests are serial: what they compare (mounts, processes,
  * fds) belongs to the whole process.
  */
-export function testNeeding(needs: readonly Need[]) {
+export function testNeeding(needs: readonly Need[], level?: Level) {
   return (title: string, implementation: Implementation<[]>): void => {
     const reason = unmet(needs)
-    if (reason === undefined) test.serial(title, implementation)
+    const tooOld = level === undefined ? undefined : levelUnavailable(level)
+    if (tooOld !== undefined) test.serial.skip(`${title} (skipped: ${tooOld})`, implementation)
+    else if (reason === undefined) test.serial(title, implementation)
     else if (process.env.CI) test.serial(title, (t) => t.fail(`cannot run: ${reason}`))
     else test.serial.skip(`${title} (skipped: ${reason})`, implementation)
   }
