@@ -16,11 +16,12 @@ use rootfs::kernel::{Kernel, memfd, process};
 use rootfs::namespace::NamespaceKind;
 use rootfs::path::PathBytes;
 use rootfs::plan::{Action, Plan, mask_warning};
+use rootfs::process::ProcessSpec;
 use rootfs::protocol::{
     self, Answer, ExecutedStep, FrameError, FunctionCall, Kind, MAX_BODY, MAX_PAYLOAD, Payload, Report, Start,
 };
 use rootfs::resolve::Missing;
-use rootfs::spec::{Directory, Hook, Namespace};
+use rootfs::spec::{Directory, Hook, HookPoint, Namespace};
 use rustix::fs::{AtFlags, OFlags};
 
 use crate::broker::{self, Request, SourceBatch, connection_error};
@@ -759,10 +760,22 @@ impl Surroundings for Around<'_> {
             return self
                 .visibly(|| self.ask(&Request::Hook { step, root: root_path.clone() }, &[]).map(drop));
         }
-        let usual = [b"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_vec()];
-        let env = self.payload.rest.process.as_ref().map_or(&usual[..], |process| &process.env[..]);
+        let usual;
+        let process = if hook.point == HookPoint::StartContainer {
+            // A program of the image: it has the rights of the command, or of what a command would be.
+            let process = if let Some(process) = &self.payload.rest.process {
+                process
+            } else {
+                let path = b"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+                usual = ProcessSpec::with_defaults(hook.path.clone(), Vec::new(), vec![path.to_vec()]);
+                &usual
+            };
+            Some((process, self.process.groups()))
+        } else {
+            None
+        };
         let pid = self.pid.unwrap_or(0);
-        let context = hooks::Context { pid, directory: Some(root), root: root_path, plan, env };
+        let context = hooks::Context { pid, directory: Some(root), root: root_path, plan, process };
         hooks::run(hook, &context)
     }
 
