@@ -613,6 +613,9 @@ testHere('a startContainer program has the filter, the limits and the umask of t
     })
     t.is(stdout, 'Seccomp:\t2\n20\n30\n0077\n')
     t.is(readFileSync(join(evidence, 'hook'), 'utf8'), stdout)
+    // Those that nothing is said about too.
+    const { stdout: usual } = await rootfs.run('/bin/sh', ['-c', script])
+    t.is(readFileSync(join(evidence, 'hook'), 'utf8'), usual)
   }
 })
 

@@ -5,12 +5,12 @@ use std::ffi::CString;
 use std::fmt::Write as _;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rootfs::error::{Error, ErrorCode, Result, SysError};
+use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
 use rootfs::kernel::{memfd, process};
 use rootfs::oci::OCI_VERSION;
 use rootfs::path::PathBytes;
 use rootfs::plan::Plan;
-use rootfs::process::ProcessSpec;
+use rootfs::process::{ProcessSpec, Rlimit};
 use rootfs::protocol::{self, Exit};
 use rootfs::spec::{Hook, HookPoint, Root};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -37,7 +37,30 @@ pub(crate) struct Context<'a> {
     pub(crate) plan: &'a Plan,
     /// Whose rights a hook has, and, if it has none of its own, whose environment. Without one it is the caller's program,
     /// with the rights of this process.
-    pub(crate) process: Option<(&'a ProcessSpec, Groups)>,
+    pub(crate) rights: Option<Rights<'a>>,
+}
+
+/// What a program of the image may do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rights<'a> {
+    /// The command, or what a command would be.
+    pub(crate) process: &'a ProcessSpec,
+    /// Whether it can have groups.
+    pub(crate) groups: Groups,
+    /// The limit of open files, where this process has another.
+    pub(crate) open_files: Option<Rlimit>,
+}
+
+impl Rights<'_> {
+    /// Gives up all others.
+    fn take(&self, as_user: impl FnOnce() -> Result<()>) -> Result<()> {
+        if let Some(limit) = self.open_files {
+            process::set_rlimit(limit)
+                .context(ErrorCode::Exec, || "the limit of open files can't be set back")?;
+        }
+        limit_resources(self.process)?;
+        take_identity(self.process, self.groups, as_user)
+    }
 }
 
 /// The state, as OCI runtime-spec `runtime.md` has it.
@@ -78,7 +101,7 @@ pub(crate) fn run_all(plan: &Plan, point: HookPoint, pid: i32) -> Vec<Error> {
         // It has no path on the host.
         _ => PathBytes::from("/"),
     };
-    let context = Context { pid, directory: None, root: &root, plan, process: None };
+    let context = Context { pid, directory: None, root: &root, plan, rights: None };
     let mut failures = Vec::new();
     for hook in plan.hooks_at(point).filter(|hook| hook.function.is_none()) {
         if let Err(error) = run(hook, &context) {
@@ -261,20 +284,18 @@ fn become_hook(
         let _ = process::die_with_parent();
     };
     let mut own_env = &hook.env[..];
-    if let Some((process, groups)) = context.process {
+    if let Some(rights) = context.rights {
         // Once it is the user it may be looked into by others of that user: for real, not only with the execution.
         process::close_all_but(3, &[report.as_raw_fd()]);
-        let rights = limit_resources(process).and_then(|()| {
-            take_identity(process, groups, || {
-                follow();
-                Ok(())
-            })
+        let taken = rights.take(|| {
+            follow();
+            Ok(())
         });
-        if let Err(error) = rights {
+        if let Err(error) = taken {
             return error;
         }
         if own_env.is_empty() {
-            own_env = &process.env;
+            own_env = &rights.process.env;
         }
     } else {
         follow();
@@ -289,7 +310,7 @@ fn become_hook(
     }
     let call = process::execute(&path, &args, &strings(own_env));
     // A filter may kill whoever looks further.
-    let filtered = context.process.is_some_and(|(process, _)| process.seccomp.is_some());
+    let filtered = context.rights.is_some_and(|rights| rights.process.seccomp.is_some());
     let reason = if filtered { None } else { why_not_executed(&path, &call) };
     match reason {
         Some(reason) => reason.explain("it can't be executed", &call),

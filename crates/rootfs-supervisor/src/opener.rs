@@ -227,7 +227,7 @@ impl Opener<'_> {
                     directory: None,
                     root,
                     plan: &payload.plan,
-                    process: None,
+                    rights: None,
                 };
                 hooks::run(hook, &context)?;
                 Ok((true, None))
