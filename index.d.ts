@@ -253,6 +253,9 @@ export interface Rootfs {
    * A function that is awaited in this process: at `createRuntime` its failure fails the preparation and undoes
    * everything, at `poststart` it kills the container; both are `ERR_ROOTFS_HOOK`. At `poststop` its failure is a process
    * warning. At `poststart` and `poststop` functions come after programs.
+   *
+   * A promise of a function is waited for without a limit of time: as long as that of a `poststop` function is pending,
+   * neither `run` nor `close` is over. Only at `createRuntime` and `poststart` an abort or `close` doesn't wait for it.
    */
   hook(when: 'createRuntime' | 'poststart' | 'poststop', hook: HookFunction): this
   /** The ordered, typed steps that `prepare` would take. Reads nothing but the builder. */
@@ -583,6 +586,13 @@ export declare class Rootfs {
    * `poststop` run in the caller's namespaces, `createContainer` and `startContainer` in the container's. When one fails,
    * everything is undone and the error is `ERR_ROOTFS_HOOK`; `poststop` runs when everything is taken down, and its
    * failure is a process warning.
+   *
+   * A `startContainer` program is one of the image, and is what the command is: its user and groups, its capabilities,
+   * `noNewPrivileges`, resource limits and seccomp filter; its working directory is `/`. With `prepare`, which has no
+   * command yet, it is what a named command is when nothing is said, also where there is an OCI config: root of the
+   * container with `CAP_AUDIT_WRITE`, `CAP_KILL` and `CAP_NET_BIND_SERVICE`, and `noNewPrivileges`. Programs at the other
+   * points are the caller's, with all rights that the caller has (`createContainer`: over the container). runtime-spec
+   * config.md, POSIX-platform Hooks.
    */
   hook(when: HookPoint, hook: OciHook): this
   /**
@@ -705,7 +715,9 @@ export interface ExecutedStep {
 export interface FdSource {
   /**
    * Of a directory or file, opened for anything or with `O_PATH`. It is duplicated at the call and can be closed
-   * afterwards. Not a memfd. Without privileges the file is found again by its path and must be the same inode.
+   * afterwards. Not a memfd. Without privileges the file is found again by its path and must be the same inode. It only
+   * says which file is meant: what it was opened for doesn't matter, so one that was opened for reading still becomes a
+   * bind that can be written to, unless the option `readonly` is given.
    */
   fd: number
 }
@@ -833,11 +845,11 @@ export interface NamespacePath {
  * container's state as JSON on standard input. When it fails, everything is undone and the error is `ERR_ROOTFS_HOOK`.
  */
 export interface OciHook {
-  /** The program; absolute. */
+  /** The program; absolute. At `startContainer` it is one of the image and runs with the rights of the command. */
   path: string
   /** Arguments, the first being the program's name. @default [path] */
   args?: readonly string[]
-  /** The whole environment, as `NAME=value`. @default [] */
+  /** The whole environment, as `NAME=value`. @default [], at `startContainer` that of the command */
   env?: readonly string[]
   /** Seconds after which it is killed, which is a failure. @default none */
   timeout?: number

@@ -1,5 +1,5 @@
 // Errors: what each says, and that nothing is left after it.
-import { linkSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
+import { chmodSync, copyFileSync, linkSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { Rootfs, RootfsError } from 'rootfs'
@@ -215,7 +215,9 @@ testHere('a command that does not exist', async (t) => {
   const rootfs = new Rootfs(image).defaults()
   const error = await fails(t, image, wanted, () => rootfs.run('/no/such/command'))
   t.true(error.message.includes('/no/such/command'))
-  await fails(t, image, wanted, () => rootfs.run('no-such-command'))
+  t.is(error.hint, undefined, 'nothing is known')
+  const bare = await fails(t, image, wanted, () => rootfs.run('no-such-command'))
+  t.true(bare.message.includes('it was not found in PATH='), bare.message)
 })
 
 testHere('a command that is in no directory of PATH', async (t) => {
@@ -223,13 +225,46 @@ testHere('a command that is in no directory of PATH', async (t) => {
   const rootfs = new Rootfs(image).defaults()
   t.is((await rootfs.run('true')).exitCode, 0)
   const wanted = { code: 'ERR_ROOTFS_EXEC', errnoName: 'ENOENT' }
-  await fails(t, image, wanted, () => rootfs.run('true', [], { env: { PATH: '/etc' } }))
+  const found = await fails(t, image, wanted, () => rootfs.run('true', [], { env: { PATH: '/etc:/usr' } }))
+  t.true(found.message.includes('it was not found in PATH=/etc:/usr:'), found.message)
+  t.regex(found.hint ?? '', /PATH of the option env/)
+  const nowhere = await fails(t, image, wanted, () => rootfs.run('true', [], { env: {} }))
+  t.true(nowhere.message.includes('its environment has no PATH'), nowhere.message)
+  // What is there but can't be executed is told, wherever it is.
+  const directory = { code: 'ERR_ROOTFS_EXEC', errnoName: 'EACCES' }
+  const refused = await fails(t, image, directory, () =>
+    rootfs.run('passwd', [], { env: { PATH: '/bin:/etc:/usr' } }),
+  )
+  t.true(refused.message.includes('its mode has no x bit'), refused.message)
 })
 
-testHere('a command that is not executable', async (t) => {
+testHere('a command that is not executable: why', async (t) => {
   const image = await bareImage()
-  const wanted = { code: 'ERR_ROOTFS_EXEC', errnoName: 'EACCES' }
-  await fails(t, image, wanted, () => new Rootfs(image).defaults().run('/etc/passwd'))
+  writeFileSync(join(image, 'bin', 'owners'), '#!/bin/sh\n', { mode: 0o744 })
+  writeFileSync(join(image, 'bin', 'of-text'), '#!/etc/passwd\n', { mode: 0o755 })
+  mkdirSync(join(image, 'closed'), { mode: 0o700 })
+  writeFileSync(join(image, 'closed', 'program'), '#!/bin/sh\n', { mode: 0o755 })
+  const rootfs = new Rootfs(image)
+    .defaults()
+    .bind(join(image, 'bin'), '/noexec', { noexec: true })
+    .tmpfs('/tmp')
+  const box = await rootfs.prepare()
+  t.teardown(() => box.close())
+  const user = { uid: 1000, gid: 1000 }
+  for (const [command, why, options] of [
+    ['/etc/passwd', 'its mode has no x bit', {}],
+    ['/bin', 'it is a directory', {}],
+    ['/dev/null', 'it is no regular file', {}],
+    ['/noexec/busybox', 'it is on a mount with noexec', {}],
+    ['/bin/owners', "its mode doesn't let this user execute it", { user }],
+    ['/closed/program', 'this user may not enter a directory on the way to it', { user }],
+    ['/bin/of-text', "its interpreter /etc/passwd can't be executed", {}],
+  ] as const) {
+    const error = await t.throwsAsync(box.run(command, [], options), { instanceOf: RootfsError })
+    t.like(error, { code: 'ERR_ROOTFS_EXEC', errnoName: 'EACCES' })
+    t.true(error!.message.includes(why), `${command}: ${error!.message}`)
+    t.regex((error as RootfsError).hint ?? '', /chmod \+x/)
+  }
 })
 
 testHere('a program that is no program', async (t) => {
@@ -243,7 +278,46 @@ testHere('a script whose interpreter is missing', async (t) => {
   const image = await bareImage()
   writeFileSync(join(image, 'bin', 'script'), '#!/no/such/interpreter\n', { mode: 0o755 })
   const wanted = { code: 'ERR_ROOTFS_EXEC', errnoName: 'ENOENT' }
-  await fails(t, image, wanted, () => new Rootfs(image).defaults().run('/bin/script'))
+  const error = await fails(t, image, wanted, () => new Rootfs(image).defaults().run('/bin/script'))
+  t.true(
+    error.message.includes('it exists, but its interpreter /no/such/interpreter does not'),
+    error.message,
+  )
+  t.regex(error.hint ?? '', /interpreter or loader into the root/)
+  writeFileSync(join(image, 'bin', 'windows'), '#!/bin/sh\r\necho\r\n', { mode: 0o755 })
+  const windows = await fails(t, image, wanted, () => new Rootfs(image).defaults().run('windows'))
+  t.regex(windows.message, /its interpreter \/bin\/sh(\r|\\r) does not/)
+})
+
+testHere('a dynamic program whose loader is missing', async (t) => {
+  const image = await bareImage()
+  copyFileSync(process.execPath, join(image, 'bin', 'node'))
+  writeFileSync(join(image, 'bin', 'indirect'), '#!/bin/node\n', { mode: 0o755 })
+  const rootfs = new Rootfs(image).defaults()
+  const wanted = { code: 'ERR_ROOTFS_EXEC', errnoName: 'ENOENT' }
+  for (const command of ['/bin/node', 'node', '/bin/indirect']) {
+    const error = await fails(t, image, wanted, () => rootfs.run(command))
+    t.regex(error.message, /it exists, but its interpreter \/lib\S*\/ld\S* does not/, command)
+    t.regex(error.hint ?? '', /\/lib64/)
+  }
+  // Whoever may execute it but not read it is told as much as can be known.
+  chmodSync(join(image, 'bin', 'node'), 0o711)
+  const error = await fails(t, image, wanted, () =>
+    rootfs.run('/bin/node', [], { user: { uid: 1000, gid: 1000 } }),
+  )
+  t.true(error.message.includes('it exists, but its interpreter or loader does not'), error.message)
+  // A program with everything in its place does run.
+  t.is((await rootfs.run('/bin/true')).exitCode, 0)
+})
+
+testHere('a user who is not mapped: which id, and how to map it', async (t) => {
+  const image = await bareImage()
+  const rootfs = new Rootfs(image).defaults().namespaces({ user: true })
+  const error = await fails(t, image, { code: 'ERR_ROOTFS_EXEC', errnoName: 'EINVAL' }, () =>
+    rootfs.run('/bin/true', [], { user: { uid: 1000, gid: 1000 } }),
+  )
+  t.true(error.message.includes('gid 1000 is not mapped in the user namespace'), error.message)
+  t.regex(error.hint ?? '', /only id 0 is mapped.*namespaces\(\{ user: \{ uids, gids \} \}\)/)
 })
 
 testHere('a failed command leaves a prepared root usable', async (t) => {
@@ -392,4 +466,64 @@ testUnprivileged('unprivileged: ids nobody granted are an error that says what t
   ]
   const error = await failsUnprivileged(t, calls, { code: 'ERR_ROOTFS_DENIED' })
   t.regex(`${error.hint} ${error.message}`, /subuid|subgid|newuidmap|newgidmap/)
+})
+
+testUnprivileged('unprivileged: a resource limit above the own hard limit', async (t) => {
+  const image = join(host.scratch('unprivileged'), 'image')
+  await busyboxImage(image, { mountpoints: false, owner: unprivileged.owner })
+  const rlimits = [{ type: 'RLIMIT_CORE', soft: 0, hard: 2 ** 40 }]
+  const job = {
+    root: image,
+    calls: [['defaults']] as Array<[string, ...unknown[]]>,
+    mode: 'run' as const,
+    commands: [{ command: '/bin/true', options: { rlimits } }],
+  }
+  const { error } = await runInCell(unprivileged, job, host, { setup: 'ulimit -H -c 1024' })
+  t.like(error, { code: 'ERR_ROOTFS_EXEC', errnoName: 'EPERM' })
+  t.regex(error?.message ?? '', /the resource limit RLIMIT_CORE can't be set/)
+  t.regex(error?.hint ?? '', /ulimit -H/)
+})
+
+testUnprivileged("unprivileged: a mountpoint is missing in somebody else's root", async (t) => {
+  const image = join(host.scratch('foreign'), 'image')
+  await busyboxImage(image, { mountpoints: false })
+  const job = (root: string | { overlay: Record<string, unknown> }) => ({
+    root,
+    calls: [['defaults']] as Array<[string, ...unknown[]]>,
+    mode: 'run' as const,
+    commands: [{ command: '/bin/true' }],
+  })
+  const tree = snapshotTree(image)
+  const { error } = await runInCell(unprivileged, job(image), host)
+  t.like(error, { code: 'ERR_ROOTFS_MOUNT', errnoName: 'EACCES' })
+  t.regex(error?.hint ?? '', /Rootfs\.overlay/)
+  t.deepEqual(snapshotTree(image), tree)
+  // The advice is good.
+  const followed = await runInCell(unprivileged, job({ overlay: { lower: [image] } }), host)
+  t.is(followed.error, undefined)
+})
+
+testHere('a mountpoint is missing in a root that is read-only', async (t) => {
+  const image = await bareImage()
+  const source = host.scratch('readonly')
+  const script = `mount --bind '${image}' '${source}' && mount -o remount,bind,ro '${source}'`
+  const cell = cells.find(({ name }) => name === 'root')!
+  const job = {
+    root: source,
+    calls: [['defaults']] as Array<[string, ...unknown[]]>,
+    mode: 'run' as const,
+    commands: [{ command: '/bin/true' }],
+  }
+  const { error } = await runInCell(cell, job, host, { setup: script })
+  t.like(error, { code: 'ERR_ROOTFS_MOUNT', errnoName: 'EROFS' })
+  t.regex(error?.hint ?? '', /Rootfs\.overlay/)
+})
+
+testUnprivileged('unprivileged: proc without a pid namespace of its own', async (t) => {
+  const error = await failsUnprivileged(t, [['namespaces', { pid: false }], ['proc']], {
+    code: 'ERR_ROOTFS_DENIED',
+    errnoName: 'EPERM',
+  })
+  t.regex(error.hint ?? '', /leave out pid: false/)
+  t.notRegex(error.hint ?? '', /docker|looks like/)
 })

@@ -495,3 +495,140 @@ for (const cell of cells) {
     t.deepEqual(readFileSync(join(evidence, 'order'), 'utf8').trim().split('\n'), [...points])
   })
 }
+
+// ---------------------------------------------------------------- the rights of a program of the image
+
+/** What /proc/self/status says about who a process is and what it may do. */
+const identity = (text: string): Record<string, string> =>
+  Object.fromEntries(
+    [...text.matchAll(/^((?:Uid|Gid|Groups|Cap\w+|NoNewPrivs|Seccomp|Umask):)[ \t]*(.*?)[ \t]*$/gm)].map(
+      (line) => [line[1]!, line[2]!],
+    ),
+  )
+
+/** The hook says who it is, and so does what it leaves in the background, while the command is there. */
+const telling = {
+  path: '/bin/sh',
+  args: [
+    'sh',
+    '-ec',
+    `cat /proc/self/status > /evidence/hook
+    (sleep 0.2; cat /proc/self/status > /evidence/new; mv /evidence/new /evidence/left) < /dev/null > /dev/null 2>&1 &`,
+  ],
+  env: ['PATH=/bin'],
+}
+const waiting = 'cat /proc/self/status; until [ -e /evidence/left ]; do sleep 0.05; done'
+const none = '0000000000000000'
+
+for (const cell of cells) {
+  const other = { uid: 1000, gid: 1001, additionalGids: [1002] }
+  const hasOthers = cell.map === undefined || !cell.map[0]!.endsWith(' 1') || cell.map.length > 1
+  const wholes = [{ uid: 0, gid: 0 }, ...(hasOthers ? [other] : [])]
+  for (const user of wholes) {
+    for (const [title, options] of [
+      ['nothing said', {}],
+      ['no capabilities', { capabilities: [] }],
+      [
+        'some capabilities and noNewPrivileges false',
+        { capabilities: ['KILL', 'CHOWN'], noNewPrivileges: false },
+      ],
+    ] as const) {
+      testNeeding([...cell.needs, 'busybox'])(
+        `${cell.name}: a startContainer program is what the command is, user ${user.uid}, ${title}`,
+        async (t) => {
+          const root = await busyboxImage(join(host.scratch('cell'), 'root'), {
+            mountpoints: false,
+            owner: cell.owner,
+          })
+          const evidence = openDirectory(host, 'evidence')
+          const calls: Array<[string, ...unknown[]]> = [
+            ['defaults'],
+            ['bind', evidence, '/evidence'],
+            ['hook', 'startContainer', telling],
+          ]
+          const command = { command: '/bin/sh', args: ['-c', waiting], options: { ...options, user } }
+          const { error, results } = await runInCell(
+            cell,
+            { root, calls, mode: 'run', commands: [command] },
+            host,
+          )
+          t.is(error, undefined)
+          const expected = identity(results[0]!.stdout)
+          t.is(expected['Uid:']?.split(/\s+/)[0], `${user.uid}`)
+          t.is(expected['NoNewPrivs:'], title.includes('false') ? '0' : '1')
+          if (title === 'no capabilities') t.is(expected['CapBnd:'], none)
+          for (const name of ['hook', 'left']) {
+            t.deepEqual(identity(readFileSync(join(evidence, name), 'utf8')), expected, name)
+          }
+        },
+      )
+    }
+  }
+
+  testNeeding([...cell.needs, 'busybox'])(
+    `${cell.name}: with prepare a startContainer program is what a command is by default`,
+    async (t) => {
+      const root = await busyboxImage(join(host.scratch('cell'), 'root'), {
+        mountpoints: false,
+        owner: cell.owner,
+      })
+      const evidence = openDirectory(host, 'evidence')
+      const calls: Array<[string, ...unknown[]]> = [
+        ['defaults'],
+        ['bind', evidence, '/evidence'],
+        ['hook', 'startContainer', telling],
+      ]
+      const commands = [{ command: '/bin/sh', args: ['-c', waiting] }]
+      const { error, results } = await runInCell(cell, { root, calls, mode: 'prepare', commands }, host)
+      t.is(error, undefined)
+      const expected = identity(results[0]!.stdout)
+      t.is(expected['NoNewPrivs:'], '1')
+      // AUDIT_WRITE, KILL, NET_BIND_SERVICE.
+      t.is(expected['CapBnd:'], '0000000020000420')
+      for (const name of ['hook', 'left']) {
+        t.deepEqual(identity(readFileSync(join(evidence, name), 'utf8')), expected, name)
+      }
+    },
+  )
+}
+
+testHere('a startContainer program has the filter, the limits and the umask of the command', async (t) => {
+  const root = await image()
+  const evidence = openDirectory(host, 'evidence')
+  // One instruction: everything is allowed. seccomp(2).
+  const seccomp = Buffer.alloc(8)
+  seccomp.writeUInt16LE(6, 0)
+  seccomp.writeUInt32LE(0x7fff_0000, 4)
+  const script = 'grep Seccomp: /proc/self/status; ulimit -n; ulimit -Hn; umask'
+  const rootfs = new Rootfs(root)
+    .defaults()
+    .bind(evidence, '/evidence')
+    .hook('startContainer', { path: '/bin/sh', args: ['sh', '-c', `(${script}) > /evidence/hook`] })
+  for (const noNewPrivileges of [true, false]) {
+    const { stdout } = await rootfs.run('/bin/sh', ['-c', script], {
+      seccomp,
+      noNewPrivileges,
+      rlimits: [{ type: 'RLIMIT_NOFILE', soft: 20, hard: 30 }],
+      user: { uid: 0, gid: 0, umask: 0o077 },
+    })
+    t.is(stdout, 'Seccomp:\t2\n20\n30\n0077\n')
+    t.is(readFileSync(join(evidence, 'hook'), 'utf8'), stdout)
+    // Those that nothing is said about too.
+    const { stdout: usual } = await rootfs.run('/bin/sh', ['-c', script])
+    t.is(readFileSync(join(evidence, 'hook'), 'utf8'), usual)
+  }
+})
+
+testHere(
+  'a startContainer program that can not be what the command is fails as a hook, with the hint',
+  async (t) => {
+    const rootfs = new Rootfs(await image()).defaults().namespaces({ user: true })
+    rootfs.hook('startContainer', { path: '/bin/true' })
+    const error = await t.throwsAsync(rootfs.run('/bin/true', [], { user: { uid: 1000, gid: 1000 } }), {
+      instanceOf: RootfsError,
+      code: 'ERR_ROOTFS_HOOK',
+      message: /startContainer\[0\] \/bin\/true: .*gid 1000 is not mapped/,
+    })
+    t.regex((error as RootfsError).hint ?? '', /uids, gids/)
+  },
+)

@@ -253,6 +253,9 @@ export interface Rootfs {
    * A function that is awaited in this process: at `createRuntime` its failure fails the preparation and undoes
    * everything, at `poststart` it kills the container; both are `ERR_ROOTFS_HOOK`. At `poststop` its failure is a process
    * warning. At `poststart` and `poststop` functions come after programs.
+   *
+   * A promise of a function is waited for without a limit of time: as long as that of a `poststop` function is pending,
+   * neither `run` nor `close` is over. Only at `createRuntime` and `poststart` an abort or `close` doesn't wait for it.
    */
   hook(when: 'createRuntime' | 'poststart' | 'poststop', hook: HookFunction): this
   /** The ordered, typed steps that `prepare` would take. Reads nothing but the builder. */

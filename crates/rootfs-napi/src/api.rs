@@ -112,7 +112,9 @@ pub(crate) struct BindOptions {
 #[napi(object, object_to_js = false)]
 pub(crate) struct FdSource {
     /// Of a directory or file, opened for anything or with `O_PATH`. It is duplicated at the call and can be closed
-    /// afterwards. Not a memfd. Without privileges the file is found again by its path and must be the same inode.
+    /// afterwards. Not a memfd. Without privileges the file is found again by its path and must be the same inode. It only
+    /// says which file is meant: what it was opened for doesn't matter, so one that was opened for reading still becomes a
+    /// bind that can be written to, unless the option `readonly` is given.
     pub fd: f64,
 }
 
@@ -371,12 +373,12 @@ pub(crate) struct SpecOptions {
 /// container's state as JSON on standard input. When it fails, everything is undone and the error is `ERR_ROOTFS_HOOK`.
 #[napi(object, object_to_js = false)]
 pub(crate) struct OciHook {
-    /// The program; absolute.
+    /// The program; absolute. At `startContainer` it is one of the image and runs with the rights of the command.
     pub path: String,
     /// Arguments, the first being the program's name. @default [path]
     #[napi(ts_type = "readonly string[]")]
     pub args: Option<Vec<String>>,
-    /// The whole environment, as `NAME=value`. @default []
+    /// The whole environment, as `NAME=value`. @default [], at `startContainer` that of the command
     #[napi(ts_type = "readonly string[]")]
     pub env: Option<Vec<String>>,
     /// Seconds after which it is killed, which is a failure. @default none

@@ -541,6 +541,13 @@ impl Rootfs {
     /// `poststop` run in the caller's namespaces, `createContainer` and `startContainer` in the container's. When one fails,
     /// everything is undone and the error is `ERR_ROOTFS_HOOK`; `poststop` runs when everything is taken down, and its
     /// failure is a process warning.
+    ///
+    /// A `startContainer` program is one of the image, and is what the command is: its user and groups, its capabilities,
+    /// `noNewPrivileges`, resource limits and seccomp filter; its working directory is `/`. With `prepare`, which has no
+    /// command yet, it is what a named command is when nothing is said, also where there is an OCI config: root of the
+    /// container with `CAP_AUDIT_WRITE`, `CAP_KILL` and `CAP_NET_BIND_SERVICE`, and `noNewPrivileges`. Programs at the other
+    /// points are the caller's, with all rights that the caller has (`createContainer`: over the container). runtime-spec
+    /// config.md, POSIX-platform Hooks.
     #[napi(ts_args_type = "when: HookPoint, hook: OciHook", ts_return_type = "this")]
     pub fn hook<'a>(&mut self, env: Env, this: This<'a>, when: JsArg, hook: JsArg) -> Result<Object<'a>> {
         self.change(env, |spec| {

@@ -80,19 +80,7 @@ fn named(command: &JsArg, args: &JsArg) -> Parsed<ProcessSpec> {
     if *args != JsArg::Undefined {
         words.extend(array("args", args, text)?.into_iter().map(String::into_bytes));
     }
-    Ok(ProcessSpec {
-        command,
-        args: words,
-        env: vec![DEFAULT_PATH.to_vec()],
-        cwd: None,
-        capabilities: None,
-        user: User::default(),
-        no_new_privileges: true,
-        rlimits: Vec::new(),
-        seccomp: None,
-        descriptors: Vec::new(),
-        oom_score_adj: None,
-    })
+    Ok(ProcessSpec::with_defaults(command, words, vec![DEFAULT_PATH.to_vec()]))
 }
 
 fn working_directory(name: &str, value: &JsArg) -> Parsed<PathBytes> {

@@ -9,10 +9,12 @@ use rootfs::Hint;
 use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
 use rootfs::kernel::process;
 use rootfs::path::PathBytes;
-use rootfs::process::{ProcessSpec, User};
+use rootfs::process::{ProcessSpec, RLIMITS, Rlimit, User};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
+
+use crate::unexecutable::why_not_executed;
 
 /// The umask that OCI runtimes give.
 const UMASK: u32 = 0o022;
@@ -123,11 +125,36 @@ fn prepare(
     keep.extend(process.descriptors.iter().filter_map(|number| i32::try_from(*number).ok()));
     keep.sort_unstable();
     process::close_all_but(3, &keep);
-    for limit in &process.rlimits {
-        process::set_rlimit(*limit).context(ErrorCode::Exec, || "a resource limit can't be set")?;
-    }
+    limit_resources(process)?;
     let cwd = process.cwd.clone().unwrap_or_else(|| PathBytes::from("/"));
     let entered = enter_directory(&cwd)?;
+    let connection = moved.last().map(AsFd::as_fd).or(reports.last().copied());
+    take_identity(process, groups, || {
+        follow_parent(parent, connection)?;
+        if !entered {
+            rustix::process::chdir(cwd.as_path()).map_err(|errno| directory_error(&cwd, errno))?;
+        }
+        check_directory(&cwd)
+    })?;
+    process::unblock_signals();
+    Ok(Prepared { candidates: candidates(process), args: strings(&process.args), env: strings(&process.env) })
+}
+
+/// Sets the resource limits of the process.
+pub(crate) fn limit_resources(process: &ProcessSpec) -> Result<()> {
+    for limit in &process.rlimits {
+        process::set_rlimit(*limit).map_err(|call| limit_error(*limit, &call))?;
+    }
+    Ok(())
+}
+
+/// Becomes the user of the process, with its rights and no others. What the user has to do before the filter is in force and
+/// new rights are impossible is given.
+pub(crate) fn take_identity(
+    process: &ProcessSpec,
+    groups: Groups,
+    as_user: impl FnOnce() -> Result<()>,
+) -> Result<()> {
     // With no_new_privs a filter needs no capability; without, it has to come while there is CAP_SYS_ADMIN.
     if !process.no_new_privileges
         && let Some(filter) = &process.seccomp
@@ -147,12 +174,7 @@ fn prepare(
     };
     process::become_user(user.uid, user.gid, additional, process.effective_capabilities())
         .map_err(|call| user_error(user, &call))?;
-    let connection = moved.last().map(AsFd::as_fd).or(reports.last().copied());
-    follow_parent(parent, connection)?;
-    if !entered {
-        rustix::process::chdir(cwd.as_path()).map_err(|errno| directory_error(&cwd, errno))?;
-    }
-    check_directory(&cwd)?;
+    as_user()?;
     process::set_umask(user.umask.unwrap_or(UMASK));
     if process.no_new_privileges {
         process::set_no_new_privileges().context(ErrorCode::Exec, || "no_new_privs can't be set")?;
@@ -161,8 +183,7 @@ fn prepare(
                 .context(ErrorCode::Exec, || "the seccomp filter is refused")?;
         }
     }
-    process::unblock_signals();
-    Ok(Prepared { candidates: candidates(process), args: strings(&process.args), env: strings(&process.env) })
+    Ok(())
 }
 
 /// Has the kernel kill this process with its parent. Not before it has become its user: that undoes it.
@@ -200,23 +221,44 @@ impl Prepared {
         for path in &self.candidates {
             let call = process::execute(path, &self.args, &self.env);
             // The search goes on past what isn't there; what is there and can't be executed is told at the end.
-            let missing = call.errno == libc_errno(Errno::NOENT) || call.errno == libc_errno(Errno::NOTDIR);
-            if !missing || self.candidates.len() == 1 {
+            if !is_missing(&call) || self.candidates.len() == 1 {
                 failure = call;
             }
-            if !missing && failure.errno != libc_errno(Errno::ACCESS) {
+            if !is_missing(&failure) && failure.errno != libc_errno(Errno::ACCESS) {
                 break;
             }
         }
-        Error::from_call(ErrorCode::Exec, format!("{} can't be executed", process.command), &failure)
+        let what = format!("{} can't be executed", process.command);
+        // A filter may kill whoever looks further.
+        let reason = match process.seccomp {
+            Some(_) => None,
+            None => self.candidates.iter().find_map(|path| why_not_executed(path, &failure)),
+        };
+        match reason {
+            Some(reason) => reason.explain(&what, &failure),
+            None if is_missing(&failure) && !process.command.as_bytes().contains(&b'/') => {
+                let what = match search_path(process) {
+                    Some(path) => {
+                        format!("{what}: it was not found in PATH={}", String::from_utf8_lossy(path))
+                    }
+                    None => format!("{what}: its environment has no PATH to find it in"),
+                };
+                Error::from_call(ErrorCode::Exec, what, &failure).with_hint(Hint::NotInPath)
+            }
+            None => Error::from_call(ErrorCode::Exec, what, &failure),
+        }
     }
+}
+
+fn is_missing(call: &SysError) -> bool {
+    call.errno == libc_errno(Errno::NOENT) || call.errno == libc_errno(Errno::NOTDIR)
 }
 
 fn libc_errno(errno: Errno) -> i32 {
     errno.raw_os_error()
 }
 
-fn strings(list: &[Vec<u8>]) -> Vec<CString> {
+pub(crate) fn strings(list: &[Vec<u8>]) -> Vec<CString> {
     list.iter().filter_map(|item| CString::new(item.clone()).ok()).collect()
 }
 
@@ -225,12 +267,17 @@ fn candidates(process: &ProcessSpec) -> Vec<CString> {
     if process.command.as_bytes().contains(&b'/') {
         return vec![CString::from(&process.command)];
     }
-    let path = process.env.iter().rev().find_map(|entry| entry.strip_prefix(b"PATH="));
-    path.unwrap_or_default()
+    search_path(process)
+        .unwrap_or_default()
         .split(|byte| *byte == b':')
         .filter(|directory| directory.first() == Some(&b'/'))
         .filter_map(|directory| CString::new([directory, b"/", process.command.as_bytes()].concat()).ok())
         .collect()
+}
+
+/// The container's own `PATH`.
+fn search_path(process: &ProcessSpec) -> Option<&[u8]> {
+    process.env.iter().rev().find_map(|entry| entry.strip_prefix(b"PATH="))
 }
 
 /// A stream that is the host's /dev/null becomes the container's own, if that is one.
@@ -275,6 +322,13 @@ fn user_error(user: &User, call: &SysError) -> Box<Error> {
         }
         None => Error::from_call(ErrorCode::Exec, what, call),
     }
+}
+
+fn limit_error(limit: Rlimit, call: &SysError) -> Box<Error> {
+    let name =
+        RLIMITS.iter().find(|(_, number)| *number == limit.resource).map_or("a limit", |(name, _)| name);
+    let error = Error::from_call(ErrorCode::Exec, format!("the resource limit {name} can't be set"), call);
+    if call.errno == libc_errno(Errno::PERM) { error.with_hint(Hint::HardLimit) } else { error }
 }
 
 fn directory_error(path: &PathBytes, errno: Errno) -> Box<Error> {

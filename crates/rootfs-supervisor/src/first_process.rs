@@ -16,11 +16,12 @@ use rootfs::kernel::{Kernel, memfd, process};
 use rootfs::namespace::NamespaceKind;
 use rootfs::path::PathBytes;
 use rootfs::plan::{Action, Plan, mask_warning};
+use rootfs::process::ProcessSpec;
 use rootfs::protocol::{
     self, Answer, ExecutedStep, FrameError, FunctionCall, Kind, MAX_BODY, MAX_PAYLOAD, Payload, Report, Start,
 };
 use rootfs::resolve::Missing;
-use rootfs::spec::{Directory, Hook, Namespace};
+use rootfs::spec::{Directory, Hook, HookPoint, Namespace};
 use rustix::fs::{AtFlags, OFlags};
 
 use crate::broker::{self, Request, SourceBatch, connection_error};
@@ -271,16 +272,6 @@ impl FirstProcess {
         if let Some(score) = payload.rest.process.as_ref().and_then(|process| process.oom_score_adj) {
             set_oom_score_adjustment(&kernel, score, self.start.user.is_some())?;
         }
-        let setting = Setting {
-            level,
-            own_mount_namespace: self.start.mount || level == Level::Classic,
-            user: self.start.user.clone(),
-            cgroup_namespace: self.start.cgroup_namespace,
-            new_cgroup_namespace: self.start.cgroup && self.start.cgroup_namespace,
-            verify: payload.rest.verify,
-            // Detached trees can be attached anywhere.
-            stub: self.stub.as_ref().filter(|_| level == Level::Detached).map(AsFd::as_fd),
-        };
         let mut around = Around {
             process: self,
             privileged: payload.rest.privileged,
@@ -292,18 +283,10 @@ impl FirstProcess {
         // What was made before other namespaces were joined belongs to those it was made in.
         let unusable = !self.start.joins.is_empty() || level == Level::Classic;
         let stock = if unusable { Stock::default() } else { ahead.stock };
+        let setting = self.setting(level, payload.rest.verify);
         let execution = Execution::new(mounting, &payload.plan, setting, sources, &mut around, journal);
         let outcome = execution.with_stock(stock).with_namespace(namespace).run()?;
-        let mountinfo = if stays {
-            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-            Some(
-                kernel
-                    .open_proc_self("mountinfo", flags)
-                    .context(ErrorCode::Proc, || "the mount table can't be opened")?,
-            )
-        } else {
-            None
-        };
+        let mountinfo = if stays { Some(open_mount_table(&kernel)?) } else { None };
         let Outcome { mut report, mut locks, root, filesystems } = outcome;
         if payload.plan.namespaces().is_some_and(|namespaces| namespaces.mount != Namespace::New) {
             // A tree that is attached nowhere is there as long as somebody holds it.
@@ -323,6 +306,20 @@ impl FirstProcess {
                 .context(ErrorCode::Exec, || "the limit of open files can't be set back")?;
         }
         Ok(Prepared { payload, report, mountinfo, own_files })
+    }
+
+    /// What the execution has to know about the namespaces it runs in.
+    fn setting(&self, level: Level, verify: bool) -> Setting<'_> {
+        Setting {
+            level,
+            own_mount_namespace: self.start.mount || level == Level::Classic,
+            user: self.start.user.clone(),
+            cgroup_namespace: self.start.cgroup_namespace,
+            new_cgroup_namespace: self.start.cgroup && self.start.cgroup_namespace,
+            verify,
+            // Detached trees can be attached anywhere.
+            stub: self.stub.as_ref().filter(|_| level == Level::Detached).map(AsFd::as_fd),
+        }
     }
 
     /// What a first process that stays needs of its own files in /proc, while they can be reached.
@@ -626,6 +623,13 @@ fn leave_session_keyring() -> Result<()> {
     })
 }
 
+/// The mount table of a container that stays, for whoever asks for it later.
+fn open_mount_table(kernel: &Linux) -> Result<OwnedFd> {
+    kernel
+        .open_proc_self("mountinfo", OFlags::RDONLY | OFlags::CLOEXEC)
+        .context(ErrorCode::Proc, || "the mount table can't be opened")
+}
+
 fn loopback_up() -> Result<()> {
     process::loopback_up().context(ErrorCode::Denied, || "the loopback device can't be brought up")
 }
@@ -759,10 +763,23 @@ impl Surroundings for Around<'_> {
             return self
                 .visibly(|| self.ask(&Request::Hook { step, root: root_path.clone() }, &[]).map(drop));
         }
-        let usual = [b"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_vec()];
-        let env = self.payload.rest.process.as_ref().map_or(&usual[..], |process| &process.env[..]);
+        let usual;
+        let rights = if hook.point == HookPoint::StartContainer {
+            // A program of the image: it has the rights of the command, or of what a command would be.
+            let process = if let Some(process) = &self.payload.rest.process {
+                process
+            } else {
+                let path = b"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+                usual = ProcessSpec::with_defaults(hook.path.clone(), Vec::new(), vec![path.to_vec()]);
+                &usual
+            };
+            let (groups, open_files) = (self.process.groups(), self.process.open_files);
+            Some(hooks::Rights { process, groups, open_files })
+        } else {
+            None
+        };
         let pid = self.pid.unwrap_or(0);
-        let context = hooks::Context { pid, directory: Some(root), root: root_path, plan, env };
+        let context = hooks::Context { pid, directory: Some(root), root: root_path, plan, rights };
         hooks::run(hook, &context)
     }
 

@@ -5,18 +5,25 @@ use std::ffi::CString;
 use std::fmt::Write as _;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rootfs::error::{Error, ErrorCode, Result, SysError};
+use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
 use rootfs::kernel::{memfd, process};
 use rootfs::oci::OCI_VERSION;
 use rootfs::path::PathBytes;
 use rootfs::plan::Plan;
+use rootfs::process::{ProcessSpec, Rlimit};
 use rootfs::protocol::{self, Exit};
 use rootfs::spec::{Hook, HookPoint, Root};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::MemfdFlags;
 
+use crate::command::{Groups, limit_resources, strings, take_identity};
+use crate::unexecutable::why_not_executed;
+
 /// As much of a hook's output as an error carries.
 const OUTPUT_LIMIT: usize = 4096;
+
+/// What a pipe takes at once.
+const PIPE_BUF: usize = 4096;
 
 /// Where a hook runs and what it is told.
 pub(crate) struct Context<'a> {
@@ -28,8 +35,32 @@ pub(crate) struct Context<'a> {
     pub(crate) root: &'a PathBytes,
     /// What the hook is of.
     pub(crate) plan: &'a Plan,
-    /// The environment of a `startContainer` hook that has none of its own.
-    pub(crate) env: &'a [Vec<u8>],
+    /// Whose rights a hook has, and, if it has none of its own, whose environment. Without one it is the caller's program,
+    /// with the rights of this process.
+    pub(crate) rights: Option<Rights<'a>>,
+}
+
+/// What a program of the image may do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rights<'a> {
+    /// The command, or what a command would be.
+    pub(crate) process: &'a ProcessSpec,
+    /// Whether it can have groups.
+    pub(crate) groups: Groups,
+    /// The limit of open files, where this process has another.
+    pub(crate) open_files: Option<Rlimit>,
+}
+
+impl Rights<'_> {
+    /// Gives up all others.
+    fn take(&self, as_user: impl FnOnce() -> Result<()>) -> Result<()> {
+        if let Some(limit) = self.open_files {
+            process::set_rlimit(limit)
+                .context(ErrorCode::Exec, || "the limit of open files can't be set back")?;
+        }
+        limit_resources(self.process)?;
+        take_identity(self.process, self.groups, as_user)
+    }
 }
 
 /// The state, as OCI runtime-spec `runtime.md` has it.
@@ -70,7 +101,7 @@ pub(crate) fn run_all(plan: &Plan, point: HookPoint, pid: i32) -> Vec<Error> {
         // It has no path on the host.
         _ => PathBytes::from("/"),
     };
-    let context = Context { pid, directory: None, root: &root, plan, env: &[] };
+    let context = Context { pid, directory: None, root: &root, plan, rights: None };
     let mut failures = Vec::new();
     for hook in plan.hooks_at(point).filter(|hook| hook.function.is_none()) {
         if let Err(error) = run(hook, &context) {
@@ -163,10 +194,16 @@ pub(crate) fn run(hook: &Hook, context: &Context<'_>) -> Result<()> {
         process::kill_group(pid);
     }
     let exit = process::wait_for(pidfd.as_fd()).map_err(|call| fail(&call.to_string()))?;
-    let mut start_failure = [0; 512];
+    let mut start_failure = [0; PIPE_BUF];
     let length = rustix::io::read(&report, &mut start_failure).unwrap_or(0);
     if length > 0 {
-        return Err(fail(&String::from_utf8_lossy(&start_failure[..length])));
+        let (text, hint): (String, Option<String>) = protocol::decode(&start_failure[..length])
+            .map_err(|_| fail("its failure to start can't be read"))?;
+        let error = fail(&text);
+        return Err(match hint {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        });
     }
     if !in_time {
         let seconds = hook.timeout.unwrap_or_default();
@@ -215,36 +252,68 @@ fn said(output: &OwnedFd, errors: &OwnedFd) -> String {
 
 /// Runs in the child.
 fn execute(hook: &Hook, context: &Context<'_>, streams: [BorrowedFd<'_>; 3], report: BorrowedFd<'_>) -> ! {
-    let fail = |what: String| -> ! {
-        let _ = rustix::io::write(report, what.as_bytes());
-        process::exit(127);
-    };
+    let error = become_hook(hook, context, streams, report);
+    let mut text = error.message;
+    // So that the hint fits beside it.
+    text.truncate(text.floor_char_boundary(PIPE_BUF / 2));
+    let _ = rustix::io::write(report, &protocol::encode(&(text, error.hint)));
+    process::exit(127)
+}
+
+/// Becomes the program. Returns only when that failed.
+fn become_hook(
+    hook: &Hook,
+    context: &Context<'_>,
+    streams: [BorrowedFd<'_>; 3],
+    report: BorrowedFd<'_>,
+) -> Box<Error> {
     if let Some(directory) = context.directory
         && let Err(errno) = rustix::process::fchdir(directory)
     {
-        fail(format!("its working directory {} can't be entered: fchdir: {errno}", context.root));
+        let what = format!("its working directory {} can't be entered: fchdir: {errno}", context.root);
+        return Error::new(ErrorCode::Hook, what);
     }
     for (number, stream) in (0..).zip(streams) {
         if let Err(call) = process::duplicate_to(stream, number) {
-            fail(call.to_string());
+            return Error::new(ErrorCode::Hook, call.to_string());
         }
     }
     let _ = process::new_session();
     // Whoever waits for it may be killed, and then nobody wants it any more.
-    let _ = process::die_with_parent();
-    process::set_umask(0o022);
+    let follow = || {
+        let _ = process::die_with_parent();
+    };
+    let mut own_env = &hook.env[..];
+    if let Some(rights) = context.rights {
+        // Once it is the user it may be looked into by others of that user: for real, not only with the execution.
+        process::close_all_but(3, &[report.as_raw_fd()]);
+        let taken = rights.take(|| {
+            follow();
+            Ok(())
+        });
+        if let Err(error) = taken {
+            return error;
+        }
+        if own_env.is_empty() {
+            own_env = &rights.process.env;
+        }
+    } else {
+        follow();
+        process::set_umask(0o022);
+    }
     process::unblock_signals();
     // Every other descriptor is close-on-exec.
-    let strings = |list: &[Vec<u8>]| -> Vec<CString> {
-        list.iter().filter_map(|item| CString::new(item.clone()).ok()).collect()
-    };
     let path = CString::from(&hook.path);
     let mut args = strings(&hook.args);
     if args.is_empty() {
         args.push(path.clone());
     }
-    let inherits = hook.env.is_empty() && hook.point == HookPoint::StartContainer;
-    let env = strings(if inherits { context.env } else { &hook.env });
-    let call = process::execute(&path, &args, &env);
-    fail(call.to_string());
+    let call = process::execute(&path, &args, &strings(own_env));
+    // A filter may kill whoever looks further.
+    let filtered = context.rights.is_some_and(|rights| rights.process.seccomp.is_some());
+    let reason = if filtered { None } else { why_not_executed(&path, &call) };
+    match reason {
+        Some(reason) => reason.explain("it can't be executed", &call),
+        None => Error::new(ErrorCode::Hook, call.to_string()),
+    }
 }

@@ -15,6 +15,7 @@ mod opener;
 mod pid1;
 mod probe;
 mod server;
+mod unexecutable;
 
 use std::os::fd::{AsFd, OwnedFd};
 

@@ -222,8 +222,13 @@ impl Opener<'_> {
                         "the hook of a request is not in the plan",
                     ));
                 };
-                let context =
-                    hooks::Context { pid: self.pid, directory: None, root, plan: &payload.plan, env: &[] };
+                let context = hooks::Context {
+                    pid: self.pid,
+                    directory: None,
+                    root,
+                    plan: &payload.plan,
+                    rights: None,
+                };
                 hooks::run(hook, &context)?;
                 Ok((true, None))
             }

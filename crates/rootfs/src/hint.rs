@@ -69,7 +69,23 @@ hints! {
     /// An id without a mapping.
     UnmappedId
         "EINVAL of `setresuid`, `setresgid` or `setgroups` in a container with a user namespace"
-        "map the id with namespaces({ user: { uids, gids } }), or be a user that is mapped";
+        "without ranges only id 0 is mapped, to the caller's own: map this id too with namespaces({ user: { uids, gids } }) (an ordinary user maps 1 and up to what /etc/subuid and /etc/subgid grant), or be a user that is mapped";
+    /// The file is there, what it needs to run is not.
+    MissingInterpreter
+        "ENOENT of `execve` of a program that exists"
+        "put its interpreter or loader into the root too: bind the directories that hold it (for a dynamic program /lib, /lib64 and /usr/lib), or take a static program; a script's first line may also end in a carriage return";
+    /// The search has no result.
+    NotInPath
+        "a command without a slash that is in no directory of `PATH`"
+        "the command is looked for inside the root, in the PATH of the option env: name its path there, or set PATH";
+    /// It can't be executed as what it is.
+    NotExecutable
+        "EACCES of `execve`"
+        "a program must be a regular file, executable for the command's user (chmod +x), below directories that the user may enter, on a mount without noexec";
+    /// Nobody may raise a hard limit but the host's root.
+    HardLimit
+        "EPERM of `setrlimit`"
+        "raising a hard limit needs CAP_SYS_RESOURCE on the host, outside of any user namespace: ask for no more than the caller has (ulimit -H -a); RLIMIT_NOFILE can't be above the sysctl fs.nr_open either";
     /// Whoever has asked is not who is there to be served.
     IdentityChanged
         "user, groups or capabilities change while a container waits to begin"
@@ -80,8 +96,12 @@ hints! {
         "prepare another root with the rights that the caller has now";
     /// proc is only mounted where everything of one can be seen.
     MaskedProc
-        "EPERM when proc is mounted in a user namespace"
+        "EPERM when proc is mounted in a user namespace with a pid namespace of its own"
         "a user namespace may mount proc only where an unmasked one is visible, with a pid namespace of its own: this looks like a container whose /proc is partly hidden; run the outer one with an unmasked /proc (docker: --security-opt systempaths=unconfined), or bind the caller's with proc('/proc', { fallback: 'bind' })";
+    /// proc shows a pid namespace, which must belong to the user namespace.
+    ProcOfOthers
+        "EPERM when proc is mounted in a user namespace without a pid namespace of its own"
+        "a new proc shows the pid namespace, and in a user namespace that must be one of the container's own: leave out pid: false, or bind the caller's with proc('/proc', { fallback: 'bind' })";
     /// The caller's own proc has its own options.
     BoundProcOptions
         "`proc` with `fallback: 'bind'` and options, where a new one is refused"
@@ -150,6 +170,10 @@ hints! {
     SupervisorVersion
         "the supervisor answers as another release"
         "the packages rootfs and rootfs-PLATFORM must be of one version: install them again, or let ROOTFS_SUPERVISOR_EXEC name the file of this version";
+    /// The root has no place for a mount.
+    RootNotWritable
+        "EROFS, EACCES or EPERM when a missing mountpoint is made"
+        "the mountpoint is missing, and this user can't write where it belongs: make it there before, or leave the image as it is and let an overlay have the mountpoints (Rootfs.overlay)";
     /// A mount needs a name to sit on.
     MissingMaskChoice
         "`mask` with `missing: 'deny-create'` below a directory of the host"

@@ -160,6 +160,24 @@ pub struct ProcessSpec {
 }
 
 impl ProcessSpec {
+    /// A command with what it gets when nothing else is said: it is root of the container with the default capabilities, and
+    /// nothing it executes has more.
+    pub fn with_defaults(command: PathBytes, args: Vec<Vec<u8>>, env: Vec<Vec<u8>>) -> Self {
+        Self {
+            command,
+            args,
+            env,
+            cwd: None,
+            user: User::default(),
+            capabilities: None,
+            no_new_privileges: true,
+            rlimits: Vec::new(),
+            seccomp: None,
+            descriptors: Vec::new(),
+            oom_score_adj: None,
+        }
+    }
+
     /// The capabilities it gets.
     pub fn effective_capabilities(&self) -> Capabilities {
         self.capabilities.unwrap_or_else(|| Capabilities::default_for(self.user.uid))

@@ -983,6 +983,10 @@ impl Maker for Ground<'_> {
                 .map_err(|error| or_own(error, &call, || format!("the mountpoint {name} can't be made"))),
             other => other.context(ErrorCode::Mount, || format!("the mountpoint {name} can't be made")),
         };
+        let made = made.map_err(|error| match error.errno.map(Errno::from_raw) {
+            Some(Errno::EROFS | Errno::EACCES | Errno::EPERM) => error.with_hint(Hint::RootNotWritable),
+            _ => error,
+        });
         if !matches!(made, Ok(true)) {
             self.record(place, name, what, State::NotMade)?;
         }

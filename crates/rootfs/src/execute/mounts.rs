@@ -17,7 +17,7 @@ use crate::path::PathBytes;
 use crate::plan::has_own_superblock;
 use crate::procfs::{self, Mounted};
 use crate::resolve::{self, Missing, Resolved};
-use crate::spec::{BindSource, IdMap, Mount, MountKind, Symlink};
+use crate::spec::{BindSource, IdMap, Mount, MountKind, Namespace, Symlink};
 
 impl Execution<'_> {
     pub(super) fn empty_root(&self, size: Option<u64>, mode: u32) -> Result<OwnedFd> {
@@ -469,7 +469,8 @@ impl Execution<'_> {
             "proc" => {
                 let mut error = error;
                 error.code = ErrorCode::Denied;
-                Err(error.with_hint(Hint::MaskedProc))
+                let own = self.plan.namespaces().is_none_or(|namespaces| namespaces.pid == Namespace::New);
+                Err(error.with_hint(if own { Hint::MaskedProc } else { Hint::ProcOfOthers }))
             }
             "mqueue" => Err(error.with_hint(Hint::ForeignMqueue)),
             _ => Err(error),
