@@ -124,8 +124,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
         while let Some(key) = entries.next_key::<String>()? {
             let place = Place::Field(self.place, &key);
             if object.contains_key(&key) {
-                *self.repeated.borrow_mut() =
-                    Some(Repeated { pointer: place.pointer(), name: place.name() });
+                *self.repeated.borrow_mut() = Some(Repeated { pointer: place.pointer(), name: place.name() });
                 return Err(A::Error::custom("a name is there twice"));
             }
             let value = entries.next_value_seed(Reader { place: &place, repeated: self.repeated })?;

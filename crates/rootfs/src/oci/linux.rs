@@ -8,8 +8,8 @@ use crate::error::{ErrorCode, Result};
 use crate::options::Propagation;
 use crate::path::PathBytes;
 use crate::spec::{
-    Content, Device, DeviceType, IdMap, IdMapping, MAX_ID, MAX_LABEL, Mask, MissingMask, MountKind, Namespace,
-    Namespaces, RootfsSpec, UserNamespace, validate_mappings,
+    Content, Device, DeviceType, IdMap, IdMapping, MAX_ID, MAX_LABEL, Mask, MissingMask, MountKind,
+    Namespace, Namespaces, RootfsSpec, UserNamespace, validate_mappings,
 };
 use crate::sysctl;
 

@@ -51,7 +51,8 @@ fn read_mount(object: &Object<'_>, options: &ReadOptions, root: &Root) -> Result
     let words = object.read("options", |list| list.list(read_word))?.unwrap_or_default();
     let destination = below_root(&destination, root).unwrap_or(destination);
     let mappings = read_id_map(object)?;
-    let mut mount = mount_from_oci(destination, source, fstype, &words, mappings).map_err(|error| object.node().located(error))?;
+    let mut mount = mount_from_oci(destination, source, fstype, &words, mappings)
+        .map_err(|error| object.node().located(error))?;
     if let MountKind::Bind { source: source @ BindSource::Host(_), .. } = &mut mount.kind
         && let BindSource::Host(path) = source
     {

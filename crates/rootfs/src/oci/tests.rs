@@ -335,11 +335,7 @@ fn what_is_wrong_is_told_with_its_pointer() {
             Spec,
             "/mounts/1",
         ),
-        (
-            mount(json!({ "destination": "/x", "type": "tmpfs", "options": ["idmap"] })),
-            Spec,
-            "/mounts/1",
-        ),
+        (mount(json!({ "destination": "/x", "type": "tmpfs", "options": ["idmap"] })), Spec, "/mounts/1"),
         (
             linux("devices", json!([{ "path": "/dev/x", "type": "c", "major": 1 }])),
             Spec,
