@@ -359,7 +359,29 @@ ours('a kill before the process is there is queued', async (t, { spawn }) => {
   const child = spawn('/bin/sleep', ['1000'])
   t.is(child.pid, undefined)
   t.true(child.kill('SIGKILL'))
+  t.true(child.killed)
+  const failures: unknown[] = []
+  child.on('error', (error) => failures.push(error))
+  const exit = once(child, 'exit')
   t.deepEqual(await closed(child), [null, 'SIGKILL'])
+  t.deepEqual(await exit, [null, 'SIGKILL'])
+  t.is(child.signalCode, 'SIGKILL')
+  t.deepEqual(failures, [])
+})
+
+testHere('SIGKILL ends the preparation too', async (t) => {
+  const rootfs = (await root()).hook('createRuntime', { path: '/bin/sleep', args: ['sleep', '30'] })
+  const child = rootfs.spawn('/bin/true')
+  const failures: unknown[] = []
+  child.on('error', (error) => failures.push(error))
+  const begin = performance.now()
+  t.true(child.kill('SIGTERM'))
+  await delay(200)
+  t.is(child.exitCode, null)
+  t.true(child.kill('SIGKILL'))
+  t.deepEqual(await closed(child), [null, 'SIGKILL'])
+  t.deepEqual(failures, [])
+  t.true(performance.now() - begin < 10_000)
 })
 
 // ---------------------------------------------------------------- streams

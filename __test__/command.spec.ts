@@ -275,6 +275,46 @@ withRunc('another command can be run in a bundle, with binds of its own', async 
   t.deepEqual([exitCode, stdout], [5, 'bound\n/etc\nb\n'])
 })
 
+withRunc('another command is what the config lets its process be', async (t) => {
+  const directory = await makeBundle('exit 4', (config) => {
+    const user = { uid: 1000, gid: 1000 }
+    Object.assign(config.process, { user, capabilities: {}, cwd: '/etc', env: ['PATH=/bin', 'A=b', 'C=d=e'] })
+  })
+  const script = 'id -u; pwd; echo "$A $B $C $TERM"; grep CapBnd /proc/self/status'
+  const { stdout, stderr } = await rootfs(['run', directory, '--', 'sh', '-c', script])
+  t.is(stdout, '1000\n/etc\nb  d=e \nCapBnd:\t0000000000000000\n', stderr)
+  const changed = await rootfs([
+    ...['run', directory, '--cwd', '/tmp', '--env', 'B=c', '--env', 'A=x', '--', 'sh', '-c', script],
+  ])
+  t.is(changed.stdout, '1000\n/tmp\nx c d=e \nCapBnd:\t0000000000000000\n', changed.stderr)
+})
+
+for (const [signal, status] of [
+  ['SIGTERM', 143],
+  ['SIGINT', 130],
+] as const) {
+  withRunc(`${signal} ends a preparation that takes long`, async (t) => {
+    const marks = host.scratch('marks')
+    const directory = await makeBundle('echo ran', (config) => {
+      const script = `echo begun > ${marks}/hook; exec sleep 30`
+      config.hooks = { createRuntime: [{ path: '/bin/sh', args: ['sh', '-c', script] }] }
+    })
+    const before = snapshotTree(join(directory, 'rootfs'))
+    const child = spawn(process.execPath, [bin, 'run', directory], { stdio: ['ignore', 'pipe', 'pipe'] })
+    let printed = ''
+    child.stdout.on('data', (chunk) => (printed += chunk))
+    child.stderr.on('data', (chunk) => (printed += chunk))
+    const ended = once(child, 'close')
+    while (!existsSync(join(marks, 'hook'))) await new Promise((resolve) => setTimeout(resolve, 20))
+    const begin = performance.now()
+    child.kill(signal)
+    t.deepEqual(await ended, [status, null])
+    t.true(performance.now() - begin < 10_000)
+    t.is(printed, '')
+    t.deepEqual(snapshotTree(join(directory, 'rootfs')), before)
+  })
+}
+
 withRunc('a signal that kills the command is 128 and its number', async (t) => {
   // Without a pid namespace it can kill itself.
   const directory = await makeBundle('kill -9 $$', (config) => {
@@ -295,9 +335,12 @@ withRunc(
     })
     const { exitCode, stderr } = await rootfs(['run', directory])
     t.is(exitCode, 125)
-    t.regex(stderr, /^rootfs: linux\.seccomp: .* \(\/linux\/seccomp\)\nrootfs: hint: .*ignore/)
+    t.regex(
+      stderr,
+      /^rootfs: linux\.seccomp: .* \(\/linux\/seccomp\)\nrootfs: hint: .*: --ignore linux\.seccomp$/m,
+    )
     const terminal = await rootfs(['run', directory, '--ignore', 'linux.seccomp'])
-    t.regex(terminal.stderr, /\(\/process\/terminal\)/)
+    t.regex(terminal.stderr, /\(\/process\/terminal\)\nrootfs: hint: .* --ignore process\.terminal$/m)
     const args = ['run', directory, '--ignore', 'linux.seccomp', '--ignore', '/process/terminal']
     t.is((await rootfs(args)).stdout, 'ran\n')
   },

@@ -169,7 +169,7 @@ testHere(
 )
 
 testHere(
-  'options replace what they name in the process of the config, and a command replaces it whole',
+  'options replace what they name in the process of the config, and a command its words',
   async (t) => {
     const { directory } = await makeBundle((config) => {
       shell('pwd; id -u; echo "$A:$PATH"')(config)
@@ -183,10 +183,53 @@ testHere(
     const child = rootfs.spawn({ cwd: '/tmp' })
     t.is(await text(child.stdout!), '/tmp\n0\nb:/bin\n')
     const { stdout } = await rootfs.run('/bin/sh', ['-c', 'pwd; echo "$A:$PATH"'])
-    t.is(stdout, '/\n:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n')
+    t.is(stdout, '/etc\nb:/bin\n')
     await t.throwsAsync(rootfs.run({ nosuch: true } as object), { code: 'ERR_INVALID_ARG_VALUE' })
   },
 )
+
+testHere('a command of one’s own may do no more than the process of the config', async (t) => {
+  const { directory } = await makeBundle((config) => {
+    Object.assign(config.process, {
+      cwd: '/etc',
+      env: ['PATH=/bin', 'A=b'],
+      user: { uid: 1000, gid: 1001, additionalGids: [1002], umask: 0o77 },
+      capabilities: {},
+      rlimits: [{ type: 'RLIMIT_NOFILE', soft: 100, hard: 200 }],
+      noNewPrivileges: true,
+      oomScoreAdj: 321,
+    })
+  })
+  const script =
+    'pwd; id -u; id -G; umask; echo "$A:$PATH"; ulimit -n; cat /proc/self/oom_score_adj; grep -E "Cap|NoNew" /proc/self/status'
+  const command = ['/bin/sh', ['-c', script]] as const
+  const none = ['Inh', 'Prm', 'Eff', 'Bnd', 'Amb'].map((name) => `Cap${name}:\t0000000000000000\n`).join('')
+  const expected = `/etc\n1000\n1001 1002\n0077\nb:/bin\n100\n321\n${none}NoNewPrivs:\t1\n`
+  const rootfs = await Rootfs.fromBundle(directory)
+  await using box = await rootfs.prepare()
+  for (const [name, place] of [
+    ['first', rootfs],
+    ['prepared', box],
+  ] as const) {
+    const { stdout, stderr } = await place.run(...command)
+    t.is(stdout, expected, `${name} ${stderr}`)
+    t.is(await text(place.spawn(...command).stdout!), expected, name)
+    const other = await place.run(...command, {
+      cwd: '/tmp',
+      env: { PATH: '/bin', A: 'c' },
+      user: { uid: 7, gid: 8 },
+      noNewPrivileges: false,
+    })
+    const lines = other.stdout.split('\n')
+    t.deepEqual(lines.slice(0, 7), ['/tmp', '7', '8', '0077', 'c:/bin', '100', '321'], name)
+    t.is(other.stdout.slice(other.stdout.indexOf('CapInh')), `${none}NoNewPrivs:\t0\n`, name)
+    const given = await place.run('/bin/grep', ['CapPrm', '/proc/self/status'], {
+      user: { uid: 0, gid: 0 },
+      capabilities: ['CHOWN'],
+    })
+    t.is(given.stdout, 'CapPrm:\t0000000000000001\n', name)
+  }
+})
 
 testHere('a prepared root of a bundle runs commands', async (t) => {
   const { directory } = await makeBundle()
@@ -339,6 +382,58 @@ test('what is refused has its pointer, and passes when it is named', async (t) =
   )
 })
 
+test('a name that a config has twice is refused', async (t) => {
+  const directory = host.scratch('bundle')
+  const first =
+    '"linux": { "maskedPaths": ["/proc/kcore"], "seccomp": { "defaultAction": "SCMP_ACT_ERRNO" } }'
+  writeFileSync(join(directory, 'config.json'), JSON.stringify(minimal()).replace('{', `{ ${first},`))
+  for (const ignore of [[], ['linux', 'linux.seccomp']]) {
+    const error = await t.throwsAsync(Rootfs.fromBundle(directory, { ignore }), { instanceOf: RootfsError })
+    t.like(error, { code: 'ERR_ROOTFS_SPEC', pointer: '/linux' })
+    t.regex(error.message, /^linux: this field is there twice, again at line 1, column \d+$/)
+  }
+})
+
+test('what is wrong with the parts together is told by fromSpec, with its pointer', (t) => {
+  const bind = { destination: '/x', source: '/y', options: ['bind', 'idmap'] }
+  for (const [part, pointer, message] of [
+    [
+      { linux: { namespaces: [{ type: 'mount' }], maskedPaths: ['/etc', '/'] } },
+      '/linux/maskedPaths/1',
+      /^linux/,
+    ],
+    [
+      { linux: { namespaces: [{ type: 'mount' }], readonlyPaths: ['/'] } },
+      '/linux/readonlyPaths/0',
+      /^linux/,
+    ],
+    [{ mounts: [{ destination: '/t', type: 'tmpfs' }, bind] }, '/mounts/1', /^mounts\[1\]: without mappings/],
+    [
+      { linux: {}, hooks: { createRuntime: [{ path: '/h' }] } },
+      '/hooks/createRuntime',
+      /^hooks\.createRuntime/,
+    ],
+  ] as const) {
+    const error = t.throws(() => Rootfs.fromSpec({ ...minimal(), ...part }), { instanceOf: RootfsError })
+    t.like(error, { code: 'ERR_ROOTFS_SPEC', pointer })
+    t.regex(error.message, message)
+  }
+})
+
+test('without a mount namespace the plan warns', (t) => {
+  const codes = (linux: object, ignore: string[] = []) =>
+    Rootfs.fromSpec({ ...minimal(), linux }, { ignore })
+      .plan()
+      .warnings.map(({ code }) => code)
+  t.deepEqual(codes({}), ['no-mount-namespace'])
+  t.deepEqual(codes({ namespaces: [] }), ['no-mount-namespace'])
+  t.deepEqual(codes({ namespaces: [{ type: 'mount' }] }, ['linux.namespaces']), [
+    'ignored-field',
+    'no-mount-namespace',
+  ])
+  t.deepEqual(codes({ namespaces: [{ type: 'mount' }] }), [])
+})
+
 test('values that are no JSON are refused where they are, and bigints are numbers', (t) => {
   const cyclic: Record<string, unknown> = {}
   cyclic.again = cyclic
@@ -418,7 +513,13 @@ test('without a command there must be a config with a process', async (t) => {
   await t.throwsAsync(new Rootfs('/srv').run(), { instanceOf: TypeError, code, message })
   await t.throwsAsync(new Rootfs('/srv').run({ cwd: '/' }), { code, message })
   t.throws(() => new Rootfs('/srv').spawn(), { instanceOf: TypeError, code, message })
-  await t.throwsAsync(Rootfs.fromSpec(minimal()).run(), { code, message })
+  const missing = {
+    instanceOf: RootfsError,
+    code: 'ERR_ROOTFS_SPEC',
+    message: /^process: the config has none/,
+  }
+  t.is((await t.throwsAsync(Rootfs.fromSpec(minimal()).run(), missing))?.pointer, '/process')
+  t.is(t.throws(() => Rootfs.fromSpec(minimal()).spawn(), missing)?.pointer, '/process')
   const process = { args: ['x'], cwd: '/' }
   const rootfs = Rootfs.fromSpec({ ...minimal(), process })
   const run = rootfs.run.bind(rootfs) as (...args: unknown[]) => Promise<unknown>

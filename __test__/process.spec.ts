@@ -339,7 +339,16 @@ testHere(
     t.deepEqual(await ended, [null, 'SIGKILL'])
     t.like(await earlyEnd, { code: 'ERR_ROOTFS_CLOSED' })
     t.like(await run, { code: 'ERR_ROOTFS_CLOSED' })
-    t.throws(() => box.spawn('/bin/true'), { instanceOf: RootfsError, code: 'ERR_ROOTFS_CLOSED' })
+    // As `Rootfs.spawn` has it: not thrown, and the streams are there.
+    const late = box.spawn('/bin/echo', ['late'])
+    const lateClose = new Promise((resolve) => late.once('close', resolve))
+    const [failure] = await once(late, 'error')
+    await lateClose
+    t.true(failure instanceof RootfsError)
+    t.like(failure, { code: 'ERR_ROOTFS_CLOSED' })
+    t.regex(failure.stack, /process\.spec/)
+    t.deepEqual([late.pid, late.spawnargs], [undefined, ['/bin/echo', 'late']])
+    t.throws(() => box.spawn(1 as never), { instanceOf: TypeError, code: 'ERR_INVALID_ARG_TYPE' })
     await t.throwsAsync(box.run('/bin/true'), { instanceOf: RootfsError, code: 'ERR_ROOTFS_CLOSED' })
     await t.throwsAsync(box.mounts(), { instanceOf: RootfsError, code: 'ERR_ROOTFS_CLOSED' })
     await box.close()

@@ -71,7 +71,7 @@ export interface User {
   gid: number
   /** Not possible where the user namespace maps one id: setgroups is denied there. @default [] */
   additionalGids?: readonly number[]
-  /** File mode creation mask. @default 0o022 */
+  /** File mode creation mask. @default 0o022, or that of the OCI config's process */
   umask?: number
 }
 
@@ -99,7 +99,10 @@ export interface Rlimit {
   hard: number
 }
 
-/** How a command is started. */
+/**
+ * How a command is started. Where the root filesystem is made from an OCI config that has a process, what isn't given is
+ * that process's: `user`, `capabilities`, `noNewPrivileges`, `rlimits`, `cwd`, `env`, and `oomScoreAdj`, which is no option.
+ */
 export interface SpawnOptions {
   /** Absolute, in the container. Made if it is missing. @default '/' */
   cwd?: string
@@ -185,7 +188,7 @@ export interface ContainerProcessEvents {
 
 /**
  * A command in a container, in the shape and with the events of node:child_process. It is returned at once: `pid` is
- * undefined until 'spawn', a `kill()` before that is queued, what fails before the command is executed is one 'error'
+ * undefined until 'spawn', a `kill()` before that is queued (but `SIGKILL` ends what is being prepared), what fails before the command is executed is one 'error'
  * event with a `RootfsError`, and 'close' comes when its streams have ended and, for the first process of a container,
  * everything is taken down. Disposing it kills it and waits for 'close'.
  */
@@ -225,7 +228,7 @@ export interface PreparedRootfs extends AsyncDisposable {
   readonly warnings: readonly Warning[]
   /** The container's mount table. */
   mounts(): Promise<MountInfo[]>
-  /** Starts a command. */
+  /** Starts a command. In a root that is closed already, that is an 'error' event, `ERR_ROOTFS_CLOSED`. */
   spawn(command: string, args?: readonly string[], options?: SpawnOptions): ContainerProcess
   /** Runs a command to its end. */
   run(
@@ -262,14 +265,21 @@ export interface Rootfs {
   plan(): Plan
   /** Makes the root filesystem, and a first process in it that waits for commands. */
   prepare(options?: PrepareOptions): Promise<PreparedRootfs>
-  /** prepare, run one command as the container's first process, close. The quickest way to run one thing. */
+  /**
+   * prepare, run one command as the container's first process, close. The quickest way to run one thing. After `fromBundle`
+   * and `fromSpec` a command of one's own is what the config's process is but for its words: user, capabilities,
+   * noNewPrivileges, resource limits, cwd, environment and OOM score, unless options say otherwise.
+   */
   run(
     command: string,
     args: readonly string[] | undefined,
     options: RunOptions & PrepareOptions & { encoding: 'buffer' },
   ): Promise<RunResult<Buffer>>
   run(command: string, args?: readonly string[], options?: RunOptions & PrepareOptions): Promise<RunResult>
-  /** Runs the process of the OCI config, in which options replace what they name; only after `fromBundle` and `fromSpec`. */
+  /**
+   * Runs the process of the OCI config, in which options replace what they name; only after `fromBundle` and `fromSpec`
+   * (`ERR_ROOTFS_SPEC` where the config has none).
+   */
   run(options: RunOptions & PrepareOptions & { encoding: 'buffer' }): Promise<RunResult<Buffer>>
   run(options?: RunOptions & PrepareOptions): Promise<RunResult>
   /** The same without waiting for its end. */

@@ -78,6 +78,8 @@ export interface NativeRootfs extends Builder {
   makePlan(): { steps: Step[]; warnings: Warning[]; text: string }
   /** JSON. */
   makeSpec(): string
+  /** NAME=value each, of the config's process, if there is one. */
+  configuredEnv(): string[] | null
 }
 
 export interface Native {

@@ -151,12 +151,24 @@ export class PreparedRootfs implements Public {
 
   spawn(command: string, args?: readonly string[], options?: SpawnOptions): ContainerProcess {
     const locate = callSite(this.spawn)
-    this.#check()
     const { control, native: rest } = spawnOptions(options)
-    const launched = native.spawn(this.#id, command, args, rest, undefined, isAborted(control.signal))
+    const launch = (aborted: boolean) => native.spawn(this.#id, command, args, rest, undefined, aborted)
+    let launched: Launched
+    let failure: Error | undefined
+    try {
+      this.#check()
+      launched = launch(isAborted(control.signal))
+    } catch (error) {
+      // As `Rootfs.spawn` has it: a wrong argument is thrown, and anything else is an event.
+      if (!(error instanceof RootfsError)) {
+        throw error
+      }
+      failure = locate(error)
+      launched = launch(true)
+    }
     const words = commandLine(command, args)
     const place = { kind: 'child', container: this.#id } as const
-    const child = new ContainerProcess(launched, words, place, control, locate)
+    const child = new ContainerProcess(launched, words, place, control, locate, undefined, failure)
     this.#commands.add(child)
     child.once('close', () => this.#commands.delete(child))
     return child

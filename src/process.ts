@@ -91,6 +91,8 @@ export class ContainerProcess extends EventEmitter<ContainerProcessEvents> imple
   #stopListening: (() => void) | undefined
   /** A signal asked for before there was a process. */
   #queued: number | undefined
+  /** It was killed while its root was being prepared. */
+  #killedEarly = false
   #ended = false
   #open: number
   #failed: Error | undefined
@@ -159,8 +161,13 @@ export class ContainerProcess extends EventEmitter<ContainerProcessEvents> imple
     }
     if (!this.#begun) {
       // A stronger one is not forgotten because of a weaker one that comes later.
-      this.#queued = this.#queued === 9 ? 9 : number
+      this.#queued = this.#queued === SIGKILL ? SIGKILL : number
       this.killed ||= number !== 0
+      if (number === SIGKILL && this.#place.kind === 'first') {
+        // What is being prepared, such as a hook, need not come to its end for it.
+        this.#killedEarly = true
+        closeContainer(this.#id)
+      }
       return true
     }
     const sent =
@@ -273,7 +280,7 @@ export class ContainerProcess extends EventEmitter<ContainerProcessEvents> imple
         break
       case 'error':
         this.#end()
-        if (news.error && !this.timedOut) {
+        if (news.error && !this.timedOut && !this.#killedEarly) {
           this.#failed ??= this.#locate(makeError(news.error))
         }
         // It may have been ended from here before there was a process.

@@ -16,6 +16,13 @@ export function printable(text: string): string {
   return text.replace(/\p{Cc}/gu, (char) => `\\x${char.charCodeAt(0).toString(16).padStart(2, '0')}`)
 }
 
+/** A hint that says how to call a function, for those who have written a command line. */
+function forCommandLine(hint: string): string {
+  return hint.replace(/\{ ignore: \['(.*)'\] \}/, (_, name: string) =>
+    /^[\w./-]+$/.test(name) ? `--ignore ${name}` : `--ignore '${name.replaceAll("'", "'\\''")}'`,
+  )
+}
+
 function line(text: string): void {
   process.stderr.write(`rootfs: ${printable(text)}\n`)
 }
@@ -31,7 +38,7 @@ export function report(error: unknown): void {
   if (error instanceof UsageError) {
     line('try rootfs --help')
   } else if (hint !== undefined) {
-    line(`hint: ${hint}`)
+    line(`hint: ${forCommandLine(hint)}`)
   }
 }
 

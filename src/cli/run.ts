@@ -6,8 +6,18 @@ import type { Asked } from './arguments.ts'
 import { build } from './build.ts'
 import { reportWarnings } from './report.ts'
 
-/** The environment of a command that is given, which otherwise inherits nothing. */
-function environment(own: Record<string, string>): Record<string, string | undefined> {
+/** The environment of a command that is given: that of the config's process, else nothing is inherited. */
+function environment(
+  own: Record<string, string>,
+  configured: readonly string[] | null,
+): Record<string, string | undefined> {
+  if (configured) {
+    const variables = configured.map((text) => {
+      const at = text.indexOf('=')
+      return [text.slice(0, at), text.slice(at + 1)]
+    })
+    return { ...Object.fromEntries(variables), ...own }
+  }
   return {
     PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
     HOME: '/',
@@ -25,7 +35,7 @@ export async function run(asked: Asked): Promise<number> {
   const stdio = 'inherit' as const
   const options = {
     stdio,
-    env: environment(asked.env),
+    env: environment(asked.env, rootfs.configuredEnv()),
     ...(asked.cwd !== undefined && { cwd: asked.cwd }),
   }
   const child = command === undefined ? rootfs.spawn({ stdio }) : rootfs.spawn(command, args, options)

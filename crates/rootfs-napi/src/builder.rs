@@ -10,12 +10,12 @@ use napi_derive::napi;
 use rootfs::PathBytes;
 use rootfs::defaults;
 use rootfs::plan::Plan;
-use rootfs::process::ProcessSpec;
 use rootfs::protocol;
 use rootfs::spec::{BindSource, Mask, MissingMask, ReadonlyRoot, Root, RootfsSpec};
 
 use crate::api::{Step, Warning, lossy, step, warning};
 use crate::argument::{JsArg, Options, Parsed, absolute_path, mode, path, size, text, unexpected};
+use crate::command::Configured;
 use crate::content;
 use crate::failure::{ArgumentKind, Failure};
 use crate::js::internal_object;
@@ -29,8 +29,8 @@ use crate::stdio;
 pub struct Rootfs {
     spec: RootfsSpec,
     sources: Vec<Arc<OwnedFd>>,
-    /// Of the OCI config that it was made from.
-    process: Option<Arc<ProcessSpec>>,
+    /// What the OCI config says of processes that it was made from.
+    configured: Configured,
     /// Made when it is first needed after a change.
     plan: OnceCell<EncodedPlan>,
 }
@@ -70,12 +70,12 @@ fn plan_of(spec: &RootfsSpec) -> Parsed<EncodedPlan> {
 
 impl Rootfs {
     fn describe(root: Root) -> Self {
-        Self::from_config(RootfsSpec::new(root), None)
+        Self::from_config(RootfsSpec::new(root), Configured::Nothing)
     }
 
     /// What an OCI config says.
-    pub(crate) fn from_config(spec: RootfsSpec, process: Option<Arc<ProcessSpec>>) -> Self {
-        Self { spec, sources: Vec::new(), process, plan: OnceCell::new() }
+    pub(crate) fn from_config(spec: RootfsSpec, configured: Configured) -> Self {
+        Self { spec, sources: Vec::new(), configured, plan: OnceCell::new() }
     }
 
     /// What the builder says now.
@@ -83,9 +83,9 @@ impl Rootfs {
         &self.spec
     }
 
-    /// The process of the OCI config that it was made from.
-    pub(crate) fn process(&self) -> Option<&Arc<ProcessSpec>> {
-        self.process.as_ref()
+    /// What the OCI config says of processes that it was made from.
+    pub(crate) fn configured(&self) -> &Configured {
+        &self.configured
     }
 
     /// Descriptors of bind sources.

@@ -1,7 +1,9 @@
 //! The options of a command.
 
-use rootfs::PathBytes;
+use std::sync::Arc;
+
 use rootfs::process::{Capabilities, ProcessSpec, RLIMITS, Rlimit, User, capability_number};
+use rootfs::{ErrorCode, PathBytes};
 
 use crate::argument::{
     JsArg, MAX_SAFE_INTEGER, Options, Parsed, array, id, integer, integer32, path, text, unexpected, word,
@@ -19,17 +21,41 @@ pub(crate) struct Command {
     pub(crate) streams: Vec<Stream>,
 }
 
+/// What is known of commands before one is given.
+#[derive(Clone, Debug)]
+pub(crate) enum Configured {
+    /// There is no OCI config.
+    Nothing,
+    /// There is one, and it has no process.
+    WithoutProcess,
+    /// The process of the OCI config. Each command is as it is.
+    Process(Arc<ProcessSpec>),
+}
+
+impl Configured {
+    /// The process of the OCI config.
+    pub(crate) fn process(&self) -> Option<&Arc<ProcessSpec>> {
+        match self {
+            Self::Process(process) => Some(process),
+            Self::Nothing | Self::WithoutProcess => None,
+        }
+    }
+}
+
 /// Parses a command, its arguments, and those options that TypeScript leaves to us. Without a command it is the process
-/// of the OCI config, in which the options replace what they name.
+/// of the OCI config. A command of the caller's own is that process but for its words, so that it may not do more than
+/// the config allows. The options replace what they name.
 pub(crate) fn parse(
     command: &JsArg,
     args: &JsArg,
     options: JsArg,
-    configured: Option<&ProcessSpec>,
+    configured: &Configured,
 ) -> Parsed<Command> {
     let mut process = match (command, configured) {
-        (JsArg::Undefined, Some(configured)) if *args == JsArg::Undefined => configured.clone(),
-        (JsArg::Undefined, Some(_)) => {
+        (JsArg::Undefined, Configured::Process(process)) if *args == JsArg::Undefined => {
+            ProcessSpec::clone(process)
+        }
+        (JsArg::Undefined, Configured::Process(_)) => {
             return Err(unexpected(
                 ArgumentKind::Type,
                 "string or Uint8Array, as there are arguments,",
@@ -37,7 +63,11 @@ pub(crate) fn parse(
                 command,
             ));
         }
-        (JsArg::Undefined, None) => {
+        (JsArg::Undefined, Configured::WithoutProcess) => {
+            let what = "process: the config has none that could be run, and no command is given";
+            return Err(rootfs::Error::new(ErrorCode::Spec, what).with_pointer("/process").into());
+        }
+        (JsArg::Undefined, Configured::Nothing) => {
             return Err(unexpected(
                 ArgumentKind::Type,
                 "string or Uint8Array",
@@ -45,7 +75,7 @@ pub(crate) fn parse(
                 &JsArg::Other("undefined, and there is no OCI config whose process could be run"),
             ));
         }
-        _ => named(command, args)?,
+        (_, configured) => named(command, args, configured.process())?,
     };
     let mut options = Options::of_call(options)?;
     if let Some(env) = options.take("env", environment)? {
@@ -58,7 +88,8 @@ pub(crate) fn parse(
         process.capabilities = Some(capabilities);
     }
     if let Some(user) = options.take("user", user)? {
-        process.user = user;
+        let umask = user.umask.or(process.user.umask);
+        process.user = User { umask, ..user };
     }
     process.no_new_privileges = options.flag("noNewPrivileges", process.no_new_privileges)?;
     if let Some(rlimits) = options.take("rlimits", |name, value| array(name, value, rlimit))? {
@@ -73,12 +104,15 @@ pub(crate) fn parse(
     Ok(Command { process, streams })
 }
 
-/// A command with what it gets when nothing is said.
-fn named(command: &JsArg, args: &JsArg) -> Parsed<ProcessSpec> {
+/// A command with what it gets when nothing is said: that of the configured process, if there is one.
+fn named(command: &JsArg, args: &JsArg, configured: Option<&Arc<ProcessSpec>>) -> Parsed<ProcessSpec> {
     let command = path("command", command)?;
     let mut words = vec![command.as_bytes().to_vec()];
     if *args != JsArg::Undefined {
         words.extend(array("args", args, text)?.into_iter().map(String::into_bytes));
+    }
+    if let Some(configured) = configured {
+        return Ok(ProcessSpec { command, args: words, ..ProcessSpec::clone(configured) });
     }
     Ok(ProcessSpec::with_defaults(command, words, vec![DEFAULT_PATH.to_vec()]))
 }

@@ -11,6 +11,7 @@ use rootfs::spec::UserNamespace;
 
 use crate::argument::{JsArg, Options, Parsed, array, path, text, unexpected};
 use crate::builder::Rootfs;
+use crate::command::Configured;
 use crate::container::mapping;
 use crate::failure::ArgumentKind;
 use crate::options::host_path;
@@ -46,7 +47,9 @@ fn from_config(config: &JsArg, directory: Option<&JsArg>, options: JsArg) -> Par
         other => return Err(unexpected(ArgumentKind::Type, "JSON", "config", other)),
     };
     let Config { rootfs, process } = oci::read(json, &options)?;
-    Ok(Rootfs::from_config(rootfs, process.map(Arc::new)))
+    let process =
+        process.map_or(Configured::WithoutProcess, |process| Configured::Process(Arc::new(process)));
+    Ok(Rootfs::from_config(rootfs, process))
 }
 
 #[napi]
@@ -74,6 +77,13 @@ impl Rootfs {
         from_config(&config, None, options).map_err(|failure| failure.throw(env))
     }
 
+    /// The environment that commands have when none is given, if an OCI config says which. For the command line.
+    #[napi(skip_typescript)]
+    pub fn configured_env(&self) -> Option<Vec<String>> {
+        let process = self.configured().process()?;
+        Some(process.env.iter().map(|variable| String::from_utf8_lossy(variable).into_owned()).collect())
+    }
+
     /// The OCI config that says the same, as JSON; made into an object by the TypeScript layer.
     #[napi(skip_typescript)]
     pub fn make_spec(&self, env: Env) -> Result<String> {
@@ -84,7 +94,7 @@ impl Rootfs {
             spec.namespaces.user =
                 mapping(&spec.namespaces, privileged).map_or(UserNamespace::None, UserNamespace::Mapped);
         }
-        let process = self.process().map(AsRef::as_ref);
+        let process = self.configured().process().map(AsRef::as_ref);
         let written = spec.validate().and_then(|()| oci::write(&spec, process));
         written
             .map(|config| config.to_string())

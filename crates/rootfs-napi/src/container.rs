@@ -19,7 +19,7 @@ use rootfs::spec::{HookPoint, IdMap, IdMapping, Namespace, Namespaces, UserNames
 use crate::argument::{JsArg, MAX_SAFE_INTEGER, Options, Parsed, unexpected};
 use crate::builder::{EncodedPlan, Rootfs};
 use crate::client::{Beginning, Client, Collection};
-use crate::command::{self, Command};
+use crate::command::{self, Command, Configured};
 use crate::environment::Environment;
 use crate::failure::{ArgumentKind, Failure};
 use crate::js::internal_object;
@@ -252,6 +252,7 @@ fn begin(
     let beginning = Beginning {
         environment,
         plan: Arc::clone(&plan),
+        configured: rootfs.configured().process().cloned(),
         start,
         payload,
         streams: theirs,
@@ -290,7 +291,7 @@ pub(crate) fn launch(
     aborted: bool,
 ) -> Result<Launched> {
     let environment = Environment::of(env)?;
-    command::parse(&command, &args, process, rootfs.process().map(AsRef::as_ref))
+    command::parse(&command, &args, process, rootfs.configured())
         .and_then(|command| {
             let (preparation, wanted) = (preparation(options)?, wanted(collect)?);
             begin(environment.id, rootfs, Some(command), &preparation, wanted, aborted)
@@ -328,7 +329,8 @@ pub(crate) fn spawn(
     collect: JsArg,
     aborted: bool,
 ) -> Result<Launched> {
-    command::parse(&command, &args, process, None)
+    let configured = Client::get().ok().and_then(|client| client.configured(id(container)));
+    command::parse(&command, &args, process, &configured.map_or(Configured::Nothing, Configured::Process))
         .and_then(|command| match (wanted(collect)?, aborted) {
             (wanted, true) => Launched::nothing(&command.streams, wanted),
             (wanted, false) => spawn_in(id(container), &command.process, &command.streams, wanted),

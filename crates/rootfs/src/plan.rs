@@ -571,6 +571,11 @@ impl Builder {
         let propagation = spec.propagation.unwrap_or(Propagation::RSLAVE);
         self.push(Action::Namespaces(spec.namespaces.clone()));
         self.push(Action::Root { root: spec.root.clone(), propagation });
+        if spec.namespaces.mount != Namespace::New {
+            let message = "without a mount namespace of the container's own its root is entered by chroot(2), which a \
+                           process with CAP_SYS_CHROOT can leave";
+            self.warn("no-mount-namespace", Some(Plan::NAMESPACES), message.to_owned());
+        }
         let readonly_later = self.plan_content(spec);
         self.plan_devices(spec);
         let masks = planned_masks(&spec.masks);

@@ -174,7 +174,8 @@ impl Content {
         }
     }
 
-    fn validate(&self, spec: &RootfsSpec) -> Result<()> {
+    /// Checks it as a part of a specification.
+    pub(crate) fn validate(&self, spec: &RootfsSpec) -> Result<()> {
         match self {
             Self::Mount(mount) => spec.validate_mount(mount),
             Self::Directory(directory) => {
@@ -813,7 +814,8 @@ impl Mount {
 }
 
 impl Device {
-    fn validate(&self, what: &str) -> Result<()> {
+    /// Checks it; `what` is what errors call it.
+    pub(crate) fn validate(&self, what: &str) -> Result<()> {
         check_path(what, &self.path)?;
         check_name(what, &self.path)?;
         check_id(what, self.uid)?;

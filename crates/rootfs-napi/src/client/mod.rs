@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
 use rootfs::mountinfo;
 use rootfs::plan::Plan;
+use rootfs::process::ProcessSpec;
 use rootfs::protocol::{
     self, Answer, ExecutedStep, Exit, Frame, FunctionCall, Kind, Leftover, MAX_FDS, Report, Start, TakenDown,
 };
@@ -94,6 +95,8 @@ pub(crate) type Sink = Box<dyn Fn(Event) + Send>;
 pub(crate) struct Beginning {
     pub(crate) environment: u64,
     pub(crate) plan: Arc<Plan>,
+    /// Of the OCI config: what its commands are like.
+    pub(crate) configured: Option<Arc<ProcessSpec>>,
     pub(crate) start: Start,
     /// A sealed memory file.
     pub(crate) payload: OwnedFd,
@@ -120,6 +123,7 @@ struct Container {
     supervisor: u64,
     environment: u64,
     plan: Arc<Plan>,
+    configured: Option<Arc<ProcessSpec>>,
     one_command: bool,
     /// Whose rights it was made with.
     identity: Identity,
@@ -236,6 +240,7 @@ impl Container {
             supervisor: 0,
             environment: beginning.environment,
             plan: Arc::clone(&beginning.plan),
+            configured: beginning.configured.clone(),
             one_command: beginning.one_command,
             identity,
             pid_namespace: beginning.start.pid,
@@ -390,6 +395,11 @@ impl Client {
     ) -> Result<u64> {
         streams.insert(0, payload);
         self.ask(container, Kind::Spawn, streams, collection)
+    }
+
+    /// The process of the OCI config that a container was made from.
+    pub(crate) fn configured(&self, container: u64) -> Option<Arc<ProcessSpec>> {
+        self.state().containers.get(&container)?.configured.clone()
     }
 
     /// Asks a first process for something. The number of the answer.

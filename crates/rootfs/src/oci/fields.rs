@@ -75,7 +75,10 @@ pub const FIELDS: &[Field] = &[
     enforced("mounts[].gidMappings[].containerID", ""),
     enforced("mounts[].gidMappings[].hostID", ""),
     enforced("mounts[].gidMappings[].size", ""),
-    enforced("process", "what `run()` and `spawn()` execute when they are given no command"),
+    enforced(
+        "process",
+        "what `run()` and `spawn()` execute when they are given no command; one that they are given is like it",
+    ),
     enforced("process.terminal", "only `false`"),
     Field { path: "process.consoleSize", treatment: Treatment::WithoutEffect, note: "without a terminal" },
     enforced("process.cwd", "made if it is missing"),

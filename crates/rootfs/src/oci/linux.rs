@@ -8,8 +8,8 @@ use crate::error::{ErrorCode, Result};
 use crate::options::Propagation;
 use crate::path::PathBytes;
 use crate::spec::{
-    Content, Device, DeviceType, IdMap, IdMapping, MAX_ID, Mask, MissingMask, MountKind, Namespace,
-    Namespaces, RootfsSpec, UserNamespace, validate_mappings,
+    Content, Device, DeviceType, IdMap, IdMapping, MAX_ID, MAX_LABEL, Mask, MissingMask, MountKind,
+    Namespace, Namespaces, RootfsSpec, UserNamespace, validate_mappings,
 };
 use crate::sysctl;
 
@@ -35,12 +35,13 @@ pub(super) fn read(top: &Object<'_>, rootfs: &mut RootfsSpec) -> Result<()> {
                 let message = format!("{}: {} is not made: a bind covers /dev", device.name, read.path);
                 device.context().warn("device-not-made", message);
             } else {
+                read.validate(&device.name).map_err(|error| error.with_pointer(&device.pointer))?;
                 rootfs.devices.push(read);
             }
         }
     }
     rootfs.propagation = linux.read("rootfsPropagation", read_propagation)?.flatten();
-    let paths = |key| linux.read(key, |list| list.list(Node::absolute_path));
+    let paths = |key| linux.read(key, |list| list.list(read_path_below_root));
     let masks = paths("maskedPaths")?.unwrap_or_default();
     rootfs.masks.extend(masks.into_iter().map(|path| Mask { path, missing: MissingMask::Skip }));
     rootfs.readonly_paths = paths("readonlyPaths")?.unwrap_or_default();
@@ -59,9 +60,23 @@ pub(super) fn read(top: &Object<'_>, rootfs: &mut RootfsSpec) -> Result<()> {
             sysctl::check(&path, &rootfs.namespaces).map_err(|what| node.wrong(what))
         })?;
     }
-    rootfs.mount_label =
-        linux.read("mountLabel", Node::text)?.filter(|label| !label.is_empty()).map(str::to_owned);
+    let label = linux.read("mountLabel", |label| match label.text()? {
+        text if text.len() > MAX_LABEL => {
+            Err(label.unexpected(format_args!("string of at most {MAX_LABEL} bytes")))
+        }
+        text => Ok(text),
+    })?;
+    rootfs.mount_label = label.filter(|label| !label.is_empty()).map(str::to_owned);
     Ok(())
+}
+
+/// Nothing can be mounted between a process and its root.
+fn read_path_below_root(node: &Node<'_>) -> Result<PathBytes> {
+    let path = node.absolute_path()?;
+    if path.components().next().is_none() {
+        return Err(node.wrong(format_args!("{path} is the root itself; root.readonly makes that read-only")));
+    }
+    Ok(path)
 }
 
 /// Whether the usual content of /dev is somebody else's.

@@ -4,11 +4,13 @@
 //! that isn't in it, or that asks for what isn't enforced, is an error with its JSON pointer, unless the caller named it.
 //!
 //! * [`fields`]: the table, which the reader, docs/oci.md and the tests share.
+//! * `json`: the text, in which a name can't be there twice.
 //! * `node`: JSON values with their pointers, and the checks that name what is wrong with one.
 //! * `read`: the top level, the root, and hooks; `mounts`, `linux` and `process`: their parts, in both directions.
 //! * `write`: a specification as a configuration.
 
 pub mod fields;
+mod json;
 mod linux;
 mod mounts;
 mod node;

@@ -14,10 +14,31 @@ use crate::spec::{
     validate_mappings,
 };
 
-pub(super) fn read(list: &Node<'_>, options: &ReadOptions, rootfs: &mut RootfsSpec) -> Result<()> {
-    for item in list.items()? {
+/// Reads the list, and returns what is to be checked when the rest is read.
+pub(super) fn read<'a>(
+    list: &Node<'a>,
+    options: &ReadOptions,
+    rootfs: &mut RootfsSpec,
+) -> Result<Vec<Node<'a>>> {
+    let items = list.items()?;
+    for item in &items {
         let mount = read_mount(&item.object()?, options, &rootfs.root)?;
         rootfs.add(mount);
+    }
+    Ok(items)
+}
+
+/// Checks what depends on other parts of the config, such as its namespaces. There is nothing else in the tree yet.
+pub(super) fn check(items: &[Node<'_>], rootfs: &RootfsSpec) -> Result<()> {
+    for (item, content) in items.iter().zip(&rootfs.content) {
+        content.validate(rootfs).map_err(|mut error| {
+            // It has no such name in a config.
+            if let Some(rest) = error.message.strip_prefix("idMap: ") {
+                error.message = rest.to_owned();
+            }
+            error.destination = Some(content.destination().clone());
+            item.located(error)
+        })?;
     }
     Ok(())
 }
@@ -30,10 +51,8 @@ fn read_mount(object: &Object<'_>, options: &ReadOptions, root: &Root) -> Result
     let words = object.read("options", |list| list.list(read_word))?.unwrap_or_default();
     let destination = below_root(&destination, root).unwrap_or(destination);
     let mappings = read_id_map(object)?;
-    let mut mount = mount_from_oci(destination, source, fstype, &words, mappings).map_err(|mut error| {
-        error.message = format!("{}: {}", object.node().name, error.message);
-        error.with_pointer(&object.node().pointer)
-    })?;
+    let mut mount = mount_from_oci(destination, source, fstype, &words, mappings)
+        .map_err(|error| object.node().located(error))?;
     if let MountKind::Bind { source: source @ BindSource::Host(_), .. } = &mut mount.kind
         && let BindSource::Host(path) = source
     {
@@ -71,10 +90,7 @@ fn read_id_map(object: &Object<'_>) -> Result<Option<IdMap>> {
 /// A word is checked by itself, so that the error says which.
 fn read_word(word: &Node<'_>) -> Result<String> {
     let text = word.text()?;
-    parse(&[text]).map_err(|mut error| {
-        error.message = format!("{}: {}", word.name, error.message);
-        error.with_pointer(&word.pointer)
-    })?;
+    parse(&[text]).map_err(|error| word.located(error))?;
     Ok(text.to_owned())
 }
 

@@ -115,6 +115,12 @@ impl<'a> Node<'a> {
             .any(|name| *name == self.path || *name == self.pointer || *name == self.name)
     }
 
+    /// An error of a check that doesn't know of the config is about this value.
+    pub(super) fn located(&self, mut error: Box<Error>) -> Box<Error> {
+        error.message = format!("{}: {}", self.name, error.message);
+        error.with_pointer(&self.pointer)
+    }
+
     /// An error about this value.
     pub(super) fn error(&self, code: ErrorCode, message: impl fmt::Display) -> Box<Error> {
         Error::new(code, format!("{}: {message}", self.name)).with_pointer(&self.pointer)

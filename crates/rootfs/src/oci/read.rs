@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::node::{Context, Node, Object};
-use super::{linux, mounts, process};
-use crate::error::{Error, ErrorCode, Result};
+use super::{json, linux, mounts, process};
+use crate::error::{ErrorCode, Result};
 use crate::path::PathBytes;
 use crate::process::ProcessSpec;
 use crate::spec::{Hook, HookPoint, Namespace, ReadonlyRoot, Root, RootfsSpec};
@@ -33,10 +33,8 @@ pub struct Config {
 }
 
 /// Reads a config. Every field is enforced, or refused with its JSON pointer: [`super::fields`].
-pub fn read(json: &[u8], options: &ReadOptions) -> Result<Config> {
-    let value: Value = serde_json::from_slice(json)
-        .map_err(|error| Error::new(ErrorCode::Spec, format!("the config is not JSON: {error}")))?;
-    read_value(&value, options)
+pub fn read(text: &[u8], options: &ReadOptions) -> Result<Config> {
+    read_value(&json::parse(text)?, options)
 }
 
 pub(super) fn read_value(value: &Value, options: &ReadOptions) -> Result<Config> {
@@ -53,10 +51,9 @@ pub(super) fn read_in(context: &Context<'_>, value: &Value, options: &ReadOption
         None if options.expect_root => return Err(top.missing("root")),
         None => {}
     }
-    if let Some(list) = top.get("mounts") {
-        mounts::read(list, options, &mut rootfs)?;
-    }
+    let mounts = top.read("mounts", |list| mounts::read(list, options, &mut rootfs))?.unwrap_or_default();
     linux::read(&top, &mut rootfs)?;
+    mounts::check(&mounts, &rootfs)?;
     for (key, place) in [("hostname", &mut rootfs.hostname), ("domainname", &mut rootfs.domainname)] {
         if let Some(name) = top.get(key) {
             *place = read_name(name, &rootfs.namespaces.uts)?;
@@ -68,7 +65,7 @@ pub(super) fn read_in(context: &Context<'_>, value: &Value, options: &ReadOption
     rootfs.annotations = top.read("annotations", |node| node.strings(|_, _| Ok(())))?.unwrap_or_default();
     let process = top.read("process", process::read)?;
     rootfs.warnings = context.take_warnings();
-    // What is left has no place of its own: it is about several fields.
+    // Each part is checked where it is read, so that errors have its place; what the parts are together is checked here.
     rootfs.validate()?;
     Ok(Config { rootfs, process })
 }
@@ -123,7 +120,11 @@ fn read_name(name: &Node<'_>, uts: &Namespace) -> Result<Option<String>> {
 fn read_hooks(hooks: &Object<'_>, rootfs: &mut RootfsSpec) -> Result<()> {
     for point in HookPoint::ALL {
         let Some(list) = hooks.get(point.name()) else { continue };
-        for item in &list.items()? {
+        let items = list.items()?;
+        if !items.is_empty() && point.needs_attached_tree() && rootfs.namespaces.mount != Namespace::New {
+            return Err(list.wrong("needs a mount namespace of the container's own in linux.namespaces"));
+        }
+        for item in &items {
             rootfs.hooks.push(read_hook(&item.object()?, point)?);
         }
     }

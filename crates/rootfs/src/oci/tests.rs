@@ -327,12 +327,27 @@ fn what_is_wrong_is_told_with_its_pointer() {
         (linux("uidMappings", json!([{ "containerID": 0, "hostID": 0 }])), Spec, "/linux/uidMappings/0/size"),
         (linux("rootfsPropagation", json!("sometimes")), Spec, "/linux/rootfsPropagation"),
         (linux("maskedPaths", json!(["etc"])), Spec, "/linux/maskedPaths/0"),
+        (linux("maskedPaths", json!(["/etc", "//."])), Spec, "/linux/maskedPaths/1"),
+        (linux("readonlyPaths", json!(["/"])), Spec, "/linux/readonlyPaths/0"),
+        (linux("mountLabel", json!("x".repeat(256))), Spec, "/linux/mountLabel"),
+        (
+            mount(json!({ "destination": "/x", "source": "/y", "options": ["bind", "idmap"] })),
+            Spec,
+            "/mounts/1",
+        ),
+        (mount(json!({ "destination": "/x", "type": "tmpfs", "options": ["idmap"] })), Spec, "/mounts/1"),
         (
             linux("devices", json!([{ "path": "/dev/x", "type": "c", "major": 1 }])),
             Spec,
             "/linux/devices/0/minor",
         ),
         (linux("devices", json!([{ "path": "/dev/x", "type": "x" }])), Spec, "/linux/devices/0/type"),
+        (linux("devices", json!([{ "path": "/dev/..", "type": "p" }])), Spec, "/linux/devices/0"),
+        (
+            linux("devices", json!([{ "path": "/dev/console", "type": "c", "major": 5, "minor": 1 }])),
+            Unsupported,
+            "/linux/devices/0",
+        ),
         (
             linux("devices", json!([{ "path": "/dev/x", "type": "c", "major": 4096, "minor": 0 }])),
             Spec,
@@ -341,6 +356,16 @@ fn what_is_wrong_is_told_with_its_pointer() {
         (with("/hooks/prestart", json!([{ "path": "hook" }])), Spec, "/hooks/prestart/0/path"),
         (with("/hooks/prestart", json!([{ "path": "/h", "timeout": 0 }])), Spec, "/hooks/prestart/0/timeout"),
         (with("/hooks/nosuch", json!([])), Spec, "/hooks/nosuch"),
+        (
+            json!({
+                "ociVersion": "1.2.0",
+                "root": { "path": "rootfs" },
+                "linux": {},
+                "hooks": { "poststop": [{ "path": "/h" }], "createRuntime": [{ "path": "/h" }] },
+            }),
+            Spec,
+            "/hooks/createRuntime",
+        ),
     ];
     for (config, code, pointer) in cases {
         if pointer.is_empty() {
@@ -351,6 +376,45 @@ fn what_is_wrong_is_told_with_its_pointer() {
         let error = refusal(&config);
         assert_eq!((error.code, error.pointer.as_deref()), (code, Some(pointer)), "{error}");
     }
+}
+
+#[test]
+fn what_depends_on_other_parts_is_told_in_the_words_of_a_config() {
+    let binding = |options: Value| {
+        with("/mounts", json!([{ "destination": "/x", "source": "/y", "options": options }]))
+    };
+    assert_eq!(
+        refusal(&binding(json!(["bind", "idmap"]))).message,
+        "mounts[0]: without mappings of its own a mount takes those of the container's user namespace, and there is none"
+    );
+    assert_eq!(
+        refusal(&with("/linux/maskedPaths", json!(["/"]))).message,
+        "linux.maskedPaths[0]: / is the root itself; root.readonly makes that read-only"
+    );
+}
+
+#[test]
+fn a_name_that_is_there_twice_is_refused() {
+    let text = minimal().to_string().replacen('{', "{\"linux\":{\"maskedPaths\":[\"/proc/kcore\"]},", 1);
+    for ignore in [&[][..], &["linux"]] {
+        let error = read(text.as_bytes(), &options(ignore)).unwrap_err();
+        assert_eq!((error.code, error.pointer.as_deref()), (ErrorCode::Spec, Some("/linux")), "{error}");
+    }
+}
+
+#[test]
+fn without_a_mount_namespace_the_plan_warns() {
+    let warnings = |linux: Value, ignore: &[&str]| -> Vec<String> {
+        let config = read_value(&with("/linux", linux), &options(ignore)).unwrap();
+        Plan::new(&config.rootfs).unwrap().warnings.into_iter().map(|warning| warning.code).collect()
+    };
+    let joined = json!({ "namespaces": [{ "type": "mount", "path": "/proc/1/ns/mnt" }] });
+    for linux in [json!({}), json!({ "namespaces": [] }), joined] {
+        assert_eq!(warnings(linux, &[]), ["no-mount-namespace"]);
+    }
+    let with_one = json!({ "namespaces": [{ "type": "mount" }] });
+    assert_eq!(warnings(with_one.clone(), &[]), [""; 0]);
+    assert_eq!(warnings(with_one, &["linux.namespaces"]), ["ignored-field", "no-mount-namespace"]);
 }
 
 #[test]
