@@ -567,8 +567,8 @@ impl Rootfs {
     #[napi(skip_typescript)]
     pub fn hook_facts(&self) -> HookFacts {
         let root = match &self.spec.root {
-            Root::Directory(path) => lossy(path),
-            Root::Empty { .. } | Root::Overlay { .. } => "/".to_owned(),
+            Root::Directory(path) => Some(lossy(path)),
+            Root::Empty { .. } | Root::Overlay { .. } => None,
         };
         let annotations = self.spec.annotations.iter();
         HookFacts {
@@ -593,11 +593,11 @@ impl Rootfs {
 internal_object! {
     /// What functions are told of the container.
     HookFacts {
-        /// The root directory; `/` where the host has none.
-        root as "root": String,
         /// Pairs of a name and a value.
         annotations as "annotations": Vec<Vec<String>>,
         ..
+        /// The root directory, if the host has one.
+        root as "root": String,
     }
 }
 
