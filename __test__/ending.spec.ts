@@ -1,6 +1,7 @@
 // The end of containers where nothing is easy: no pid namespace, another user, and processes that are killed on the way.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { existsSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import { Rootfs } from 'rootfs'
@@ -112,6 +113,72 @@ for (const [who, id] of Object.entries(users)) {
     }
   }
 }
+
+// ---------------------------------------------------------------- commands that end at once
+
+for (const [where, namespaces] of Object.entries(spaces)) {
+  testHere(`${where}: commands that end at once have had a pid each`, async (t) => {
+    await using box = await builder(await bareImage(), namespaces).prepare()
+    const pids = new Set<number>()
+    for (let round = 0; round < 20; round++) {
+      const children = [1, 2, 3, 4, 5].map(() => box.spawn('/bin/true', [], { stdio: 'ignore' }))
+      await Promise.all(
+        children.map(async (child) => {
+          const ended = once(child, 'close')
+          await once(child, 'spawn')
+          t.true(child.pid! > 0 && child.pid !== box.pid, `${child.pid}`)
+          pids.add(child.pid!)
+          await ended
+        }),
+      )
+    }
+    t.is(pids.size, 100)
+    // It is the host's.
+    const child = box.spawn('/bin/sleep', ['1000'], { stdio: 'ignore' })
+    await once(child, 'spawn')
+    t.is(processInfo(child.pid!)?.parentPid, box.pid)
+  })
+}
+
+// ---------------------------------------------------------------- many end at once
+
+testHere('containers that are ended together while they begin leave no mountpoint', async (t) => {
+  const image = await bareImage()
+  const begin = () => new Rootfs(image).defaults().bind('/usr', '/made/by')
+  const timedOut = () => begin().run('/bin/sleep', ['5'], { timeout: 1 + Math.floor(Math.random() * 6) })
+  const aborted = () => {
+    const signal = AbortSignal.timeout(Math.floor(Math.random() * 7))
+    return begin().run('/bin/sleep', ['5'], { signal })
+  }
+  const tree = snapshotTree(image)
+  for (let round = 0; round < 60; round++) {
+    for (const ended of await Promise.allSettled([timedOut(), aborted(), timedOut(), aborted()])) {
+      const { code, name, timedOut } = ended.status === 'fulfilled' ? ended.value : ended.reason
+      t.true(timedOut || name === 'AbortError' || name === 'TimeoutError', `${code} ${name}`)
+    }
+    // One that others' ends have left in use is removed with the last of them.
+    const left = await eventually(
+      () => snapshotTree(image),
+      (now) => JSON.stringify(now) === JSON.stringify(tree),
+      1000,
+    )
+    t.deepEqual(left, tree)
+  }
+})
+
+testHere('a directory with a file that somebody puts in stays, and is told once', async (t) => {
+  const image = await bareImage()
+  const box = await new Rootfs(image).defaults().tmpfs('/other').prepare()
+  const made = await new Rootfs(image).defaults().bind('/usr', '/made/by').prepare()
+  writeFileSync(join(image, 'made', 'mine'), '')
+  await made.close()
+  await box.close()
+  t.true(existsSync(join(image, 'made', 'mine')))
+  t.false(existsSync(join(image, 'made', 'by')))
+  const later = await new Rootfs(image).defaults().run('/bin/true')
+  t.deepEqual(later.warnings, [])
+  rmSync(join(image, 'made'), { recursive: true })
+})
 
 // ---------------------------------------------------------------- cleaners are killed
 

@@ -97,6 +97,50 @@ for (const [way, begin] of Object.entries(ways)) {
     for (const at of [0, 1, 2, 4, 5]) t.is(states[at].bundle, root)
   })
 
+  testHere(`${way}: hooks of a root that the host doesn't have are told no path of the host`, async (t) => {
+    const lower = await image()
+    const evidence = openDirectory(host, 'evidence')
+    const inside = '/evidence'
+    const functions: [string, string | undefined, boolean][] = []
+    // Read and written through `root` by the hook itself, where it is told one.
+    const script = (directory: string, point: string) =>
+      `cat > ${directory}/${point}; root=$(sed -n 's/.*"root":"\\([^"]*\\)".*/\\1/p' ${directory}/${point})
+       test -z "$root" || { test -d "$root/own" && echo > "$root/own/${point}"; }`
+    const rootfs = Rootfs.overlay({ lower: [lower] })
+      .defaults()
+      .tmpfs('/own')
+      .bind(evidence, inside)
+    for (const point of points) {
+      rootfs.hook(point, program(script(point === 'startContainer' ? inside : evidence, point)))
+    }
+    for (const point of ['createRuntime', 'poststart', 'poststop'] as const) {
+      rootfs.hook(point, ({ root }) => {
+        functions.push([point, root, root !== undefined && existsSync(join(root, 'own', point))])
+      })
+    }
+    await leavesNothing(t, lower, async () => {
+      await begin(rootfs)
+    })
+    const states = points.map((point) => JSON.parse(readFileSync(join(evidence, point), 'utf8')))
+    const proc = `/proc/${states[0].pid}/root`
+    t.true(states[0].root.startsWith(`${proc}/`), states[0].root)
+    t.is(states[1].root, states[0].root)
+    t.is(states[2].root, states[0].root.slice(proc.length))
+    t.deepEqual(
+      states.slice(3).map(({ root, bundle }) => [root, bundle]),
+      [
+        ['/', '/'],
+        [proc, proc],
+        [undefined, undefined],
+      ],
+    )
+    t.deepEqual(functions, [
+      ['createRuntime', states[0].root, true],
+      ['poststart', proc, true],
+      ['poststop', undefined, false],
+    ])
+  })
+
   for (const point of points.slice(0, 5)) {
     testHere(
       `${way}: a ${point} program that fails undoes everything, and poststop still runs`,

@@ -37,9 +37,10 @@ export interface HookState {
   pid: number
   /**
    * Where the container's root is. At `createRuntime` in `mountNamespace`, where the mounts are there below it and the
-   * host's tree is too; later the directory on the host, `/` for a root that the host doesn't have.
+   * host's tree is too; later the directory on the host. For a root that the host doesn't have (an overlay, or an empty one)
+   * it is below `/proc/PID/root` at `createRuntime`, `/proc/PID/root` at `poststart`, and missing at `poststop`.
    */
-  root: string
+  root?: string
   /** `/proc/PID/ns/mnt`, for tools that enter it, such as nsenter(1). At `poststop` it is gone. */
   mountNamespace: string
   /** Those of the OCI config. */

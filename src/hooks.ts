@@ -36,7 +36,8 @@ const ABANDONED = Symbol('abandoned')
 /** The functions of one container. */
 export class Hooks {
   readonly #hooks: readonly Hook[]
-  readonly #root: string
+  /** The directory on the host that is the root, if there is one. */
+  readonly #root: string | undefined
   readonly #annotations: Record<string, string>
   #pid = 0
   /** What a function threw that the container's error comes from. */
@@ -49,7 +50,7 @@ export class Hooks {
     this.#abandon = () => resolve(ABANDONED)
   })
 
-  constructor(hooks: readonly Hook[], facts: { root: string; annotations: [string, string][] }) {
+  constructor(hooks: readonly Hook[], facts: { root?: string; annotations: [string, string][] }) {
     this.#hooks = hooks
     this.#root = facts.root
     this.#annotations = Object.fromEntries(facts.annotations)
@@ -83,15 +84,17 @@ export class Hooks {
     interpose(container, change, this.#abandon)
   }
 
-  #state(root: string): HookState {
+  #state(root: string | undefined): HookState {
     const pid = this.#pid
-    return { pid, root, mountNamespace: `/proc/${pid}/ns/mnt`, annotations: { ...this.#annotations } }
+    const state = { pid, mountNamespace: `/proc/${pid}/ns/mnt`, annotations: { ...this.#annotations } }
+    return root === undefined ? state : { ...state, root }
   }
 
   /** The first process waits for it. */
   async #runOne(news: News): Promise<void> {
     try {
-      await this.#hooks[news.function ?? -1]?.run(this.#state(news.root ?? this.#root))
+      const root = this.#root ?? `/proc/${this.#pid}/root${news.root}`
+      await this.#hooks[news.function ?? -1]?.run(this.#state(root))
       native.answerFunction(news.container)
     } catch (thrown) {
       this.#thrown = { cause: thrown }
@@ -102,7 +105,7 @@ export class Hooks {
   async #runPoststart(container: number, news: News): Promise<News | undefined> {
     for (const { index, run } of this.#at('poststart')) {
       try {
-        const ran = Promise.resolve(run(this.#state(this.#root)))
+        const ran = Promise.resolve(run(this.#state(this.#root ?? `/proc/${this.#pid}/root`)))
         if ((await Promise.race([ran, this.#abandoned])) === ABANDONED) {
           ran.catch(() => undefined)
           return

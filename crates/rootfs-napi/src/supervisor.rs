@@ -31,7 +31,8 @@ pub(crate) enum SupervisorFile {
 impl SupervisorFile {
     /// What the environment says: a path, or nothing.
     pub(crate) fn of_environment() -> Result<Option<Self>> {
-        let Some(path) = std::env::var_os("ROOTFS_SUPERVISOR_EXEC") else { return Ok(None) };
+        let path = std::env::var_os("ROOTFS_SUPERVISOR_EXEC").filter(|path| !path.is_empty());
+        let Some(path) = path else { return Ok(None) };
         CString::new(path.into_vec())
             .map(|path| Some(Self::Path(path)))
             .map_err(|_| Error::new(ErrorCode::Supervisor, "ROOTFS_SUPERVISOR_EXEC contains a NUL byte"))
@@ -75,7 +76,7 @@ pub(crate) fn execute(
         let what = match file {
             SupervisorFile::Memory(_) => "the supervisor can't be started".to_owned(),
             SupervisorFile::Path(path) => {
-                format!("the supervisor {} can't be started", path.to_string_lossy())
+                format!("the supervisor {} (ROOTFS_SUPERVISOR_EXEC) can't be started", path.to_string_lossy())
             }
         };
         let unsupported = call.errno == Errno::NOSYS.raw_os_error();
@@ -86,7 +87,9 @@ pub(crate) fn execute(
             (SupervisorFile::Path(_), Errno::ACCESS | Errno::PERM) => {
                 error.with_hint(Hint::SupervisorNotExecutable)
             }
-            (SupervisorFile::Path(_), Errno::NOENT) => error.with_hint(Hint::SupervisorMissing),
+            (SupervisorFile::Path(_), Errno::NOENT | Errno::NOTDIR) => {
+                error.with_hint(Hint::SupervisorElsewhere)
+            }
             _ => error,
         }
     })?;

@@ -65,18 +65,30 @@ impl Rights<'_> {
 
 /// The state, as OCI runtime-spec `runtime.md` has it.
 fn state(point: HookPoint, context: &Context<'_>) -> Vec<u8> {
-    let root = context.root.to_string();
-    let bundle = context.plan.bundle.as_ref().map_or_else(|| root.clone(), ToString::to_string);
+    let root = match (point, context.plan.root()) {
+        (_, Some(Root::Directory(_))) => Some(context.root.to_string()),
+        // A root that the host doesn't have: as a path of the host's, its own name for it would mean something else.
+        (HookPoint::Prestart | HookPoint::CreateRuntime, _) => {
+            Some(format!("/proc/{}/root{}", context.pid, context.root))
+        }
+        (HookPoint::Poststart, _) => Some(format!("/proc/{}/root", context.pid)),
+        (HookPoint::Poststop, _) => None,
+        (HookPoint::CreateContainer | HookPoint::StartContainer, _) => Some(context.root.to_string()),
+    };
+    let bundle = context.plan.bundle.as_ref().map(ToString::to_string).or_else(|| root.clone());
     let annotations: BTreeMap<_, _> =
         context.plan.annotations.iter().map(|(name, value)| (name, value)).collect();
     let mut state = serde_json::json!({
         "ociVersion": OCI_VERSION,
         "id": format!("rootfs-{}", context.pid),
         "status": point.status(),
-        "bundle": bundle,
-        "root": root,
         "annotations": annotations,
     });
+    for (name, value) in [("bundle", bundle), ("root", root)] {
+        if let Some(value) = value {
+            state[name] = value.into();
+        }
+    }
     // A number that may belong to somebody else by now is of no use.
     if point != HookPoint::Poststop {
         state["pid"] = context.pid.into();

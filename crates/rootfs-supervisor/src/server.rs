@@ -151,6 +151,8 @@ struct Cleaner {
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Cleaned {
     in_use: Vec<Record>,
+    /// Directories with something in them.
+    not_empty: Vec<Record>,
     /// Names that stay, and which container made them.
     left: Vec<(u64, Leftover)>,
 }
@@ -162,7 +164,7 @@ struct Server {
     containers: BTreeMap<u64, Container>,
     /// Descriptors that came before their request.
     early: BTreeMap<u64, Vec<OwnedFd>>,
-    /// Mountpoints that could not be removed because other containers use their tree.
+    /// Mountpoints that could not be removed because other containers use their tree, or had made others in them.
     pending: Vec<Record>,
     cleaner: Option<Cleaner>,
     /// Containers that have ended, and wait for the cleaner.
@@ -746,6 +748,11 @@ impl Server {
 
     /// A first process has ended.
     fn ended(&mut self, id: u64) {
+        let Some(container) = self.containers.get(&id) else { return };
+        // A command may end before it is known here that it has begun.
+        if container.start.poststart && !container.begun {
+            self.controlled(id);
+        }
         let Some(container) = self.containers.get_mut(&id) else { return };
         let _ = epoll::delete(&self.epoll, &container.pidfd);
         let exit = container.ended();
@@ -753,10 +760,6 @@ impl Server {
             && !self.killed.contains(&killed)
         {
             self.killed.push(killed);
-        }
-        // A command may end before it is known here that it has begun.
-        if container.start.poststart && !container.begun {
-            self.controlled(id);
         }
         // The end is told after the beginning is over.
         if self.containers.get(&id).is_some_and(|container| container.hooks.is_none()) {
@@ -853,7 +856,7 @@ impl Server {
     /// What may be left of containers whose cleaners were killed. It can be tried again when another has ended.
     fn left_by(&self, cleaner: &Cleaner) -> Cleaned {
         let reason = "the process that removes it was killed";
-        let mut found = Cleaned { in_use: cleaner.pending.clone(), left: Vec::new() };
+        let mut found = Cleaned { in_use: cleaner.pending.clone(), ..Cleaned::default() };
         for id in &cleaner.containers {
             let Some(container) = self.containers.get(id) else { continue };
             for record in journal::read(&container.journal) {
@@ -866,6 +869,11 @@ impl Server {
 
     fn finish_cleaning(&mut self, ids: &[u64], cleaned: Cleaned) {
         self.pending.extend(cleaned.in_use);
+        // Another container drops its locks when it ends, and is cleaned up after later: what is in a directory may be its
+        // mountpoint. Without such a container it is somebody else's file.
+        if !cleaned.not_empty.is_empty() && self.others_have_mountpoints(ids) {
+            self.pending.extend(cleaned.not_empty);
+        }
         for id in ids {
             let left: Vec<Leftover> = cleaned
                 .left
@@ -875,6 +883,11 @@ impl Server {
                 .collect();
             self.closed(*id, left);
         }
+    }
+
+    /// Whether containers besides these have made mountpoints, and are not cleaned up after yet.
+    fn others_have_mountpoints(&self, ids: &[u64]) -> bool {
+        self.containers.iter().any(|(id, other)| !ids.contains(id) && !journal::is_empty(&other.journal))
     }
 
     fn closed(&mut self, id: u64, left: Vec<Leftover>) {
@@ -971,7 +984,7 @@ impl Server {
         if let Some(cleaner) = self.cleaner.take() {
             // The journals are all gone through again below.
             self.pending.extend(match cleaner.result() {
-                Some(found) => found.in_use,
+                Some(found) => [found.in_use, found.not_empty].concat(),
                 None => cleaner.pending,
             });
         }
@@ -1035,6 +1048,12 @@ fn clean_now(journals: &[(u64, &OwnedFd)], pending: Vec<Record>) -> Cleaned {
             journal::Outcome::Removed => {}
             journal::Outcome::Kept(reason) => {
                 cleaned.left.push((owner, journal::leftover(&record, reason)));
+            }
+            journal::Outcome::NotEmpty => {
+                if index >= earlier {
+                    cleaned.left.push((owner, journal::leftover(&record, journal::NOT_EMPTY)));
+                }
+                cleaned.not_empty.push(record);
             }
             journal::Outcome::InUse => {
                 // It was told already for earlier ones.
@@ -1126,12 +1145,29 @@ impl Container {
         self.killed = self.kill_others();
         let exit = process::wait_for(self.pidfd.as_fd()).unwrap_or(Exit::Code(255));
         self.exit = Some(exit);
-        self.locks.clear();
+        self.release_locks();
         for helper in [self.opener.take(), self.mapper.take()].into_iter().flatten() {
             process::kill(helper.as_fd());
             let _ = process::wait_for(helper.as_fd());
         }
         exit
+    }
+}
+
+impl Container {
+    /// Gives up the locks that the first process has sent, and those that nobody has received yet: a connection holds what is
+    /// in it. A child of the supervisor that has just been made may still have copies, so closing them is not enough.
+    fn release_locks(&mut self) {
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        while !self.begun
+            && rustix::event::poll(&mut [PollFd::new(&self.control, PollFlags::IN)], Some(&now)) == Ok(1)
+            && let Ok(frame) = protocol::receive(&self.control)
+        {
+            self.locks.extend(frame.fds);
+        }
+        for lock in self.locks.drain(..) {
+            let _ = rustix::fs::flock(&lock, rustix::fs::FlockOperation::Unlock);
+        }
     }
 }
 

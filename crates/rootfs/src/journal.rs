@@ -124,12 +124,17 @@ pub fn is_empty(journal: impl AsFd) -> bool {
     rustix::fs::fstat(journal).map_or(true, |stat| stat.st_size == 0)
 }
 
+/// The reason why something with a content is left.
+pub const NOT_EMPTY: &str = "it is not empty";
+
 /// Why a name was left where it is.
 enum Left {
     /// It is not there any more: nothing to do.
     Gone,
     /// Another container has mountpoints in this tree; it may be tried again when that has ended.
     InUse,
+    /// It is a directory that something is in.
+    NotEmpty,
     /// It isn't ours any more, or can't be removed.
     Kept(String),
 }
@@ -151,6 +156,9 @@ pub enum Outcome {
     Removed,
     /// Another container has mountpoints in this tree; it may be tried again when that has ended.
     InUse,
+    /// It is a directory that something is in: the mountpoint of another container, which has ended but not been cleaned up
+    /// after yet, or a file of somebody else. Whoever knows of no such container knows that it stays.
+    NotEmpty,
     /// It stays, for this reason.
     Kept(String),
 }
@@ -179,6 +187,7 @@ pub fn remove(records: Vec<Record>) -> Cleaned {
         match outcome {
             Outcome::Removed => {}
             Outcome::InUse => cleaned.in_use.push(record),
+            Outcome::NotEmpty => cleaned.left.push(leftover(&record, NOT_EMPTY)),
             Outcome::Kept(reason) => cleaned.left.push(leftover(&record, reason)),
         }
     }
@@ -196,6 +205,7 @@ pub fn remove_each(records: &[Record]) -> Vec<Outcome> {
         outcomes[index] = match remove_one(&records[index]) {
             Ok(()) | Err(Left::Gone) => Outcome::Removed,
             Err(Left::InUse) => Outcome::InUse,
+            Err(Left::NotEmpty) => Outcome::NotEmpty,
             Err(Left::Kept(reason)) => Outcome::Kept(reason),
         };
     }
@@ -227,11 +237,11 @@ fn remove_one(record: &Record) -> Result<(), Left> {
         return Err(Left::Kept("another file has taken its place".into()));
     }
     if !record.directory && stat.st_size != 0 {
-        return Err(Left::Kept("it is not empty".into()));
+        return Err(Left::Kept(NOT_EMPTY.into()));
     }
     let flags = if record.directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
     rustix::fs::unlinkat(&parent, record.name.as_path(), flags).map_err(|errno| match errno {
-        Errno::NOTEMPTY | Errno::EXIST => Left::Kept("it is not empty".into()),
+        Errno::NOTEMPTY | Errno::EXIST => Left::NotEmpty,
         other => other.into(),
     })
 }
@@ -370,6 +380,17 @@ mod tests {
         let outcomes = remove_each(&[records[1].clone(), records[2].clone(), records[0].clone()]);
         assert_eq!(outcomes, vec![Outcome::Removed; 3]);
         assert!(!tree.has("a"));
+    }
+
+    #[test]
+    fn a_directory_with_a_mountpoint_of_another_journal_is_removed_after_that() {
+        let tree = Tree::new("between");
+        // One container has made the directory, another the mountpoint in it. Both have ended, and so dropped their locks,
+        // but only the first one is cleaned up after.
+        let (mine, other) = (tree.record("", "y", true), tree.record("y", "z", true));
+        assert_eq!(remove_each(std::slice::from_ref(&mine)), [Outcome::NotEmpty]);
+        assert_eq!(remove_each(&[mine, other]), vec![Outcome::Removed; 2]);
+        assert!(!tree.has("y"));
     }
 
     #[test]

@@ -71,7 +71,7 @@ kinds! {
     Step 10 "First process to Node: a step is done. Body: [`ExecutedStep`].";
     Failed 11 "First process to Node: a step failed, or the command could not be executed. Body: [`Error`].";
     Spawn 12 "Node to first process: start a command. Descriptors: payload ([`ProcessSpec`]), stdin, stdout, stderr, then its further ones.";
-    Spawned 13 "First process to Node: the command is executed. Descriptor: its pidfd.";
+    Spawned 13 "First process to Node: the command is executed. Body: [`Spawned`]. Descriptor: its pidfd. Credential: its pid, if it can be told so.";
     SpawnFailed 14 "First process to Node: the command could not be executed. Body: [`Error`].";
     ChildExited 15 "First process to Node: a command has ended. Body: [`Exit`].";
     Mounts 16 "Node to first process: what is mounted?";
@@ -520,6 +520,15 @@ fn receive_into(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<Frame, Frame
     let known = (!descriptors_lost).then_some(fds.len());
     let (kind, id, body) = parse_frame(bytes.get(..message.bytes).unwrap_or_default(), known)?;
     Ok(Frame { kind, id, body: body.to_vec(), fds, descriptors_lost, sender })
+}
+
+/// A command that is executed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spawned {
+    /// Its pid, in the namespace of the sender.
+    pub pid: i32,
+    /// What the caller should know, if anything.
+    pub report: Option<Report>,
 }
 
 /// The answer to a request that can fail.

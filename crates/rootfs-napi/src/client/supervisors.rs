@@ -175,6 +175,8 @@ fn clean(lost: &Lost) -> Vec<Vec<Leftover>> {
     let left = |(record, outcome): (&journal::Record, journal::Outcome)| match outcome {
         journal::Outcome::Removed => None,
         journal::Outcome::InUse => Some(journal::leftover(record, "its tree is in use")),
+        // Whatever this supervisor's containers had made there is among the records.
+        journal::Outcome::NotEmpty => Some(journal::leftover(record, journal::NOT_EMPTY)),
         journal::Outcome::Kept(reason) => Some(journal::leftover(record, reason)),
     };
     journals.iter().map(|own| outcomes.by_ref().take(own.len()).filter_map(left).collect()).collect()
