@@ -457,7 +457,8 @@ export declare class Rootfs {
   /**
    * An existing directory as root. Absolute; the last component may not be a symlink (`ERR_ROOTFS_ROOT` when it is
    * used). Missing mountpoints are made in that directory, and removed again; what `directory`, `symlink` and `device`
-   * make outside a tmpfs is made in it too, and stays. Use `Rootfs.empty` when nothing may be written to it.
+   * make outside a tmpfs is made in it too, and stays. `Rootfs.overlay({ lower: [directory] })` shows the same and writes
+   * nothing to it; `Rootfs.empty` is a root of parts.
    */
   constructor(directory: PathLike)
   /** A new, empty tmpfs as root: put `bind`, `tmpfs` … into it. Nothing is written on the host. */
@@ -479,7 +480,7 @@ export declare class Rootfs {
   /**
    * Makes a file or directory of the host visible. A relative path is taken from the cwd at this call. `{ fd }`: a
    * directory, file or `O_PATH` descriptor, duplicated at this call (not a memfd; without privileges it is found
-   * again by its path and must be the same inode). `{ inRoot }`: a path in the tree being built. Needs Linux 5.12.
+   * again by its path and must be the same inode). `{ inRoot }`: a path in the tree being built.
    */
   bind(source: PathLike | FdSource | InRootSource, destination: PathLike, options?: BindOptions): this
   /** A new tmpfs, always nosuid and nodev; tmpfs(5). */
@@ -519,7 +520,7 @@ export declare class Rootfs {
    * execute bit. It and its filesystem are read-only unless `writable`; then it can grow to 16 MiB beyond the content.
    * On a directory root its mountpoint is made like any other: links are followed inside the root, and an existing file
    * is covered. A directory there is `ERR_ROOTFS_MOUNT` (`EISDIR`). Text is written as UTF-8. All that is handed over for
-   * a container, the content of files included, is at most 64 MiB. Needs Linux 5.12.
+   * a container, the content of files included, is at most 64 MiB.
    */
   file(destination: PathLike, content: string | Uint8Array, options?: FileOptions): this
   /**

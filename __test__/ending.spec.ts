@@ -114,6 +114,32 @@ for (const [who, id] of Object.entries(users)) {
   }
 }
 
+// ---------------------------------------------------------------- commands that end at once
+
+for (const [where, namespaces] of Object.entries(spaces)) {
+  testHere(`${where}: commands that end at once have had a pid each`, async (t) => {
+    await using box = await builder(await bareImage(), namespaces).prepare()
+    const pids = new Set<number>()
+    for (let round = 0; round < 20; round++) {
+      const children = [1, 2, 3, 4, 5].map(() => box.spawn('/bin/true', [], { stdio: 'ignore' }))
+      await Promise.all(
+        children.map(async (child) => {
+          const ended = once(child, 'close')
+          await once(child, 'spawn')
+          t.true(child.pid! > 0 && child.pid !== box.pid, `${child.pid}`)
+          pids.add(child.pid!)
+          await ended
+        }),
+      )
+    }
+    t.is(pids.size, 100)
+    // It is the host's.
+    const child = box.spawn('/bin/sleep', ['1000'], { stdio: 'ignore' })
+    await once(child, 'spawn')
+    t.is(processInfo(child.pid!)?.parentPid, box.pid)
+  })
+}
+
 // ---------------------------------------------------------------- many end at once
 
 testHere('containers that are ended together while they begin leave no mountpoint', async (t) => {

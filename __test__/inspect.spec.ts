@@ -1,4 +1,5 @@
 // util.inspect of plans, prepared roots and errors: worth reading, with the colors and the depth that were asked for.
+import { once } from 'node:events'
 import { join } from 'node:path'
 import { inspect, stripVTControlCharacters } from 'node:util'
 import test from 'ava'
@@ -123,4 +124,32 @@ testHere('a prepared root: its state, and what one should know', async (t) => {
   t.is(inspect({ box }, { ...plain, depth: 0 }), '{ box: [PreparedRootfs] }')
   await box.close()
   t.regex(inspect(box, plain), pattern('closed'))
+})
+
+test('a builder: its root, and how much is put into it', (t) => {
+  t.is(
+    inspect(new Rootfs('/srv/image').tmpfs('/a').directory('/b'), plain),
+    'Rootfs\n  root     /srv/image\n  content  2',
+  )
+  t.is(
+    inspect(Rootfs.overlay({ lower: ['/a', '/b'] }), plain),
+    'Rootfs\n  root     overlay of /a:/b\n  content  0',
+  )
+  t.is(inspect(Rootfs.empty(), plain), 'Rootfs\n  root     empty\n  content  0')
+  t.is(inspect([[[new Rootfs('/')]]], { ...plain, depth: 2 }), '[ [ [ [Rootfs] ] ] ]')
+  t.is(inspect(Rootfs.prototype, plain), 'Rootfs {}')
+})
+
+testHere('a command: what it is, and how it is going', async (t) => {
+  const image = await busyboxImage(join(host.scratch('image'), 'image'))
+  const child = new Rootfs(image).defaults().spawn('/bin/sh', ['-c', 'read x; exit 3'])
+  t.is(
+    inspect(child, plain),
+    'ContainerProcess\n  command  ["/bin/sh","-c","read x; exit 3"]\n  state    starting',
+  )
+  await once(child, 'spawn')
+  t.regex(inspect(child, plain), new RegExp(`\n  state    running\n  pid      ${child.pid}$`))
+  child.stdin!.end('\n')
+  await once(child, 'close')
+  t.regex(inspect(child, plain), /\n {2}state {5}closed\n {2}pid {7}\d+\n {2}exitCode {2}3$/)
 })

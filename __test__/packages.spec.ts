@@ -278,7 +278,9 @@ testHere('a path of a supervisor that is not there', async (t) => {
   const { code, message, hint } = await failure(project, { env })
   t.is(code, 'ERR_ROOTFS_SUPERVISOR')
   t.true(message.includes('/no/such/supervisor') && message.includes('ENOENT'), message)
-  t.truthy(hint)
+  t.true(message.includes('ROOTFS_SUPERVISOR_EXEC'), message)
+  t.regex(hint!, /^let ROOTFS_SUPERVISOR_EXEC name/)
+  t.is((await failure(project, { env: { ROOTFS_SUPERVISOR_EXEC: '' } })).code, 'none', 'empty is unset')
 })
 
 testHere('broken: an addon of another version than the package', async (t) => {

@@ -90,6 +90,48 @@ export function inspectPrepared(facts: PreparedFacts, depth: number, options: Op
   return ['PreparedRootfs', ...table(rows, options).map((line) => `  ${line}`)].join('\n')
 }
 
+/** A builder. `facts` fails for what only has its prototype. */
+export function inspectRootfs(
+  facts: () => { root: string; content: number },
+  depth: number,
+  options: Options,
+): string {
+  if (depth < 0) return options.stylize('[Rootfs]', 'special')
+  let known: ReturnType<typeof facts>
+  try {
+    known = facts()
+  } catch {
+    return 'Rootfs {}'
+  }
+  const rows: Cell[][] = [
+    [['root'], [known.root, 'string']],
+    [['content'], [`${known.content}`, 'number']],
+  ]
+  return ['Rootfs', ...table(rows, options).map((line) => `  ${line}`)].join('\n')
+}
+
+/** What is told of a command. */
+export interface ProcessFacts {
+  spawnargs: readonly string[]
+  state: string
+  pid: number | undefined
+  exitCode: number | null
+  signalCode: string | null
+}
+
+export function inspectProcess(facts: ProcessFacts, depth: number, options: Options): string {
+  if (depth < 0) return options.stylize('[ContainerProcess]', 'special')
+  const { spawnargs, state, pid, exitCode, signalCode } = facts
+  const rows: Cell[][] = [
+    [['command'], [JSON.stringify(spawnargs ?? []), 'string']],
+    [['state'], [state, state === 'running' ? 'special' : 'undefined']],
+  ]
+  if (pid !== undefined) rows.push([['pid'], [`${pid}`, 'number']])
+  if (typeof exitCode === 'number') rows.push([['exitCode'], [`${exitCode}`, 'number']])
+  if (typeof signalCode === 'string') rows.push([['signalCode'], [signalCode, 'string']])
+  return ['ContainerProcess', ...table(rows, options).map((line) => `  ${line}`)].join('\n')
+}
+
 /** What is known of a failure, besides its message and where it was. */
 export interface ErrorFacts {
   code: string

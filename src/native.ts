@@ -74,6 +74,7 @@ export interface NativeRootfs extends Builder {
   hook(when: HookPoint, hook: OciHook): this
   /** Its place among the hooks of that point. */
   functionHook(when: unknown, number: number, name: string): number
+  facts(): { root: string; content: number }
   hookFacts(): { root?: string; annotations: [string, string][] }
   makePlan(): { steps: Step[]; warnings: Warning[]; text: string }
   /** JSON. */

@@ -3,6 +3,7 @@ import { EventEmitter } from 'node:events'
 import { Socket } from 'node:net'
 import { constants } from 'node:os'
 import type { Duplex, Readable, Writable } from 'node:stream'
+import { inspect } from 'node:util'
 import type {
   ContainerProcessEvents,
   ExecutedStep,
@@ -11,6 +12,7 @@ import type {
   Warning,
 } from '../index.js'
 import { abortError, makeError } from './errors.ts'
+import { inspectProcess, type Options } from './inspect.ts'
 import { type Launched, type News, native } from './native.ts'
 import { closeContainer, listenToChild, listenToContainer, Reference } from './news.ts'
 import { type Control, signalName, signalNumber } from './options.ts'
@@ -234,6 +236,11 @@ export class ContainerProcess extends EventEmitter<ContainerProcessEvents> imple
       signal.addEventListener('abort', abort, { once: true })
       this.#stopListening = () => signal.removeEventListener('abort', abort)
     }
+  }
+
+  [inspect.custom](depth: number, options: Options): string {
+    const state = this.#closed ? 'closed' : this.#ended ? 'ended' : this.#begun ? 'running' : 'starting'
+    return inspectProcess({ ...this, state }, depth, options)
   }
 
   #toldFailure = false

@@ -1,4 +1,5 @@
 // The builder, with what begins containers from it.
+import { inspect } from 'node:util'
 import type {
   HookFunction,
   HookPoint,
@@ -16,6 +17,7 @@ import { configText, readBundle } from './config.ts'
 import { watched } from './diagnostics.ts'
 import { callSite, RootfsError } from './errors.ts'
 import { addHook, hooksOf } from './hooks.ts'
+import { inspectRootfs, type Options } from './inspect.ts'
 import { type Launched, native } from './native.ts'
 import { isAborted, launchOptions, prepareOptions, runOptions } from './options.ts'
 import { Plan } from './plan.ts'
@@ -82,6 +84,10 @@ export class Rootfs extends native.Rootfs {
 
   static override overlay(options: OverlayRootOptions): Rootfs {
     return Object.setPrototypeOf(native.Rootfs.overlay(options), Rootfs.prototype) as Rootfs
+  }
+
+  [inspect.custom](depth: number, options: Options): string {
+    return inspectRootfs(() => this.facts(), depth, options)
   }
 
   plan(): Plan {

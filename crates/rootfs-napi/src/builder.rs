@@ -138,7 +138,8 @@ impl Rootfs {
 impl Rootfs {
     /// An existing directory as root. Absolute; the last component may not be a symlink (`ERR_ROOTFS_ROOT` when it is
     /// used). Missing mountpoints are made in that directory, and removed again; what `directory`, `symlink` and `device`
-    /// make outside a tmpfs is made in it too, and stays. Use `Rootfs.empty` when nothing may be written to it.
+    /// make outside a tmpfs is made in it too, and stays. `Rootfs.overlay({ lower: [directory] })` shows the same and writes
+    /// nothing to it; `Rootfs.empty` is a root of parts.
     #[napi(constructor, ts_args_type = "directory: PathLike")]
     pub fn new(env: Env, directory: JsArg) -> Result<Self> {
         let path = absolute_path("directory", &directory).map_err(|failure| failure.throw(env))?;
@@ -192,7 +193,7 @@ impl Rootfs {
 
     /// Makes a file or directory of the host visible. A relative path is taken from the cwd at this call. `{ fd }`: a
     /// directory, file or `O_PATH` descriptor, duplicated at this call (not a memfd; without privileges it is found
-    /// again by its path and must be the same inode). `{ inRoot }`: a path in the tree being built. Needs Linux 5.12.
+    /// again by its path and must be the same inode). `{ inRoot }`: a path in the tree being built.
     #[napi(
         ts_args_type = "source: PathLike | FdSource | InRootSource, destination: PathLike, options?: BindOptions",
         ts_return_type = "this"
@@ -352,7 +353,7 @@ impl Rootfs {
     /// execute bit. It and its filesystem are read-only unless `writable`; then it can grow to 16 MiB beyond the content.
     /// On a directory root its mountpoint is made like any other: links are followed inside the root, and an existing file
     /// is covered. A directory there is `ERR_ROOTFS_MOUNT` (`EISDIR`). Text is written as UTF-8. All that is handed over for
-    /// a container, the content of files included, is at most 64 MiB. Needs Linux 5.12.
+    /// a container, the content of files included, is at most 64 MiB.
     #[napi(
         ts_args_type = "destination: PathLike, content: string | Uint8Array, options?: FileOptions",
         ts_return_type = "this"
@@ -577,6 +578,20 @@ impl Rootfs {
         }
     }
 
+    /// What `util.inspect` shows: the kind of root with its directories, and how much is put into it.
+    #[napi(skip_typescript)]
+    pub fn facts(&self) -> BuilderFacts {
+        let root = match &self.spec.root {
+            Root::Directory(path) => lossy(path),
+            Root::Overlay { overlay, .. } => {
+                let lower: Vec<_> = overlay.lower.iter().map(|layer| lossy(layer)).collect();
+                format!("overlay of {}", lower.join(":"))
+            }
+            Root::Empty { .. } => "empty".to_owned(),
+        };
+        BuilderFacts { root, content: u32::try_from(self.spec.content.len()).unwrap_or(u32::MAX) }
+    }
+
     /// The steps that `prepare` would take, and its text; made into a `Plan` by the TypeScript layer.
     #[napi(skip_typescript)]
     pub fn make_plan(&self, env: Env) -> Result<PlanData> {
@@ -587,6 +602,17 @@ impl Rootfs {
             warnings: plan.warnings.iter().map(warning).collect(),
             text,
         })
+    }
+}
+
+internal_object! {
+    /// What is shown of a builder.
+    BuilderFacts {
+        /// The root, in words.
+        root as "root": String,
+        /// How many mounts, directories and links.
+        content as "content": u32,
+        ..
     }
 }
 

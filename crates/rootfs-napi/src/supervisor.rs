@@ -9,7 +9,7 @@ use rootfs::Hint;
 use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
 use rootfs::kernel::memfd;
 use rootfs::kernel::supervisor_process::{self, Executable, SupervisorProcess};
-use rootfs::protocol::{self, FrameError, Hello, Kind, RELEASE};
+use rootfs::protocol::{self, BUILD, FrameError, Hello, Kind, RELEASE};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -31,7 +31,8 @@ pub(crate) enum SupervisorFile {
 impl SupervisorFile {
     /// What the environment says: a path, or nothing.
     pub(crate) fn of_environment() -> Result<Option<Self>> {
-        let Some(path) = std::env::var_os("ROOTFS_SUPERVISOR_EXEC") else { return Ok(None) };
+        let path = std::env::var_os("ROOTFS_SUPERVISOR_EXEC").filter(|path| !path.is_empty());
+        let Some(path) = path else { return Ok(None) };
         CString::new(path.into_vec())
             .map(|path| Some(Self::Path(path)))
             .map_err(|_| Error::new(ErrorCode::Supervisor, "ROOTFS_SUPERVISOR_EXEC contains a NUL byte"))
@@ -75,7 +76,7 @@ pub(crate) fn execute(
         let what = match file {
             SupervisorFile::Memory(_) => "the supervisor can't be started".to_owned(),
             SupervisorFile::Path(path) => {
-                format!("the supervisor {} can't be started", path.to_string_lossy())
+                format!("the supervisor {} (ROOTFS_SUPERVISOR_EXEC) can't be started", path.to_string_lossy())
             }
         };
         let unsupported = call.errno == Errno::NOSYS.raw_os_error();
@@ -86,7 +87,9 @@ pub(crate) fn execute(
             (SupervisorFile::Path(_), Errno::ACCESS | Errno::PERM) => {
                 error.with_hint(Hint::SupervisorNotExecutable)
             }
-            (SupervisorFile::Path(_), Errno::NOENT) => error.with_hint(Hint::SupervisorMissing),
+            (SupervisorFile::Path(_), Errno::NOENT | Errno::NOTDIR) => {
+                error.with_hint(Hint::SupervisorElsewhere)
+            }
             _ => error,
         }
     })?;
@@ -101,21 +104,23 @@ pub(crate) fn begin(
 ) -> Result<(SupervisorProcess, OwnedFd)> {
     let (process, socket) = execute(file, None)?;
     // The first frame may take a moment: this thread has nothing else to do before it is there.
+    let mut build = None;
     let hello = receive(&socket).and_then(|frame| match frame.kind {
-        Kind::Hello => frame.decode::<Hello>(),
+        Kind::Hello => {
+            build = protocol::build_of_hello(&frame.body).filter(|build| build != BUILD);
+            frame.decode::<Hello>()
+        }
         _ => Err(FrameError::Magic),
     });
-    let error = match hello {
-        Ok(hello) if hello.release == RELEASE && credentials.are_those_of(&hello) => {
-            return Ok((process, socket));
-        }
-        Ok(hello) if hello.release == RELEASE => identity::changed(),
-        Ok(hello) => Error::new(
+    let error = match (build, hello) {
+        (Some(build), _) => Error::new(
             ErrorCode::Supervisor,
-            format!("the supervisor is of version {}, and the addon of version {RELEASE}", hello.release),
+            format!("the supervisor is of version {build}, and the addon of version {BUILD}"),
         )
         .with_hint(Hint::SupervisorVersion),
-        Err(error) => not_understood(&error),
+        (None, Ok(hello)) if credentials.are_those_of(&hello) => return Ok((process, socket)),
+        (None, Ok(_)) => identity::changed(),
+        (None, Err(error)) => not_understood(&error),
     };
     end(process, socket);
     Err(error)

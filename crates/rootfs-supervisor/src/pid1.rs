@@ -8,8 +8,9 @@ use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
 use rootfs::kernel::{memfd, process};
 use rootfs::plan::{Warning, mask_warning};
 use rootfs::process::ProcessSpec;
-use rootfs::protocol::{self, Exit, Frame, FrameError, Kind, MAX_PAYLOAD, Report};
+use rootfs::protocol::{self, Exit, Frame, FrameError, Kind, MAX_PAYLOAD, Report, Spawned};
 use rustix::event::{PollFd, PollFlags};
+use rustix::net::UCred;
 
 use crate::broker::connection_error;
 use crate::command::{Groups, Parent, become_command};
@@ -177,7 +178,7 @@ fn serve(first: &FirstOfMany<'_>, children: &mut BTreeMap<i32, Child>) -> Result
         let (node_ready, ended) = (!node_ready.is_empty(), !ended.is_empty());
         for pid in &executing {
             if let Some(child) = children.get_mut(pid) {
-                tell_execution(first, child);
+                tell_execution(first, *pid, child);
             }
         }
         if ended {
@@ -199,15 +200,27 @@ fn drain(signals: &OwnedFd) {
     while rustix::io::read(signals, &mut information).is_ok_and(|count| count > 0) {}
 }
 
-/// Tells Node that a command is executed, once. One that failed has told so itself.
-fn tell_execution(first: &FirstOfMany<'_>, child: &mut Child) {
+/// Tells Node that a command is executed, once. One that failed has told so itself. It must not have been waited for yet: its
+/// pid goes along as a credential, which the kernel translates for Node, and which Node can still read when it has ended.
+fn tell_execution(first: &FirstOfMany<'_>, pid: i32, child: &mut Child) {
     let Some(execution) = child.execution.take() else { return };
     let mut failed = [0_u8];
     if rustix::io::read(&execution, &mut failed) == Ok(0) {
-        let body = child.warning.take().map_or(Vec::new(), |warning| {
-            protocol::encode(&Report { warnings: vec![warning], ..Report::default() })
+        let report =
+            child.warning.take().map(|warning| Report { warnings: vec![warning], ..Report::default() });
+        let body = protocol::encode(&Spawned { pid, report });
+        let credential = rustix::process::Pid::from_raw(pid).map(|pid| UCred {
+            pid,
+            uid: rustix::process::getuid(),
+            gid: rustix::process::getgid(),
         });
-        let _ = protocol::send(first.node, Kind::Spawned, child.id, &body, &[child.pidfd.as_fd()]);
+        let fds = [child.pidfd.as_fd()];
+        let send =
+            |credential| protocol::send_as(first.node, Kind::Spawned, child.id, &body, &fds, credential);
+        // Naming another needs rights over the pid namespace.
+        if send(credential).is_err() {
+            let _ = send(None);
+        }
     } else {
         child.id = FAILED;
     }
@@ -217,10 +230,15 @@ fn tell_execution(first: &FirstOfMany<'_>, child: &mut Child) {
 const FAILED: u64 = u64::MAX;
 
 fn reap(first: &FirstOfMany<'_>, children: &mut BTreeMap<i32, Child>) {
-    while let Some((pid, exit)) = process::reap_any() {
+    loop {
+        let ended = process::reap_any(|pid| {
+            if let Some(child) = children.get_mut(&pid) {
+                tell_execution(first, pid, child);
+            }
+        });
+        let Some((pid, exit)) = ended else { return };
         // What is not in the list is an orphan, and nobody asks how it ended.
-        let Some(mut child) = children.remove(&pid) else { continue };
-        tell_execution(first, &mut child);
+        let Some(child) = children.remove(&pid) else { continue };
         if child.id != FAILED {
             let _ = protocol::send(
                 first.node,

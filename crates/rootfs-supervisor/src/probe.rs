@@ -1,11 +1,12 @@
 //! Finds out what this host allows its caller, by trying it. Each trial is a child process of its own: what it makes,
 //! namespaces, mounts and descriptors, is gone with it.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rootfs::Hint;
 use rootfs::error::{SysError, SysResult};
+use rootfs::kernel::classic::Classic;
 use rootfs::kernel::linux::{Linux, become_stub, can_assemble_detached, read_to_end};
 use rootfs::kernel::process::{self, CloneRequest, namespaces};
 use rootfs::kernel::{Kernel, host, trial};
@@ -151,11 +152,21 @@ fn pseudo_filesystem(fstype: &str, hint: Option<Hint>) -> Outcome {
     })
 }
 
-/// Makes an overlay of directories in a tmpfs, in a mount namespace that is this process's own.
+/// Makes an overlay of directories in a tmpfs, in a mount namespace that is this process's own, as containers make theirs.
 fn overlay() -> Outcome {
-    let kernel = Linux::default();
-    kernel.set_root_propagation(Propagation::RPRIVATE)?;
-    let tmpfs = tmpfs(&kernel)?;
+    let linux = Linux::default();
+    linux.set_root_propagation(Propagation::RPRIVATE)?;
+    if trial::mount_api().is_ok() {
+        return overlay_by(&linux, |_| PathBytes::from(""));
+    }
+    // mount(2) is called in another directory.
+    let below = |tmpfs: &OwnedFd| PathBytes::from(format!("/proc/self/fd/{}/", tmpfs.as_raw_fd()).as_str());
+    overlay_by(&Classic::begin(&linux, true)?, below)
+}
+
+fn overlay_by(kernel: &dyn Kernel, below: impl FnOnce(&OwnedFd) -> PathBytes) -> Outcome {
+    let tmpfs =
+        kernel.open_filesystem("tmpfs").and_then(|context| kernel.mount_filesystem(context.as_fd(), 0))?;
     // Some kernels take no layers of a detached mount.
     let slash = kernel.open_host(&"/".into(), true, false)?;
     kernel.attach(tmpfs.as_fd(), slash.as_fd())?;
@@ -163,9 +174,10 @@ fn overlay() -> Outcome {
         kernel.make_directory(tmpfs.as_fd(), &name.into(), 0o755)?;
     }
     rustix::process::fchdir(&tmpfs).map_err(|errno| SysError::new("fchdir", errno, "a tmpfs"))?;
+    let below = below(&tmpfs);
     let context = kernel.open_filesystem("overlay")?;
     for (key, value) in [("lowerdir", "lower"), ("upperdir", "upper"), ("workdir", "work")] {
-        kernel.set_filesystem_option(context.as_fd(), key, &value.into())?;
+        kernel.set_filesystem_option(context.as_fd(), key, &format!("{below}{value}").as_str().into())?;
     }
     kernel.mount_filesystem(context.as_fd(), 0).map(drop).map_err(|call| {
         let mut refusal = Refusal::from(call);
@@ -196,7 +208,10 @@ impl Caller {
             }),
             Feature::DetachedMounts => self.with_mounts(|| match can_assemble_detached() {
                 Ok(true) => Ok(()),
-                Ok(false) => Err(Refusal::new("move_mount refuses to mount on a detached mount")),
+                Ok(false) => Err(Refusal {
+                    reason: "move_mount refuses to mount on a detached mount".to_owned(),
+                    hint: Some(Hint::NoDetachedTree.into()),
+                }),
                 Err(call) => Err(Refusal::of_call(&call, Some(Hint::NoMountApi))),
             }),
             Feature::OpenTreeAttr => self.with_mounts(|| Ok(trial::copy_with_attributes()?)),
@@ -359,16 +374,23 @@ fn stub_namespace() -> Outcome {
         .into_iter()
         .find(|(number, _)| !process::has_capability(*number));
     if let Some((_, name)) = missing {
-        return Err(Refusal::new(format!("it needs {name}, which this process doesn't have")));
+        return Err(Refusal {
+            reason: format!("it needs {name}, which this process doesn't have"),
+            hint: Some(Hint::StubRights.into()),
+        });
     }
     in_child(CloneRequest::default(), || {
         let kernel = Linux::default();
-        let stub = become_stub()?;
-        let root = tmpfs(&kernel)?;
-        if kernel.enter_root_by_stub(stub.as_fd(), root.as_fd())? {
+        let entered = become_stub()
+            .and_then(|stub| kernel.enter_root_by_stub(stub.as_fd(), tmpfs(&kernel)?.as_fd()))
+            .map_err(|call| Refusal::of_call(&call, Some(Hint::StubKernel)))?;
+        if entered {
             Ok(())
         } else {
-            Err(Refusal::new("the mount namespace can't be entered again"))
+            Err(Refusal {
+                reason: "the mount namespace can't be entered again".to_owned(),
+                hint: Some(Hint::StubKernel.into()),
+            })
         }
     })
 }
@@ -385,11 +407,17 @@ fn own_cgroup() -> Option<PathBytes> {
 
 fn clone_into_cgroup() -> Outcome {
     let Some(path) = own_cgroup() else {
-        return Err(Refusal::new("no cgroup v2 is mounted in which this process is"));
+        return Err(Refusal {
+            reason: "no cgroup v2 is mounted in which this process is".to_owned(),
+            hint: Some(Hint::NoOwnCgroup2.into()),
+        });
     };
     let directory = Linux::default().open_host(&path, true, false)?;
     in_child(CloneRequest { namespaces: 0, cgroup: Some(directory.as_fd()) }, || Ok(())).map_err(|refusal| {
-        Refusal { reason: format!("{}, with the caller's own cgroup {path}", refusal.reason), hint: None }
+        Refusal {
+            reason: format!("{}, with the caller's own cgroup {path}", refusal.reason),
+            hint: Some(Hint::CgroupRefused.into()),
+        }
     })
 }
 
@@ -400,7 +428,10 @@ fn cgroup2() -> Outcome {
     if kernel.filesystem_magic(directory.as_fd())? == CGROUP2_SUPER_MAGIC {
         return Ok(());
     }
-    Err(Refusal::new("/sys/fs/cgroup is no cgroup2: this host has cgroup v1, or both (hybrid)"))
+    Err(Refusal {
+        reason: "/sys/fs/cgroup is no cgroup2: this host has cgroup v1, or both (hybrid)".to_owned(),
+        hint: Some(Hint::NoCgroup2.into()),
+    })
 }
 
 fn security_module(name: &str, file: &str, active: &str) -> Outcome {

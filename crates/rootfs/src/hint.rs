@@ -146,9 +146,29 @@ hints! {
     SupervisorMissing
         "the supervisor's file can't be opened or read"
         "install the package again: the file rootfs-supervisor must be beside the addon, and readable for this user";
+    /// The variable names nothing.
+    SupervisorElsewhere
+        "ENOENT or ENOTDIR of `execve` with `ROOTFS_SUPERVISOR_EXEC`"
+        "let ROOTFS_SUPERVISOR_EXEC name the file rootfs-supervisor of this version, by an absolute path, or unset it";
+    /// The tree is assembled in another way.
+    NoDetachedTree
+        "`detachedMounts` of `probe()`: `move_mount` is refused on a detached mount"
+        "needs Linux 6.15; without it trees are assembled in the container's own mount namespace (level attached)";
+    /// Entering a root without a copy of the host's mounts.
+    StubRights
+        "`stubNamespace` of `probe()`: the caller lacks a capability"
+        "it only saves time: containers work without it. Root has CAP_SYS_ADMIN and CAP_SYS_CHROOT, unless they were dropped (docker: --cap-add)";
+    /// The kernel refuses that way in.
+    StubKernel
+        "`stubNamespace` of `probe()`: the kernel refuses a call"
+        "it only saves time, and needs Linux 6.15: containers work without it, and enter their root by pivot_root";
+    /// There is no cgroup to begin in.
+    NoOwnCgroup2
+        "`cloneIntoCgroup` of `probe()`: no cgroup2 filesystem shows the caller's own cgroup"
+        "cgroups of version 2 are needed, on /sys/fs/cgroup or on a hybrid host on /sys/fs/cgroup/unified, and Linux 5.7";
     /// Two releases are mixed.
     SupervisorVersion
-        "the supervisor answers as another release"
+        "the supervisor answers as another release, or another build"
         "the packages rootfs and rootfs-PLATFORM must be of one version: install them again, or let ROOTFS_SUPERVISOR_EXEC name the file of this version";
     /// A mount needs a name to sit on.
     MissingMaskChoice

@@ -599,7 +599,9 @@ impl Builder {
             self.push(Action::ReadonlyPath(path.clone()));
         }
         for mask in masks {
-            self.push(Action::Mask(mask));
+            let path = mask.path.clone();
+            let index = self.push(Action::Mask(mask));
+            self.warn_if_relative(&path, index);
         }
         self.push(Action::Verify);
         self.plan_hooks(spec, |point| !point.needs_attached_tree());
@@ -924,6 +926,16 @@ mod tests {
             .position(|step| step.action.destination() == Some("/data/below".into()))
             .unwrap();
         assert!(below < readonly);
+    }
+
+    #[test]
+    fn a_mask_that_is_not_absolute_is_warned_about() {
+        let mut spec = RootfsSpec::new(Root::Directory("/srv/root".into()));
+        spec.masks.push(Mask { path: "proc/kcore".into(), missing: MissingMask::Skip });
+        let plan = Plan::new(&spec).unwrap();
+        let mask = plan.steps.iter().find(|step| matches!(step.action, Action::Mask(_))).unwrap();
+        let warning = plan.warnings.iter().find(|warning| warning.code == "relative-destination").unwrap();
+        assert_eq!(warning.step, Some(mask.index));
     }
 
     #[test]

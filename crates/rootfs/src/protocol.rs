@@ -27,8 +27,10 @@ use crate::spec::IdMap;
 
 /// Both sides must have the same: the addon and the supervisor are released together.
 pub const VERSION: u16 = 1;
-/// The release: what goes in frames is the same within one only.
+/// The release.
 pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
+/// The release, and a number made from the sources of this crate: what goes in frames is the same within one build only.
+pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), "+", env!("ROOTFS_SOURCES"));
 /// The first bytes of every frame.
 pub const MAGIC: [u8; 4] = *b"RTFS";
 /// A frame's body is at most this long; what is longer goes into a memfd.
@@ -71,7 +73,7 @@ kinds! {
     Step 10 "First process to Node: a step is done. Body: [`ExecutedStep`].";
     Failed 11 "First process to Node: a step failed, or the command could not be executed. Body: [`Error`].";
     Spawn 12 "Node to first process: start a command. Descriptors: payload ([`ProcessSpec`]), stdin, stdout, stderr, then its further ones.";
-    Spawned 13 "First process to Node: the command is executed. Descriptor: its pidfd.";
+    Spawned 13 "First process to Node: the command is executed. Body: [`Spawned`]. Descriptor: its pidfd. Credential: its pid, if it can be told so.";
     SpawnFailed 14 "First process to Node: the command could not be executed. Body: [`Error`].";
     ChildExited 15 "First process to Node: a command has ended. Body: [`Exit`].";
     Mounts 16 "Node to first process: what is mounted?";
@@ -96,7 +98,7 @@ kinds! {
 pub struct Hello {
     /// Its pid, in the namespace of the sender.
     pub pid: i32,
-    /// Its [`RELEASE`].
+    /// Its [`BUILD`].
     pub release: String,
     /// Who it is, and will stay: its user, real, effective and saved.
     pub uid: u32,
@@ -382,6 +384,11 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FrameError> {
     }
 }
 
+/// The [`BUILD`] in the body of a [`Hello`], also where the rest of that is different.
+pub fn build_of_hello(body: &[u8]) -> Option<String> {
+    postcard::take_from_bytes::<(i32, String)>(body).ok().map(|((_, build), _)| build)
+}
+
 /// A frame's bytes, without descriptors.
 pub fn frame_bytes(kind: Kind, id: u64, body: &[u8], fds: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER + body.len());
@@ -520,6 +527,15 @@ fn receive_into(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<Frame, Frame
     let known = (!descriptors_lost).then_some(fds.len());
     let (kind, id, body) = parse_frame(bytes.get(..message.bytes).unwrap_or_default(), known)?;
     Ok(Frame { kind, id, body: body.to_vec(), fds, descriptors_lost, sender })
+}
+
+/// A command that is executed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spawned {
+    /// Its pid, in the namespace of the sender.
+    pub pid: i32,
+    /// What the caller should know, if anything.
+    pub report: Option<Report>,
 }
 
 /// The answer to a request that can fail.

@@ -9,7 +9,7 @@ use rootfs::error::{Error, ErrorCode, Result, SysError};
 use rootfs::kernel::memfd;
 use rootfs::kernel::process::{self, Target};
 use rootfs::mountinfo;
-use rootfs::protocol::{self, Exit, Frame, FrameError, Kind, TakenDown};
+use rootfs::protocol::{self, Exit, Frame, FrameError, Kind, Spawned, TakenDown};
 use rustix::event::epoll;
 
 use super::collector::{finish, finish_of};
@@ -216,6 +216,10 @@ fn serve_container(state: &mut State, id: u64, container: &mut Container, mut fr
                 None => frame.decode().unwrap_or_default(),
             };
             container.report = Some(report);
+            if !container.one_command {
+                // Before any command is asked for: what tells of one has its pid.
+                let _ = rustix::net::sockopt::set_socket_passcred(&container.outlet.socket, true);
+            }
         }
         Kind::Step => {
             if let Ok(step) = frame.decode() {
@@ -230,9 +234,16 @@ fn serve_container(state: &mut State, id: u64, container: &mut Container, mut fr
         }
         Kind::Failed => container.failure = frame.decode::<Error>().ok().map(|error| explained(error.into())),
         Kind::Spawned if container.children.contains_key(&child) => {
+            let first = container.process.as_ref().map(|(pid, _)| *pid);
+            let Ok(Spawned { pid, report }) = frame.decode::<Spawned>() else { return Ok(()) };
+            let told = frame
+                .sender
+                .map(|(pid, ..)| pid)
+                .filter(|pid| *pid > 0 && Some(*pid) != first)
+                .or(container.host_pids.then_some(pid));
             match frame
                 .check_descriptors(ErrorCode::Exec, "the command can't be watched, and is ended")
-                .and_then(|()| watchable(frame.fds.pop()))
+                .and_then(|()| watchable(frame.fds.pop(), told))
             {
                 Ok((pid, pidfd)) => {
                     let pidfd = Arc::new(pidfd);
@@ -240,8 +251,6 @@ fn serve_container(state: &mut State, id: u64, container: &mut Container, mut fr
                         collector.process = Some(Arc::clone(&pidfd));
                     }
                     container.children.insert(child, Some(pidfd));
-                    // There is none where there is nothing to say.
-                    let report = (!frame.body.is_empty()).then(|| frame.decode().unwrap_or_default());
                     deliver(state, id, child, container, News::Spawned { pid, report });
                 }
                 Err(error) => {
@@ -302,12 +311,16 @@ fn explained(error: Box<Error>) -> Box<Error> {
     error
 }
 
-/// A new command, by its pid as this process sees it, or -1 if it is gone already; `proc_pid_fdinfo(5)`.
-fn watchable(pidfd: Option<OwnedFd>) -> Result<(i32, OwnedFd)> {
+/// A new command, by its pid as this process sees it: as it was told, or else as its pidfd says, which is -1 if it is gone
+/// already; `proc_pid_fdinfo(5)`.
+fn watchable(pidfd: Option<OwnedFd>, told: Option<i32>) -> Result<(i32, OwnedFd)> {
     use std::os::fd::AsRawFd;
     let what = "the command can't be watched, and is ended";
     let missing = || Error::new(ErrorCode::Supervisor, what);
     let pidfd = pidfd.ok_or_else(missing)?;
+    if let Some(pid) = told {
+        return Ok((pid, pidfd));
+    }
     let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
     let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
     let name = CString::new(path.clone()).map_err(|_| missing())?;

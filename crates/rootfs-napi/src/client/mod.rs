@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
 use rootfs::mountinfo;
+use rootfs::namespace::NamespaceKind;
 use rootfs::plan::Plan;
 use rootfs::protocol::{
     self, Answer, ExecutedStep, Exit, Frame, FunctionCall, Kind, Leftover, MAX_FDS, Report, Start, TakenDown,
@@ -125,6 +126,8 @@ struct Container {
     identity: Identity,
     /// Whether all its processes end with the first.
     pid_namespace: bool,
+    /// Whether it has pids as this process sees them.
+    host_pids: bool,
     /// Our end of the first process's socket.
     outlet: Outlet,
     journal: OwnedFd,
@@ -239,6 +242,7 @@ impl Container {
             one_command: beginning.one_command,
             identity,
             pid_namespace: beginning.start.pid,
+            host_pids: !beginning.start.pid && !beginning.start.joins.contains(&NamespaceKind::Pid),
             outlet: Outlet::new(socket, Token::Container(id)),
             journal,
             process: None,

@@ -242,7 +242,7 @@ impl Execution<'_> {
 }
 
 /// Whether the root was made for this container, and not even its upper directory is the host's.
-fn is_private(root: &Root) -> bool {
+pub(super) fn is_private(root: &Root) -> bool {
     match root {
         Root::Directory(_) => false,
         Root::Overlay { overlay, .. } => overlay.upper.is_none(),

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 
+use super::deny::is_private;
 use super::filesystem::{counts_changes, is_iversion, refused};
 use super::sources::apply_attributes;
 use super::{Done, Execution, Expectation};
@@ -15,7 +16,7 @@ use crate::options::attr;
 use crate::path::PathBytes;
 use crate::plan::{Action, has_own_superblock};
 use crate::resolve;
-use crate::spec::{Mount, MountKind, Root};
+use crate::spec::{Mount, MountKind};
 
 impl Execution<'_> {
     pub(super) fn remount(
@@ -148,7 +149,8 @@ impl Execution<'_> {
         for made in &self.plan.steps {
             let top =
                 match &made.action {
-                    Action::Root { root: Root::Empty { .. }, .. } => {
+                    // Without a directory of the host's for it, what is written to an overlay goes to a tmpfs.
+                    Action::Root { root, .. } if is_private(root) => {
                         self.ground.trees.first().map(|tree| Rc::clone(&tree.fd))
                     }
                     Action::Mount {

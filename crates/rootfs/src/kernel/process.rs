@@ -688,10 +688,25 @@ fn exit_of(status: Option<&rustix::process::WaitIdStatus>) -> crate::protocol::E
 }
 
 /// Takes the status of any child that has ended, without waiting: its pid, and how it ended.
-pub fn reap_any() -> Option<(i32, crate::protocol::Exit)> {
+///
+/// `before` is called with its number as long as that is still its own.
+pub fn reap_any(before: impl FnOnce(i32)) -> Option<(i32, crate::protocol::Exit)> {
+    let mut information = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: the struct outlives the call, and is zero where the call leaves it alone: then no child has ended.
+    let pid = unsafe {
+        if libc::waitid(libc::P_ALL, 0, information.as_mut_ptr(), flags) != 0 {
+            return None;
+        }
+        information.assume_init().si_pid()
+    };
+    if pid == 0 {
+        return None;
+    }
+    before(pid);
     let mut status = 0;
     // SAFETY: the status outlives the call.
-    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+    let pid = unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) };
     if pid <= 0 {
         return None;
     }
