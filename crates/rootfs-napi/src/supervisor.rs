@@ -9,7 +9,7 @@ use rootfs::Hint;
 use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
 use rootfs::kernel::memfd;
 use rootfs::kernel::supervisor_process::{self, Executable, SupervisorProcess};
-use rootfs::protocol::{self, FrameError, Hello, Kind, RELEASE};
+use rootfs::protocol::{self, BUILD, FrameError, Hello, Kind, RELEASE};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -104,21 +104,23 @@ pub(crate) fn begin(
 ) -> Result<(SupervisorProcess, OwnedFd)> {
     let (process, socket) = execute(file, None)?;
     // The first frame may take a moment: this thread has nothing else to do before it is there.
+    let mut build = None;
     let hello = receive(&socket).and_then(|frame| match frame.kind {
-        Kind::Hello => frame.decode::<Hello>(),
+        Kind::Hello => {
+            build = protocol::build_of_hello(&frame.body).filter(|build| build != BUILD);
+            frame.decode::<Hello>()
+        }
         _ => Err(FrameError::Magic),
     });
-    let error = match hello {
-        Ok(hello) if hello.release == RELEASE && credentials.are_those_of(&hello) => {
-            return Ok((process, socket));
-        }
-        Ok(hello) if hello.release == RELEASE => identity::changed(),
-        Ok(hello) => Error::new(
+    let error = match (build, hello) {
+        (Some(build), _) => Error::new(
             ErrorCode::Supervisor,
-            format!("the supervisor is of version {}, and the addon of version {RELEASE}", hello.release),
+            format!("the supervisor is of version {build}, and the addon of version {BUILD}"),
         )
         .with_hint(Hint::SupervisorVersion),
-        Err(error) => not_understood(&error),
+        (None, Ok(hello)) if credentials.are_those_of(&hello) => return Ok((process, socket)),
+        (None, Ok(_)) => identity::changed(),
+        (None, Err(error)) => not_understood(&error),
     };
     end(process, socket);
     Err(error)

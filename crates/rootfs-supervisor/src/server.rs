@@ -249,7 +249,7 @@ impl Server {
         let groups = rustix::process::getgroups().unwrap_or_default();
         let hello = Hello {
             pid: own_pid(),
-            release: protocol::RELEASE.to_owned(),
+            release: protocol::BUILD.to_owned(),
             uid: self.identity.0,
             gid: self.identity.1,
             groups: groups.into_iter().map(rustix::fs::Gid::as_raw).collect(),

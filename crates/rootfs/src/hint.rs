@@ -188,7 +188,7 @@ hints! {
         "cgroups of version 2 are needed, on /sys/fs/cgroup or on a hybrid host on /sys/fs/cgroup/unified, and Linux 5.7";
     /// Two releases are mixed.
     SupervisorVersion
-        "the supervisor answers as another release"
+        "the supervisor answers as another release, or another build"
         "the packages rootfs and rootfs-PLATFORM must be of one version: install them again, or let ROOTFS_SUPERVISOR_EXEC name the file of this version";
     /// The root has no place for a mount.
     RootNotWritable

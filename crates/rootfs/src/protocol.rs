@@ -27,8 +27,10 @@ use crate::spec::IdMap;
 
 /// Both sides must have the same: the addon and the supervisor are released together.
 pub const VERSION: u16 = 1;
-/// The release: what goes in frames is the same within one only.
+/// The release.
 pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
+/// The release, and a number made from the sources of this crate: what goes in frames is the same within one build only.
+pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), "+", env!("ROOTFS_SOURCES"));
 /// The first bytes of every frame.
 pub const MAGIC: [u8; 4] = *b"RTFS";
 /// A frame's body is at most this long; what is longer goes into a memfd.
@@ -96,7 +98,7 @@ kinds! {
 pub struct Hello {
     /// Its pid, in the namespace of the sender.
     pub pid: i32,
-    /// Its [`RELEASE`].
+    /// Its [`BUILD`].
     pub release: String,
     /// Who it is, and will stay: its user, real, effective and saved.
     pub uid: u32,
@@ -380,6 +382,11 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FrameError> {
         Ok((value, [])) => Ok(value),
         Ok(_) | Err(_) => Err(FrameError::Body),
     }
+}
+
+/// The [`BUILD`] in the body of a [`Hello`], also where the rest of that is different.
+pub fn build_of_hello(body: &[u8]) -> Option<String> {
+    postcard::take_from_bytes::<(i32, String)>(body).ok().map(|((_, build), _)| build)
 }
 
 /// A frame's bytes, without descriptors.
