@@ -8,7 +8,7 @@ import test from 'ava'
 import { Rootfs, RootfsError } from 'rootfs'
 import { guardHost } from './support/host.ts'
 import { busyboxImage } from './support/images.ts'
-import { containers, descendants, eventually } from './support/processes.ts'
+import { containers, descendants, eventually, processInfo } from './support/processes.ts'
 import { testNeeding } from './support/requirements.ts'
 
 const host = guardHost(test)
@@ -249,7 +249,9 @@ testHere('closing a prepared root ends the commands in it that others hold the p
   )
   const left = descendants(box.pid).filter(({ parentPid }) => parentPid !== box.pid)
   t.teardown(() => {
-    for (const { pid } of left) process.kill(pid, 'SIGKILL')
+    for (const { pid } of left) {
+      if (processInfo(pid)) process.kill(pid, 'SIGKILL')
+    }
   })
   await box.close()
   t.like(await running, { signal: 'SIGKILL' })
