@@ -299,6 +299,8 @@ export interface Plan {
 
 /** What went wrong, at which step, on what, and what to do about it. */
 export class RootfsError extends Error {
+  /** Errors are made by this package; one's own are for tests. */
+  constructor(data: { code: RootfsErrorCode; message: string })
   /** What kind of failure it is. */
   readonly code: RootfsErrorCode
   /** Which step of the plan failed. */
@@ -752,9 +754,9 @@ export interface FileOptions {
  */
 export interface IdMap {
   /** Users. At most 340 lines that don't overlap. */
-  uids: Array<IdMapping>
+  uids: readonly IdMapping[]
   /** Groups, likewise. */
-  gids: Array<IdMapping>
+  gids: readonly IdMapping[]
 }
 
 /** A line of a user namespace's `uid_map` or `gid_map`; `user_namespaces(7)`. */

@@ -52,7 +52,7 @@ const mistakes: Mistake[] = [
     title: 'a mode that is a string',
     call: untyped('tmpfs', '/tmp', { mode: '755' }),
     code: 'ERR_INVALID_ARG_TYPE',
-    message: /^Expected integer between 0 and 4095 for mode but received 755 of type string$/,
+    message: /^Expected integer between 0 and 4095 for mode but received '755' of type string$/,
   },
 
   // Numbers: never wrapped, never rounded.
@@ -68,7 +68,7 @@ const mistakes: Mistake[] = [
     title: 'a uid that is a string',
     call: untyped('tmpfs', '/tmp', { uid: '1' }),
     code: 'ERR_INVALID_ARG_TYPE',
-    message: /for uid but received 1 of type string$/,
+    message: /for uid but received '1' of type string$/,
   },
   {
     title: 'a negative number of inodes',
@@ -86,7 +86,7 @@ const mistakes: Mistake[] = [
     title: 'a size with an unknown suffix',
     call: untyped('tmpfs', '/tmp', { size: '1x' }),
     code: 'ERR_INVALID_ARG_VALUE',
-    message: /for size but received 1x of type string$/,
+    message: /for size but received '1x' of type string$/,
   },
   {
     title: 'a size that is a boolean',
@@ -119,13 +119,13 @@ const mistakes: Mistake[] = [
     title: 'a flag that is not a boolean',
     call: untyped('bind', '/srv', '/srv', { readonly: 'yes' }),
     code: 'ERR_INVALID_ARG_TYPE',
-    message: /^Expected boolean for readonly but received yes of type string$/,
+    message: /^Expected boolean for readonly but received 'yes' of type string$/,
   },
   {
     title: 'options that are no object',
     call: untyped('tmpfs', '/tmp', 'ro'),
     code: 'ERR_INVALID_ARG_TYPE',
-    message: /but received ro of type string$/,
+    message: /but received 'ro' of type string$/,
   },
   {
     title: 'a hostname that is a number',
@@ -151,7 +151,7 @@ const mistakes: Mistake[] = [
     title: 'a relative root',
     call: construct('images/alpine'),
     code: 'ERR_INVALID_ARG_VALUE',
-    message: /absolute.* but received images\/alpine of type string$/,
+    message: /absolute.* but received 'images\/alpine' of type string$/,
   },
   { title: 'an empty root', call: construct(''), code: 'ERR_INVALID_ARG_VALUE', message: /absolute/ },
   {
@@ -196,19 +196,19 @@ const mistakes: Mistake[] = [
     title: 'an unknown propagation',
     call: untyped('bind', '/srv', '/srv', { propagation: 'public' }),
     code: 'ERR_INVALID_ARG_VALUE',
-    message: /rprivate.* for propagation but received public of type string$/,
+    message: /rprivate.* for propagation but received 'public' of type string$/,
   },
   {
     title: 'an unknown atime',
     call: untyped('bind', '/srv', '/srv', { atime: 'sometimes' }),
     code: 'ERR_INVALID_ARG_VALUE',
-    message: /relatime.* for atime but received sometimes of type string$/,
+    message: /relatime.* for atime but received 'sometimes' of type string$/,
   },
   {
     title: 'an unknown hidepid',
     call: untyped('proc', '/proc', { hidepid: 'yes' }),
     code: 'ERR_INVALID_ARG_VALUE',
-    message: /invisible.* for hidepid but received yes of type string$/,
+    message: /invisible.* for hidepid but received 'yes' of type string$/,
   },
   ...(
     [
@@ -235,7 +235,7 @@ const mistakes: Mistake[] = [
         'writable that is a string',
         ['file', '/x', '', { writable: 'yes' }],
         'ERR_INVALID_ARG_TYPE',
-        /^Expected boolean for writable but received yes of type string$/,
+        /^Expected boolean for writable but received 'yes' of type string$/,
       ],
       [
         'a directory that is a number',
@@ -265,7 +265,7 @@ const mistakes: Mistake[] = [
         'a link that is the root',
         ['symlink', '/x', '/.'],
         'ERR_INVALID_ARG_VALUE',
-        /^Expected path that ends in a name for path but received \/\. of type string$/,
+        /^Expected path that ends in a name for path but received '\/\.' of type string$/,
       ],
       [
         'a device that is a path',
@@ -283,7 +283,7 @@ const mistakes: Mistake[] = [
         'a device of an unknown type',
         ['device', { path: '/x', type: 's' }],
         'ERR_INVALID_ARG_VALUE',
-        /^Expected one of 'c', 'b', 'p', 'u' for node\.type but received s of type string$/,
+        /^Expected one of 'c', 'b', 'p', 'u' for node\.type but received 's' of type string$/,
       ],
       [
         'a device without a number',
@@ -319,13 +319,13 @@ const mistakes: Mistake[] = [
         'a parameter without parts',
         ['sysctl', 'ipforward', '1'],
         'ERR_INVALID_ARG_VALUE',
-        /^Expected name of a kernel parameter \(.*\) for name but received ipforward/,
+        /^Expected name of a kernel parameter \(.*\) for name but received 'ipforward'/,
       ],
       [
         'a parameter that leads elsewhere',
         ['sysctl', 'net/../kernel/panic', '1'],
         'ERR_INVALID_ARG_VALUE',
-        /for name but received net\/\.\.\/kernel\/panic/,
+        /for name but received 'net\/\.\.\/kernel\/panic'/,
       ],
       [
         'a value that is a number',
@@ -364,7 +364,7 @@ const mistakes: Mistake[] = [
     title: 'an unknown choice for missing paths',
     call: untyped('mask', '/x', { missing: 'panic' }),
     code: 'ERR_INVALID_ARG_VALUE',
-    message: /skip.* for missing but received panic of type string$/,
+    message: /skip.* for missing but received 'panic' of type string$/,
   },
 
   // Namespaces.
@@ -465,7 +465,7 @@ const mistakes: Mistake[] = [
     title: 'an idMap of an unknown word',
     call: untyped('bind', '/srv', '/srv', { idMap: 'user' }),
     code: 'ERR_INVALID_ARG_VALUE',
-    message: /^Expected object or 'userns' for idMap but received user of type string$/,
+    message: /^Expected object or 'userns' for idMap but received 'user' of type string$/,
   },
   {
     title: 'an idMap without gids',
@@ -497,7 +497,7 @@ const mistakes: Mistake[] = [
     title: 'copyUp that is a path',
     call: untyped('tmpfs', '/etc', { copyUp: '/etc' }),
     code: 'ERR_INVALID_ARG_TYPE',
-    message: /^Expected boolean for copyUp but received \/etc of type string$/,
+    message: /^Expected boolean for copyUp but received '\/etc' of type string$/,
   },
 
   // Overlays.
@@ -517,7 +517,7 @@ const mistakes: Mistake[] = [
     title: 'an overlay root of a single path',
     call: overlay({ lower: '/a' }),
     code: 'ERR_INVALID_ARG_TYPE',
-    message: /^Expected array for options\.lower but received \/a of type string$/,
+    message: /^Expected array for options\.lower but received '\/a' of type string$/,
   },
   {
     title: 'an overlay root of nothing',

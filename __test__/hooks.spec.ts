@@ -479,6 +479,11 @@ testHere('functions are refused at other points, and what is no hook everywhere'
   for (const point of ['prestart', 'createContainer', 'startContainer', 'sometimes', undefined]) {
     t.regex((t.throws(() => hook(point, () => {})) as NodeJS.ErrnoException).code!, /^ERR_INVALID_ARG_/)
   }
+  t.throws(() => hook('prestart', () => {}), {
+    instanceOf: TypeError,
+    message:
+      /^Expected program .* but received a function: only programs can run at prestart, and functions at createRuntime/,
+  })
   for (const what of [
     undefined,
     null,

@@ -182,6 +182,7 @@ testHere(
     t.deepEqual((await rootfs.run({ encoding: 'buffer' })).stdout, Buffer.from('/etc\n0\nb:/bin\n'))
     const child = rootfs.spawn({ cwd: '/tmp' })
     t.is(await text(child.stdout!), '/tmp\n0\nb:/bin\n')
+    t.deepEqual([child.spawnfile, child.spawnargs.slice(0, 2)], ['sh', ['sh', '-c']])
     const { stdout } = await rootfs.run('/bin/sh', ['-c', 'pwd; echo "$A:$PATH"'])
     t.is(stdout, '/etc\nb:/bin\n')
     await t.throwsAsync(rootfs.run({ nosuch: true } as object), { code: 'ERR_INVALID_ARG_VALUE' })
@@ -448,7 +449,17 @@ test('values that are no JSON are refused where they are, and bigints are number
     t.is(error.pointer, Array.isArray(value) ? '/a~1b/0' : '/a~1b')
     t.regex(error.message, pattern)
   }
-  t.throws(() => Rootfs.fromSpec({ ...minimal(), cyclic }), { message: /nested too deep/ })
+  const again = t.throws(() => Rootfs.fromSpec({ ...minimal(), cyclic }), { instanceOf: RootfsError })
+  t.like(again, { code: 'ERR_ROOTFS_SPEC', pointer: '/cyclic/again' })
+  t.regex(again.message, /but received a cyclic object$/)
+  let deep: object = {}
+  for (let depth = 0; depth < 100; depth++) deep = { deep }
+  t.throws(() => Rootfs.fromSpec({ ...minimal(), deep }), { message: /nested too deep/ })
+  // What is there twice is no cycle.
+  const limit = { type: 'RLIMIT_CORE', soft: 0, hard: 0 }
+  const twice = { args: ['x'], cwd: '/', rlimits: [limit, limit] }
+  const error = t.throws(() => Rootfs.fromSpec({ ...minimal(), process: twice }), { instanceOf: RootfsError })
+  t.like(error, { code: 'ERR_ROOTFS_SPEC', pointer: '/process/rlimits/1/type' })
   const limits = (hard: unknown) => ({
     ...minimal(),
     process: { args: ['x'], cwd: '/', rlimits: [{ type: 'RLIMIT_CORE', soft: 0, hard }] },

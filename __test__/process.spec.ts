@@ -376,3 +376,25 @@ testHere('close while commands begin ends them all, and each is told', async (t)
   for (const end of await Promise.all(ends))
     t.true(end === 'SIGKILL' || end === 'ERR_ROOTFS_CLOSED', `${end}`)
 })
+
+test('what is wrong with the options of a command is said with all that is possible', async (t) => {
+  const rootfs = new Rootfs('/srv')
+  const nosuch = { nosuch: 1 } as object
+  const control = 'signal, timeout, killSignal'
+  const preparation = 'cgroup, verify, onStep'
+  const message = (known: string) =>
+    new RegExp(`^Unknown option nosuch: known ones are env, cwd, .*, ${known}$`)
+  await t.throwsAsync(rootfs.run('x', [], nosuch), {
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: message(`stdio, ${control}, input, encoding, maxBuffer, ${preparation}`),
+  })
+  t.throws(() => rootfs.spawn('x', [], nosuch), { message: message(`stdio, ${control}, ${preparation}`) })
+  await t.throwsAsync(rootfs.run('x', [], { capabilities: 'ALL' as never }), {
+    code: 'ERR_INVALID_ARG_TYPE',
+    message: /^Expected array of names, .* for capabilities but received 'ALL' of type string$/,
+  })
+  await t.throwsAsync(rootfs.run(''), { message: /but received '' of type string$/ })
+  await t.throwsAsync(rootfs.run('x', [], { encoding: '' as never }), {
+    message: /but received '' of type string$/,
+  })
+})

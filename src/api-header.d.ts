@@ -299,6 +299,8 @@ export interface Plan {
 
 /** What went wrong, at which step, on what, and what to do about it. */
 export class RootfsError extends Error {
+  /** Errors are made by this package; one's own are for tests. */
+  constructor(data: { code: RootfsErrorCode; message: string })
   /** What kind of failure it is. */
   readonly code: RootfsErrorCode
   /** Which step of the plan failed. */

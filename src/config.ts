@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises'
 import type { PathLike, RootfsErrorCode } from '../index.js'
 import { invalidArgument, RootfsError } from './errors.ts'
 
-/** No config is nested as deep as this; a cyclic object ends here. */
+/** No config is nested as deep as this. */
 const MAX_DEPTH = 64
 
 function specError(pointer: string, message: string): RootfsError {
@@ -11,12 +11,9 @@ function specError(pointer: string, message: string): RootfsError {
 }
 
 /** A value as JSON. What JSON can't say is refused and not left out; a bigint is written as the number it is. */
-function json(value: unknown, pointer: string, depth: number): string {
+function json(value: unknown, pointer: string, parents: readonly object[]): string {
   const refuse = (what: string) =>
     specError(pointer, `Expected JSON value for ${pointer} but received ${what}`)
-  if (depth > MAX_DEPTH) {
-    throw refuse('an object nested too deep')
-  }
   switch (typeof value) {
     case 'string':
     case 'boolean':
@@ -36,8 +33,15 @@ function json(value: unknown, pointer: string, depth: number): string {
   if (value === null) {
     return 'null'
   }
+  if (parents.includes(value)) {
+    throw refuse('a cyclic object')
+  }
+  if (parents.length > MAX_DEPTH) {
+    throw refuse('an object nested too deep')
+  }
+  const path = [...parents, value]
   if (Array.isArray(value)) {
-    return `[${value.map((item, index) => json(item, `${pointer}/${index}`, depth + 1)).join(',')}]`
+    return `[${value.map((item, index) => json(item, `${pointer}/${index}`, path)).join(',')}]`
   }
   const kind = Object.prototype.toString.call(value).slice(8, -1)
   if (kind !== 'Object') {
@@ -47,7 +51,7 @@ function json(value: unknown, pointer: string, depth: number): string {
     .filter(([, field]) => field !== undefined)
     .map(([key, field]) => {
       const place = `${pointer}/${key.replaceAll('~', '~0').replaceAll('/', '~1')}`
-      return `${JSON.stringify(key)}:${json(field, place, depth + 1)}`
+      return `${JSON.stringify(key)}:${json(field, place, path)}`
     })
   return `{${fields.join(',')}}`
 }
@@ -57,7 +61,7 @@ export function configText(spec: unknown): string {
   if (typeof spec !== 'object' || spec === null || Array.isArray(spec)) {
     throw invalidArgument('ERR_INVALID_ARG_TYPE', 'object', 'spec', spec)
   }
-  return json(spec, '', 0)
+  return json(spec, '', [])
 }
 
 /** The directory of a bundle as an absolute path: a relative one is taken from the working directory now. */

@@ -86,8 +86,10 @@ export function invalidArgument(
   received: unknown,
 ): Error {
   const type = received === null ? 'object' : typeof received
-  let text = typeof received === 'string' ? received : inspect(received, { depth: 0, breakLength: Infinity })
-  text = text.length > 100 ? `${text.slice(0, 100)}…` : text
+  const whole =
+    typeof received === 'string' && received.length > 100 ? `${received.slice(0, 100)}…` : received
+  let text = inspect(whole, { depth: 0, breakLength: Infinity })
+  text = typeof whole !== 'string' && text.length > 100 ? `${text.slice(0, 100)}…` : text
   const shown = received === undefined ? 'undefined' : `${text} of type ${type}`
   return argumentError({ code, message: `Expected ${wanted} for ${name} but received ${shown}` })
 }

@@ -79,6 +79,8 @@ export interface NativeRootfs extends Builder {
   makePlan(): { steps: Step[]; warnings: Warning[]; text: string }
   /** JSON. */
   makeSpec(): string
+  /** Of the config's process, if there is one. */
+  configuredArgs(): string[] | null
   /** NAME=value each, of the config's process, if there is one. */
   configuredEnv(): string[] | null
 }

@@ -163,7 +163,7 @@ export class Rootfs extends native.Rootfs {
     hooks?.watch(launched.id)
     return new ContainerProcess(
       launched,
-      commandLine(command, args),
+      command === undefined ? (this.configuredArgs() ?? []) : commandLine(command, args),
       FIRST,
       control,
       locate,

@@ -7,13 +7,16 @@ import {
   type PreparedRootfs,
   probe,
   Rootfs,
-  type RootfsError,
+  RootfsError,
 } from 'rootfs'
 
 const rootfs = new Rootfs('/srv')
 declare const box: PreparedRootfs
 declare const child: ContainerProcess
 declare const plan: Plan
+
+// @ts-expect-error: 'string' is not assignable
+new RootfsError('x')
 
 // ---------------------------------------------------------------- the builder
 

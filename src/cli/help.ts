@@ -13,8 +13,8 @@ Usage: rootfs run BUNDLE [-- COMMAND ARG...]    run the process of an OCI bundle
   --net                with --host: the host's network, and its names and keys
   --bind SRC:DST[:ro]  a file or directory of the host, writable unless ro *
   --tmpfs DST          an empty directory that can be written to *
-  --cwd DIR            where COMMAND begins, if not where the bundle says, or in /
-  --env NAME=VALUE     for COMMAND, which has those of the bundle, or only TERM *
+  --cwd DIR            where COMMAND begins; else as the bundle says, or /
+  --env NAME=VALUE     for COMMAND; else those of the bundle, or only TERM *
   --ignore FIELD       run though this field of config.json isn't enforced, such
                        as linux.seccomp *
   --json               for programs

@@ -273,8 +273,10 @@ pub(crate) struct IdMapping {
 #[napi(object, object_to_js = false)]
 pub(crate) struct IdMap {
     /// Users. At most 340 lines that don't overlap.
+    #[napi(ts_type = "readonly IdMapping[]")]
     pub uids: Vec<IdMapping>,
     /// Groups, likewise.
+    #[napi(ts_type = "readonly IdMapping[]")]
     pub gids: Vec<IdMapping>,
 }
 

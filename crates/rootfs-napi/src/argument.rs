@@ -40,7 +40,7 @@ impl fmt::Display for JsArg {
             Self::String(value) => {
                 let short: String = value.chars().take(100).collect();
                 let dots = if short.len() < value.len() { "…" } else { "" };
-                write!(f, "{}{dots} of type string", short.escape_debug())
+                write!(f, "'{}{dots}' of type string", short.escape_debug())
             }
             Self::Bytes(bytes) => write!(f, "a Uint8Array of {} bytes", bytes.len()),
             Self::Array(_) => f.write_str("an array"),
@@ -259,9 +259,15 @@ impl Options {
 
     /// Refuses what is left.
     pub(crate) fn finish(self) -> Parsed<()> {
+        self.finish_beside(&[])
+    }
+
+    /// Refuses what is left, where somebody else has taken others.
+    pub(crate) fn finish_beside(mut self, others: &[&[&'static str]]) -> Parsed<()> {
         let Some((key, _)) = self.entries.first() else {
             return Ok(());
         };
+        self.known.extend(others.iter().copied().flatten());
         let known = if self.known.is_empty() { "none".to_owned() } else { self.known.join(", ") };
         Err(Failure::argument(
             ArgumentKind::Value,

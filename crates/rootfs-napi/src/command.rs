@@ -44,12 +44,13 @@ impl Configured {
 
 /// Parses a command, its arguments, and those options that TypeScript leaves to us. Without a command it is the process
 /// of the OCI config. A command of the caller's own is that process but for its words, so that it may not do more than
-/// the config allows. The options replace what they name.
+/// the config allows. The options replace what they name; `beside` are those that TypeScript has taken.
 pub(crate) fn parse(
     command: &JsArg,
     args: &JsArg,
     options: JsArg,
     configured: &Configured,
+    beside: &[&[&'static str]],
 ) -> Parsed<Command> {
     let mut process = match (command, configured) {
         (JsArg::Undefined, Configured::Process(process)) if *args == JsArg::Undefined => {
@@ -100,7 +101,7 @@ pub(crate) fn parse(
     }
     let streams = options.take("stdio", stdio::streams)?.unwrap_or_else(|| stdio::DEFAULT_STREAMS.to_vec());
     process.descriptors = stdio::further_descriptors(&streams);
-    options.finish()?;
+    options.finish_beside(beside)?;
     Ok(Command { process, streams })
 }
 
@@ -182,6 +183,9 @@ fn capabilities(name: &str, value: &JsArg) -> Parsed<Capabilities> {
             inheritable: 0,
             ambient: 0,
         });
+    }
+    if !matches!(value, JsArg::Object(_)) {
+        return Err(unexpected(ArgumentKind::Type, "array of names, or object of such arrays,", name, value));
     }
     let mut object = Options::nested(name, value)?;
     let mut set = |key| Ok::<_, Failure>(object.take(key, capability_set)?.unwrap_or(0));

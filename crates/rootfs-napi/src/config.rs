@@ -21,6 +21,11 @@ fn tidy(path: &PathBytes) -> PathBytes {
     path.components().fold(PathBytes::from("/"), |path, name| path.join(name))
 }
 
+/// Texts of a config, which are UTF-8.
+fn lossy_texts(texts: &[Vec<u8>]) -> Vec<String> {
+    texts.iter().map(|text| String::from_utf8_lossy(text).into_owned()).collect()
+}
+
 fn from_config(config: &JsArg, directory: Option<&JsArg>, options: JsArg) -> Parsed<Rootfs> {
     let mut options = Options::of_call(options)?;
     let ignore = options.take("ignore", |name, value| {
@@ -77,11 +82,16 @@ impl Rootfs {
         from_config(&config, None, options).map_err(|failure| failure.throw(env))
     }
 
+    /// The words of the config's process, if there is one.
+    #[napi(skip_typescript)]
+    pub fn configured_args(&self) -> Option<Vec<String>> {
+        Some(lossy_texts(&self.configured().process()?.args))
+    }
+
     /// The environment that commands have when none is given, if an OCI config says which. For the command line.
     #[napi(skip_typescript)]
     pub fn configured_env(&self) -> Option<Vec<String>> {
-        let process = self.configured().process()?;
-        Some(process.env.iter().map(|variable| String::from_utf8_lossy(variable).into_owned()).collect())
+        Some(lossy_texts(&self.configured().process()?.env))
     }
 
     /// The OCI config that says the same, as JSON; made into an object by the TypeScript layer.

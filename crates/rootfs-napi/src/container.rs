@@ -53,6 +53,16 @@ impl Launched {
     }
 }
 
+/// The options that TypeScript takes out before the others come here.
+mod beside {
+    /// Of all commands.
+    pub(super) const CONTROL: &[&str] = &["signal", "timeout", "killSignal"];
+    /// Of those that are run to their end.
+    pub(super) const COLLECTION: &[&str] = &["input", "encoding", "maxBuffer"];
+    /// Of those that a container is made for.
+    pub(super) const PREPARATION: &[&str] = &["cgroup", "verify", "onStep"];
+}
+
 /// What `PrepareOptions` say.
 struct Preparation {
     verify: bool,
@@ -146,7 +156,7 @@ fn open_streams(streams: &[Stream], wanted: Option<Wanted>) -> Parsed<OpenStream
         return Err(Failure::argument(
             ArgumentKind::Value,
             format!(
-                "Expected 'inherit', 'ignore' or a file descriptor for stdio[{}] but received pipe of type string: a \
+                "Expected 'inherit', 'ignore' or a file descriptor for stdio[{}] but received 'pipe' of type string: a \
                  command that is run to its end has no further pipes; use spawn",
                 number.0
             ),
@@ -291,7 +301,12 @@ pub(crate) fn launch(
     aborted: bool,
 ) -> Result<Launched> {
     let environment = Environment::of(env)?;
-    command::parse(&command, &args, process, rootfs.configured())
+    let beside: &[_] = if collect == JsArg::Undefined {
+        &[beside::CONTROL, beside::PREPARATION]
+    } else {
+        &[beside::CONTROL, beside::COLLECTION, beside::PREPARATION]
+    };
+    command::parse(&command, &args, process, rootfs.configured(), beside)
         .and_then(|command| {
             let (preparation, wanted) = (preparation(options)?, wanted(collect)?);
             begin(environment.id, rootfs, Some(command), &preparation, wanted, aborted)
@@ -330,7 +345,10 @@ pub(crate) fn spawn(
     aborted: bool,
 ) -> Result<Launched> {
     let configured = Client::get().ok().and_then(|client| client.configured(id(container)));
-    command::parse(&command, &args, process, &configured.map_or(Configured::Nothing, Configured::Process))
+    let configured = configured.map_or(Configured::Nothing, Configured::Process);
+    let beside: &[_] =
+        if collect == JsArg::Undefined { &[beside::CONTROL] } else { &[beside::CONTROL, beside::COLLECTION] };
+    command::parse(&command, &args, process, &configured, beside)
         .and_then(|command| match (wanted(collect)?, aborted) {
             (wanted, true) => Launched::nothing(&command.streams, wanted),
             (wanted, false) => spawn_in(id(container), &command.process, &command.streams, wanted),

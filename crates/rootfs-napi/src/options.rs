@@ -422,6 +422,19 @@ fn hook_point(when: &JsArg, points: &[&str]) -> Parsed<HookPoint> {
 /// A function of the caller, under the number by which TypeScript knows it.
 pub(crate) fn function_hook(when: &JsArg, number: u32, name: String) -> Parsed<Hook> {
     const POINTS: [&str; 3] = ["createRuntime", "poststart", "poststop"];
+    if let JsArg::String(point) = when
+        && HOOK_POINTS.contains(&&**point)
+        && !POINTS.contains(&&**point)
+    {
+        return Err(Failure::argument(
+            ArgumentKind::Type,
+            format!(
+                "Expected program ({{ path }}) for hook but received a function: only programs can run at {point}, and \
+                 functions at {}",
+                POINTS.join(", ")
+            ),
+        ));
+    }
     let point = hook_point(when, &POINTS)?;
     let path = if name.is_empty() { "function".to_owned() } else { name };
     Ok(Hook {

@@ -33,8 +33,8 @@ pub(super) fn check(items: &[Node<'_>], rootfs: &RootfsSpec) -> Result<()> {
     for (item, content) in items.iter().zip(&rootfs.content) {
         content.validate(rootfs).map_err(|mut error| {
             // It has no such name in a config.
-            if let Some(rest) = error.message.strip_prefix("idMap: ") {
-                error.message = rest.to_owned();
+            if error.message.starts_with("idMap: ") {
+                error.message.drain(.."idMap: ".len());
             }
             error.destination = Some(content.destination().clone());
             item.located(error)

@@ -65,7 +65,7 @@ impl fmt::Display for Shown<'_> {
             Value::String(text) => {
                 let short: String = text.chars().take(100).collect();
                 let dots = if short.len() < text.len() { "…" } else { "" };
-                write!(f, "{}{dots} of type string", short.escape_debug())
+                write!(f, "'{}{dots}' of type string", short.escape_debug())
             }
             Value::Array(_) => f.write_str("an array"),
             Value::Object(_) => f.write_str("an object"),
