@@ -591,7 +591,7 @@ impl Rootfs {
         let root = match &self.spec.root {
             Root::Directory(path) => lossy(path),
             Root::Overlay { overlay, .. } => {
-                let lower: Vec<_> = overlay.lower.iter().map(|layer| lossy(layer)).collect();
+                let lower: Vec<_> = overlay.lower.iter().map(lossy).collect();
                 format!("overlay of {}", lower.join(":"))
             }
             Root::Empty { .. } => "empty".to_owned(),

@@ -66,14 +66,15 @@ impl Rights<'_> {
 /// The state, as OCI runtime-spec `runtime.md` has it.
 fn state(point: HookPoint, context: &Context<'_>) -> Vec<u8> {
     let root = match (point, context.plan.root()) {
-        (_, Some(Root::Directory(_))) => Some(context.root.to_string()),
+        (_, Some(Root::Directory(_))) | (HookPoint::CreateContainer | HookPoint::StartContainer, _) => {
+            Some(context.root.to_string())
+        }
         // A root that the host doesn't have: as a path of the host's, its own name for it would mean something else.
         (HookPoint::Prestart | HookPoint::CreateRuntime, _) => {
             Some(format!("/proc/{}/root{}", context.pid, context.root))
         }
         (HookPoint::Poststart, _) => Some(format!("/proc/{}/root", context.pid)),
         (HookPoint::Poststop, _) => None,
-        (HookPoint::CreateContainer | HookPoint::StartContainer, _) => Some(context.root.to_string()),
     };
     let bundle = context.plan.bundle.as_ref().map(ToString::to_string).or_else(|| root.clone());
     let annotations: BTreeMap<_, _> =

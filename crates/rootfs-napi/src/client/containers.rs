@@ -236,11 +236,8 @@ fn serve_container(state: &mut State, id: u64, container: &mut Container, mut fr
         Kind::Spawned if container.children.contains_key(&child) => {
             let first = container.process.as_ref().map(|(pid, _)| *pid);
             let Ok(Spawned { pid, report }) = frame.decode::<Spawned>() else { return Ok(()) };
-            let told = frame
-                .sender
-                .map(|(pid, ..)| pid)
-                .filter(|pid| *pid > 0 && Some(*pid) != first)
-                .or(container.host_pids.then_some(pid));
+            let named = frame.sender.map(|(pid, ..)| pid).filter(|pid| *pid > 0 && Some(*pid) != first);
+            let told = named.or(container.host_pids.then_some(pid));
             match frame
                 .check_descriptors(ErrorCode::Exec, "the command can't be watched, and is ended")
                 .and_then(|()| watchable(frame.fds.pop(), told))
