@@ -176,11 +176,7 @@ const lacking: Array<
   [['openat2'], 'EPERM', { openat2: /openat2\(.*\(EPERM\)/ }],
   [['statmount', 'open_tree_attr'], 'ENOSYS', { statmount: /ENOSYS/, openTreeAttr: /ENOSYS/ }],
   [['statmount'], 'kill', { statmount: /seccomp filter kills the process.*SIGSYS/ }],
-  [
-    ['fsopen'],
-    'ENOSYS',
-    { mountApi: /fsopen\("tmpfs"\).*ENOSYS/, detachedMounts: /ENOSYS/ },
-  ],
+  [['fsopen'], 'ENOSYS', { mountApi: /fsopen\("tmpfs"\).*ENOSYS/, detachedMounts: /ENOSYS/ }],
   [['mount_setattr'], 'EPERM', { mountApi: /mount_setattr\(.*EPERM/ }],
 ]
 for (const [calls, how, missing] of lacking) {

@@ -190,6 +190,13 @@ pub(super) fn hear_container(state: &mut State, id: u64) {
     }
 }
 
+/// Before any command is asked for: what tells of one has its pid as a credential.
+fn expect_pids(container: &Container) {
+    if !container.one_command {
+        let _ = rustix::net::sockopt::set_socket_passcred(&container.outlet.socket, true);
+    }
+}
+
 /// An error is one of the whole container.
 fn serve_container(state: &mut State, id: u64, container: &mut Container, mut frame: Frame) -> Result<()> {
     let child = frame.id;
@@ -216,10 +223,7 @@ fn serve_container(state: &mut State, id: u64, container: &mut Container, mut fr
                 None => frame.decode().unwrap_or_default(),
             };
             container.report = Some(report);
-            if !container.one_command {
-                // Before any command is asked for: what tells of one has its pid.
-                let _ = rustix::net::sockopt::set_socket_passcred(&container.outlet.socket, true);
-            }
+            expect_pids(container);
         }
         Kind::Step => {
             if let Ok(step) = frame.decode() {
