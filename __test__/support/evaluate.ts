@@ -17,8 +17,6 @@ const outcome = (promise) => Promise.race([
   ),
   sleep(5000, 'pending'),
 ])
-/** The error that a call throws. */
-const thrown = (call) => { try { call() } catch ({ code, message }) { return { code, message } } }
 /** A root that also an ordinary user can make: a directory of programs, and nothing else of the host. */
 const small = () => Rootfs.empty().bind(image + '/bin', '/bin').bind(image + '/etc', '/etc')
 /** They are children of whichever thread has started them. */
