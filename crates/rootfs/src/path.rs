@@ -65,8 +65,7 @@ impl PathBytes {
         let mut bytes = self.0.as_slice();
         loop {
             bytes = match bytes {
-                [rest @ .., b'/'] if !rest.is_empty() => rest,
-                [rest @ .., b'/', b'.'] if !rest.is_empty() => rest,
+                [rest @ .., b'/'] | [rest @ .., b'/', b'.'] if !rest.is_empty() => rest,
                 b"/." => b"/",
                 _ => return Self(bytes.to_vec()),
             };
