@@ -12,7 +12,7 @@ use rootfs::execute::{Execution, Level, Outcome, Setting, Surroundings, classic}
 use rootfs::journal::{Identity, Writer};
 use rootfs::kernel::classic::Classic;
 use rootfs::kernel::linux::{Linux, can_assemble_detached, has_mount_api};
-use rootfs::kernel::{Kernel, memfd, process};
+use rootfs::kernel::{Kernel, holder, memfd, process};
 use rootfs::namespace::NamespaceKind;
 use rootfs::path::PathBytes;
 use rootfs::plan::{Action, Plan, mask_warning};
@@ -220,6 +220,11 @@ impl FirstProcess {
             None => error,
         };
         let hooks = payload.plan.hooks().next().is_some();
+        if hooks || payload.rest.process.is_none() {
+            // Other programs will run beside this process.
+            holder::let_go()
+                .context(ErrorCode::Supervisor, || "the memory of the first process is still shared")?;
+        }
         let pid = if hooks || self.start.user.is_some() { Some(self.own_pid()?) } else { None };
         if self.start.user.is_some() {
             self.become_mapped_root().map_err(in_namespaces)?;

@@ -9,6 +9,7 @@ use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
 use rootfs::execute::Level;
 use rootfs::execute::filesystem::Filesystem;
 use rootfs::journal::{self, Record};
+use rootfs::kernel::holder;
 use rootfs::kernel::linux::{Linux, become_stub, has_mount_api};
 use rootfs::kernel::memfd;
 use rootfs::kernel::process::{self, namespaces};
@@ -42,6 +43,7 @@ enum Event {
     Cleaned,
     Stub,
     Hooks(u64),
+    Holder(u64),
 }
 
 impl Event {
@@ -52,6 +54,8 @@ impl Event {
             Self::Control(id) => id << 2 | 2,
             Self::Cleaned => 3,
             Self::Stub => 1 << 2 | 3,
+            // Spare first processes have large numbers.
+            Self::Holder(id) => id << 2 | 3,
             // No container has the number 0.
             Self::Hooks(id) => id << 2,
         }
@@ -62,7 +66,8 @@ impl Event {
             (id, 1) => Self::Ended(id),
             (id, 2) => Self::Control(id),
             (0, 3) => Self::Cleaned,
-            (_, 3) => Self::Stub,
+            (1, 3) => Self::Stub,
+            (id, 3) => Self::Holder(id),
             (0, _) => Self::Node,
             (id, _) => Self::Hooks(id),
         }
@@ -79,6 +84,8 @@ struct Container {
     opener: Option<OwnedFd>,
     /// A child that runs newuidmap.
     mapper: Option<OwnedFd>,
+    /// What holds the memory of a spare first process.
+    holder: Option<OwnedFd>,
     /// Held as long as it lives, so that nobody removes its mountpoints.
     locks: Vec<OwnedFd>,
     /// Whether all its steps are done.
@@ -186,6 +193,8 @@ struct Server {
     stub: Stub,
     /// The cgroups that were killed.
     killed: Vec<cgroup::Identity>,
+    /// Holders that haven't ended yet when their container has.
+    holders: BTreeMap<u64, OwnedFd>,
 }
 
 /// A frame that waits for Node.
@@ -227,6 +236,7 @@ pub(crate) fn run(node: OwnedFd) -> i32 {
         wanted: None,
         stub: Stub::Unknown,
         killed: Vec::new(),
+        holders: BTreeMap::new(),
     };
     if rustix::net::sockopt::set_socket_passcred(&server.node, true).is_err()
         || rustix::io::ioctl_fionbio(&server.node, true).is_err()
@@ -324,6 +334,7 @@ impl Server {
                     Event::Cleaned => self.cleaned(),
                     Event::Stub => self.stub_made(),
                     Event::Hooks(id) => self.hooks_ended(id),
+                    Event::Holder(id) => self.holder_ended(id),
                 }
             }
             if node && !self.hear_node() {
@@ -511,13 +522,12 @@ impl Server {
             open_files: self.open_files,
             identity: self.identity,
         };
-        let request = process::CloneRequest { namespaces: clone_flags(&start), cgroup: None };
-        let fork = process::fork(request).map_err(|call| clone_error(&start, &call))?;
-        let process::Fork::Parent { pid, pidfd } = fork else { first.run() };
+        let Process { pid, pidfd, holder } = begin_spare(&start, first)?;
         // Numbers that Node doesn't give, and no other supervisor: Node counts from one.
         let id = 1 << 51 | u64::from(own_pid().cast_unsigned()) << 28 | self.spares_made;
         self.spares_made += 1;
         let mut container = Container::new((pid, pidfd), start, journal, control);
+        container.holder = holder;
         let told = self
             .watch(container.pidfd.as_fd(), Event::Ended(id))
             .and_then(|()| self.watch_end(container.control.as_fd(), Event::Control(id)))
@@ -533,7 +543,9 @@ impl Server {
             }
             Err(error) => {
                 container.kill();
-                let _ = process::wait_for(container.pidfd.as_fd());
+                for child in [Some(container.pidfd), container.holder].into_iter().flatten() {
+                    let _ = process::wait_for(child.as_fd());
+                }
                 Err(error)
             }
         }
@@ -774,8 +786,12 @@ impl Server {
             && self.pending.is_empty()
             && self.cleaner.is_none()
             && !container.start.poststop;
+        let holder = container.holder.take();
         self.take_spare(id);
         self.tell_node(Kind::Exited, id, protocol::encode(&Ended { exit, closed }), Vec::new());
+        if let Some(holder) = holder {
+            self.await_holder(id, holder);
+        }
         if closed {
             self.containers.remove(&id);
         } else {
@@ -786,6 +802,19 @@ impl Server {
         // have been put on this processor, to wait until this process waits.
         process::yield_processor();
         self.prepare_for_more();
+    }
+
+    /// A holder ends when its first process has ended, or executed its command: mostly it has by now.
+    fn await_holder(&mut self, id: u64, holder: OwnedFd) {
+        if !process::try_wait_for(holder.as_fd()) && self.watch(holder.as_fd(), Event::Holder(id)).is_ok() {
+            self.holders.insert(id, holder);
+        }
+    }
+
+    fn holder_ended(&mut self, id: u64) {
+        let Some(holder) = self.holders.remove(&id) else { return };
+        let _ = epoll::delete(&self.epoll, &holder);
+        let _ = process::wait_for(holder.as_fd());
     }
 
     /// Has a child remove the mountpoints that were made: the filesystem may be slow.
@@ -976,10 +1005,14 @@ impl Server {
                 process::wait_until_ended(container.pidfd.as_fd());
                 container.ended();
             }
+            self.holders.extend(container.holder.take().map(|holder| (id, holder)));
             if container.start.poststop {
                 stopped.push((container.pid, container.payload, container.hooks));
             }
             journals.push((id, container.journal));
+        }
+        for holder in self.holders.values() {
+            let _ = process::wait_for(holder.as_fd());
         }
         if let Some(cleaner) = self.cleaner.take() {
             // The journals are all gone through again below.
@@ -1068,6 +1101,76 @@ fn clean_now(journals: &[(u64, &OwnedFd)], pending: Vec<Record>) -> Cleaned {
     cleaned
 }
 
+/// A spare first process that was made.
+struct Process {
+    pid: i32,
+    pidfd: OwnedFd,
+    holder: Option<OwnedFd>,
+}
+
+/// Makes a spare first process, with a holder for its memory where that can be had.
+fn begin_spare(start: &Start, first: FirstProcess) -> Result<Process> {
+    let request = process::CloneRequest { namespaces: clone_flags(start), cgroup: None };
+    let mut first = Some(first);
+    if let Some(process) = begin_held(request, &mut first) {
+        return Ok(process);
+    }
+    match process::fork(request).map_err(|call| clone_error(start, &call))? {
+        process::Fork::Parent { pid, pidfd } => Ok(Process { pid, pidfd, holder: None }),
+        process::Fork::Child => become_first(&mut first),
+    }
+}
+
+fn become_first(first: &mut Option<FirstProcess>) -> ! {
+    if let Some(first) = first.take() {
+        first.run();
+    }
+    process::exit(127)
+}
+
+/// The same by way of a holder, which makes the first process. Waits for that, which takes as long as two clones.
+fn begin_held(request: process::CloneRequest<'_>, first: &mut Option<FirstProcess>) -> Option<Process> {
+    // A holder has to close what the first process has: others wait for its end.
+    if !process::can_close_ranges() {
+        return None;
+    }
+    let (here, there) = pair().ok()?;
+    let process::Fork::Parent { pidfd: holder, .. } = process::fork(process::CloneRequest::default()).ok()?
+    else {
+        hold(request, &there, first);
+    };
+    drop(there);
+    let patience = rustix::event::Timespec { tv_sec: 2, tv_nsec: 0 };
+    let mut made = None;
+    if rustix::event::poll(&mut [PollFd::new(&here, PollFlags::IN)], Some(&patience)) == Ok(1)
+        && let Ok(mut frame) = protocol::receive(&here)
+        && let (Ok(pid), Some(pidfd)) = (frame.decode(), frame.fds.pop())
+    {
+        made = Some((pid, pidfd));
+    }
+    let Some((pid, pidfd)) = made else {
+        process::kill(holder.as_fd());
+        let _ = process::wait_for(holder.as_fd());
+        return None;
+    };
+    Some(Process { pid, pidfd, holder: Some(holder) })
+}
+
+fn hold(request: process::CloneRequest<'_>, socket: &OwnedFd, first: &mut Option<FirstProcess>) -> ! {
+    process::set_name(c"rootfs-holder");
+    let Ok((pid, pidfd)) = holder::begin(request, || become_first(first)) else { process::exit(1) };
+    let told = protocol::send(socket, Kind::Started, 0, &protocol::encode(&pid), &[pidfd.as_fd()]);
+    if told.is_err() {
+        // Nobody knows of it, so nobody would wait for it.
+        process::kill(pidfd.as_fd());
+        process::exit(1);
+    }
+    process::give_way();
+    std::mem::forget(pidfd);
+    process::close_all_but(0, &[]);
+    holder::hold()
+}
+
 fn answer_mapped(control: &OwnedFd, result: Result<()>) {
     let answer = match result {
         Ok(()) => Answer::Done(()),
@@ -1086,6 +1189,7 @@ impl Container {
             control,
             opener: None,
             mapper: None,
+            holder: None,
             locks: Vec::new(),
             set_up: false,
             stays: false,

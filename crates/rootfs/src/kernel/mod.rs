@@ -7,6 +7,7 @@
 pub mod classic;
 pub mod copy_tree;
 mod emulated;
+pub mod holder;
 pub mod host;
 mod id_map;
 mod iversion;

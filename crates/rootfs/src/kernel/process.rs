@@ -8,7 +8,7 @@ use super::linux::owned;
 use crate::error::{SysError, SysResult};
 use crate::process::{Capabilities, Rlimit};
 
-fn last_error(syscall: &'static str, arguments: impl Into<String>) -> SysError {
+pub(super) fn last_error(syscall: &'static str, arguments: impl Into<String>) -> SysError {
     let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
     SysError { syscall, errno, arguments: arguments.into() }
 }
@@ -212,6 +212,11 @@ pub fn mount_namespace_of(pidfd: BorrowedFd<'_>) -> SysResult<OwnedFd> {
     // SAFETY: this request takes no argument and returns a descriptor.
     let fd = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_MNT_NAMESPACE, 0) };
     check(fd.into(), "ioctl", || "PIDFD_GET_MNT_NAMESPACE".into()).map(owned)
+}
+
+/// Has this process, when it is woken, not interrupt what runs on the processor; `sched(7)`.
+pub fn give_way() {
+    schedule(libc::SCHED_BATCH);
 }
 
 /// Lets others run that wait for this processor; `sched_yield(2)`.
@@ -655,6 +660,13 @@ pub mod namespaces {
     pub const NETWORK: i32 = libc::CLONE_NEWNET;
 }
 
+/// Takes the status of a child if it has ended. `false` if it hasn't.
+pub fn try_wait_for(pidfd: BorrowedFd<'_>) -> bool {
+    use rustix::process::{WaitId, WaitIdOptions};
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    !matches!(rustix::process::waitid(WaitId::PidFd(pidfd), options), Ok(None) | Err(rustix::io::Errno::INTR))
+}
+
 /// How a child has ended.
 pub fn wait_for(pidfd: BorrowedFd<'_>) -> SysResult<crate::protocol::Exit> {
     use rustix::process::{WaitId, WaitIdOptions};
@@ -852,6 +864,7 @@ pub fn touch_memory() {
             continue;
         };
         let advice = if rights.starts_with("rw") { MADV_POPULATE_WRITE } else { MADV_POPULATE_READ };
+        let from = super::holder::ready_part(from, to);
         if rights.starts_with("rw") {
             // SAFETY: this advice changes no content. A range that is gone, or special, is refused.
             unsafe {
