@@ -9,7 +9,7 @@ use rootfs::ErrorCode;
 use rootfs::PathBytes;
 use rootfs::error::{CallContext, SysError};
 use rootfs::execute::Level;
-use rootfs::kernel::{memfd, process};
+use rootfs::kernel::process;
 use rootfs::namespace::NamespaceKind;
 use rootfs::plan::Plan;
 use rootfs::process::ProcessSpec;
@@ -18,7 +18,7 @@ use rootfs::spec::{HookPoint, IdMap, IdMapping, Namespace, Namespaces, UserNames
 
 use crate::argument::{JsArg, MAX_SAFE_INTEGER, Options, Parsed, unexpected};
 use crate::builder::{EncodedPlan, Rootfs};
-use crate::client::{Beginning, Client, Collection};
+use crate::client::{Beginning, Client, Collection, sealed_payload};
 use crate::command::{self, Command, Configured};
 use crate::environment::Environment;
 use crate::failure::{ArgumentKind, Failure};
@@ -106,12 +106,6 @@ fn forced_level() -> Parsed<Option<Level>> {
         }),
         Err(_) => Ok(None),
     }
-}
-
-fn sealed(bytes: &[u8]) -> Parsed<OwnedFd> {
-    memfd::sealed(c"rootfs-payload", bytes, false).map_err(|call| {
-        rootfs::Error::from_call(ErrorCode::Supervisor, "the request can't be written down", &call).into()
-    })
 }
 
 /// What is collected of a command that is run to its end.
@@ -257,7 +251,6 @@ fn begin(
             &plan,
         ));
     }
-    let payload = sealed(&payload)?;
     let (theirs, ours, collection) = open_streams(&streams, wanted)?;
     let beginning = Beginning {
         environment,
@@ -327,7 +320,7 @@ fn spawn_in(
     streams: &[Stream],
     wanted: Option<Wanted>,
 ) -> Parsed<Launched> {
-    let payload = sealed(&protocol::encode(process))?;
+    let payload = sealed_payload(&protocol::encode(process))?;
     let (theirs, ours, collection) = open_streams(streams, wanted)?;
     let child = Client::get().and_then(|client| client.spawn(container, payload, theirs, collection))?;
     Ok(Launched::new(child, ours))

@@ -58,8 +58,8 @@ pub(crate) struct FirstProcess {
 
 /// What a first process is asked for.
 pub(crate) struct Asked {
-    /// What it is told: a sealed memory file.
-    pub(crate) payload: OwnedFd,
+    /// What it is told.
+    pub(crate) payload: Written,
     /// stdin, stdout, stderr.
     pub(crate) streams: [OwnedFd; 3],
     /// Namespaces that are joined.
@@ -70,14 +70,30 @@ pub(crate) struct Asked {
     pub(crate) later: bool,
 }
 
+/// An encoded [`Payload`].
+pub(crate) enum Written {
+    /// In a sealed memory file.
+    File(OwnedFd),
+    /// In the frame.
+    Frame(Vec<u8>),
+}
+
 impl Asked {
-    /// From the descriptors of a [`Kind::Begin`].
-    fn from_fds(fds: Vec<OwnedFd>, namespaces: usize) -> Option<Self> {
-        let mut fds = fds.into_iter();
-        let payload = fds.next()?;
+    /// From a [`Kind::Begin`].
+    fn from_frame(frame: protocol::Frame, namespaces: usize) -> Option<Self> {
+        let mut fds = frame.fds.into_iter();
+        let payload =
+            if frame.body.is_empty() { Written::File(fds.next()?) } else { Written::Frame(frame.body) };
         let streams = [fds.next()?, fds.next()?, fds.next()?];
         let namespaces = fds.by_ref().take(namespaces).collect();
         Some(Self { payload, streams, namespaces, others: fds.collect(), later: true })
+    }
+
+    fn read(&self) -> Result<Payload> {
+        match &self.payload {
+            Written::File(file) => read_payload(file),
+            Written::Frame(bytes) => decode_payload(bytes),
+        }
     }
 
     /// The streams of the command, and the bind sources.
@@ -105,7 +121,11 @@ pub(crate) struct SetUp {
 pub(crate) fn read_payload(payload: &OwnedFd) -> Result<Payload> {
     let bytes = memfd::read_sealed(payload, MAX_PAYLOAD)
         .context(ErrorCode::Supervisor, || "the payload of the request can't be read")?;
-    protocol::decode(&bytes).map_err(|error| connection_error("the payload of the request", &error))
+    decode_payload(&bytes)
+}
+
+fn decode_payload(bytes: &[u8]) -> Result<Payload> {
+    protocol::decode(bytes).map_err(|error| connection_error("the payload of the request", &error))
 }
 
 /// An error as the body of a frame; one that is too long loses its details but not itself.
@@ -146,7 +166,9 @@ impl FirstProcess {
         let mut keep: Vec<i32> = [&self.node, &self.journal, &self.control].map(AsRawFd::as_raw_fd).to_vec();
         keep.extend(self.opener.iter().chain(&self.stub).map(AsRawFd::as_raw_fd));
         if let Some(Asked { payload, streams, namespaces, others, .. }) = asked {
-            keep.push(payload.as_raw_fd());
+            if let Written::File(file) = payload {
+                keep.push(file.as_raw_fd());
+            }
             keep.extend(streams.iter().chain(namespaces).chain(others).map(AsRawFd::as_raw_fd));
         }
         keep.sort_unstable();
@@ -207,13 +229,13 @@ impl FirstProcess {
         process::set_name(c"rootfs-first");
         check_sender(&frame, self.identity)?;
         frame.check_descriptors(ErrorCode::Supervisor, "the first process can't receive its descriptors")?;
-        let asked = Asked::from_fds(frame.fds, self.start.joins.len())
+        let asked = Asked::from_frame(frame, self.start.joins.len())
             .ok_or_else(|| Error::new(ErrorCode::Supervisor, "a request without its descriptors"))?;
         Ok((asked, Ahead { level, stock }))
     }
 
     fn prepare(&self, asked: &Asked, ahead: Ahead) -> Result<Prepared> {
-        let payload = read_payload(&asked.payload)?;
+        let payload = asked.read()?;
         let namespaces = payload.plan.steps.get(Plan::NAMESPACES as usize);
         let in_namespaces = |error| match namespaces {
             Some(step) => Execution::locate(error, step),

@@ -24,7 +24,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup;
-use crate::first_process::{Asked, FirstProcess, SetUp, check_sender, error_body};
+use crate::first_process::{Asked, FirstProcess, SetUp, Written, check_sender, error_body};
 use crate::hooks::Runner;
 use crate::idmap;
 use crate::join;
@@ -432,7 +432,7 @@ impl Server {
         let mut first = FirstProcess {
             start: start.clone(),
             asked: Some(Asked {
-                payload: duplicate(&payload)?,
+                payload: Written::File(duplicate(&payload)?),
                 streams,
                 namespaces,
                 others: sources,

@@ -86,7 +86,7 @@ kinds! {
     Brokered 23 "Opener to first process: it is done. Body: an answer.";
     Spare 24 "Supervisor to Node: a first process that waits for its request. Body: [`Spare`]. Descriptors: its socket, its journal, its pidfd.";
     Signal 26 "Node to first process: signal the process group of a command. Body: the signal, an `i32`.";
-    Begin 25 "Node to a spare first process: its request. Descriptors: payload, stdin, stdout, stderr, then as many as its [`Start`] says.";
+    Begin 25 "Node to a spare first process: its request. Body: the [`Payload`]; if it is long, nothing, and the first descriptor is a memfd with it. Descriptors: stdin, stdout, stderr, then as many as its [`Start`] says.";
     Function 40 "First process to Node: run this function. Body: [`FunctionCall`].";
     FunctionDone 41 "Node to first process: it has run. Body: an [`Answer`].";
     Poststart 42 "Supervisor to Node: the poststart programs have run. Body: an [`Answer`]; after a failure the container is killed.";

@@ -17,12 +17,14 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
+use rootfs::kernel::memfd;
 use rootfs::mountinfo;
 use rootfs::namespace::NamespaceKind;
 use rootfs::plan::Plan;
 use rootfs::process::ProcessSpec;
 use rootfs::protocol::{
-    self, Answer, ExecutedStep, Exit, Frame, FunctionCall, Kind, Leftover, MAX_FDS, Report, Start, TakenDown,
+    self, Answer, ExecutedStep, Exit, Frame, FunctionCall, Kind, Leftover, MAX_BODY, MAX_FDS, Report, Start,
+    TakenDown,
 };
 use rustix::event::{EventfdFlags, Timespec, epoll};
 
@@ -99,8 +101,8 @@ pub(crate) struct Beginning {
     /// Of the OCI config: what its commands are like.
     pub(crate) configured: Option<Arc<ProcessSpec>>,
     pub(crate) start: Start,
-    /// A sealed memory file.
-    pub(crate) payload: OwnedFd,
+    /// The payload, encoded.
+    pub(crate) payload: Vec<u8>,
     /// The ends of the container: the standard three, then further ones.
     pub(crate) streams: Vec<OwnedFd>,
     /// The cgroup's directory.
@@ -664,10 +666,16 @@ impl State {
         let Some(container) = self.containers.get(&id) else { return Err(closed()) };
         let Beginning { payload, streams, joined, sources, .. } = &beginning;
         let (standard, further) = streams.split_at(streams.len().min(3));
-        let fds = std::iter::once(payload).chain(standard).chain(joined).chain(further).chain(sources);
+        // One that is long can't be sent to somebody who has not read what came before.
+        let (body, file) = if payload.len() <= MAX_BODY {
+            (&**payload, None)
+        } else {
+            (&[][..], Some(sealed_payload(payload)?))
+        };
+        let fds = file.iter().chain(standard).chain(joined).chain(further).chain(sources);
         let fds: Vec<BorrowedFd<'_>> = fds.map(AsFd::as_fd).collect();
         // Its socket is empty, so this doesn't wait.
-        let sent = protocol::send_as(&container.outlet.socket, Kind::Begin, id, &[], &fds, Some(sender));
+        let sent = protocol::send_as(&container.outlet.socket, Kind::Begin, id, body, &fds, Some(sender));
         if sent.is_err()
             && let Some(Container { outlet, identity, .. }) = self.containers.remove(&id)
         {
@@ -716,7 +724,7 @@ impl State {
         let journal = duplicate(&container.journal)?;
         let Beginning { start, payload, streams, cgroup, joined, sources, .. } = beginning;
         let mut streams = streams.into_iter();
-        let mut fds = vec![payload, socket, journal];
+        let mut fds = vec![sealed_payload(&payload)?, socket, journal];
         fds.extend(streams.by_ref().take(3));
         fds.extend(cgroup);
         fds.extend(joined);
@@ -734,6 +742,12 @@ impl State {
         let frame = Outgoing { kind: Kind::Start, id, body: protocol::encode(&start), fds, sender };
         self.send_to_supervisor(supervisor, frame)
     }
+}
+
+/// What somebody is told who reads it later.
+pub(crate) fn sealed_payload(bytes: &[u8]) -> Result<OwnedFd> {
+    memfd::sealed(c"rootfs-payload", bytes, false)
+        .context(ErrorCode::Supervisor, || "the request can't be written down")
 }
 
 fn watch(epoll: &OwnedFd, fd: BorrowedFd<'_>, token: Token) -> Result<()> {

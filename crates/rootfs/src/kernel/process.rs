@@ -865,11 +865,9 @@ pub fn touch_memory() {
         };
         let advice = if rights.starts_with("rw") { MADV_POPULATE_WRITE } else { MADV_POPULATE_READ };
         let from = super::holder::ready_part(from, to);
-        if rights.starts_with("rw") {
-            // SAFETY: this advice changes no content. A range that is gone, or special, is refused.
-            unsafe {
-                libc::madvise(std::ptr::without_provenance_mut(from), to.saturating_sub(from), advice);
-            }
+        // SAFETY: this advice changes no content. A range that is gone, or special, is refused.
+        unsafe {
+            libc::madvise(std::ptr::without_provenance_mut(from), to.saturating_sub(from), advice);
         }
     }
 }
