@@ -54,8 +54,8 @@ impl Event {
             Self::Control(id) => id << 2 | 2,
             Self::Cleaned => 3,
             Self::Stub => 1 << 2 | 3,
-            // Spare first processes have large numbers.
-            Self::Holder(id) => id << 2 | 3,
+            // They count from two.
+            Self::Holder(number) => number << 2 | 3,
             // No container has the number 0.
             Self::Hooks(id) => id << 2,
         }
@@ -67,7 +67,7 @@ impl Event {
             (id, 2) => Self::Control(id),
             (0, 3) => Self::Cleaned,
             (1, 3) => Self::Stub,
-            (id, 3) => Self::Holder(id),
+            (number, 3) => Self::Holder(number),
             (0, _) => Self::Node,
             (id, _) => Self::Hooks(id),
         }
@@ -139,6 +139,9 @@ const QUIET: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_n
 /// How long a first process has to end what it has started. It waits for nothing but the kernel, unless it was stopped.
 const ENDING: Duration = Duration::from_secs(2);
 
+/// As many holders may wait for such a moment.
+const HOLDERS: usize = 8;
+
 /// The number of spare first processes that one supervisor can make.
 const SPARES: u64 = 1 << 28;
 
@@ -193,8 +196,11 @@ struct Server {
     stub: Stub,
     /// The cgroups that were killed.
     killed: Vec<cgroup::Identity>,
-    /// Holders that haven't ended yet when their container has.
+    /// Holders that nobody needs any more.
+    unneeded: Vec<OwnedFd>,
+    /// Those that were killed.
     holders: BTreeMap<u64, OwnedFd>,
+    holders_killed: u64,
 }
 
 /// A frame that waits for Node.
@@ -236,7 +242,9 @@ pub(crate) fn run(node: OwnedFd) -> i32 {
         wanted: None,
         stub: Stub::Unknown,
         killed: Vec::new(),
+        unneeded: Vec::new(),
         holders: BTreeMap::new(),
+        holders_killed: 0,
     };
     if rustix::net::sockopt::set_socket_passcred(&server.node, true).is_err()
         || rustix::io::ioctl_fionbio(&server.node, true).is_err()
@@ -309,7 +317,10 @@ impl Server {
             match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), patience.as_ref()) {
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(_) => return,
-                Ok(0) => self.prepare_for_more(),
+                Ok(0) => {
+                    self.prepare_for_more();
+                    self.end_holders();
+                }
                 Ok(_) => {}
             }
             if !self.ending.is_empty() {
@@ -334,7 +345,7 @@ impl Server {
                     Event::Cleaned => self.cleaned(),
                     Event::Stub => self.stub_made(),
                     Event::Hooks(id) => self.hooks_ended(id),
-                    Event::Holder(id) => self.holder_ended(id),
+                    Event::Holder(number) => self.holder_ended(number),
                 }
             }
             if node && !self.hear_node() {
@@ -345,7 +356,7 @@ impl Server {
 
     /// How long to wait for events.
     fn patience(&self) -> Option<rustix::event::Timespec> {
-        if self.wanted.is_some() {
+        if self.wanted.is_some() || !self.unneeded.is_empty() {
             return Some(QUIET);
         }
         let due = self.ending.iter().filter_map(|id| self.containers.get(id)?.ending).min()? + ENDING;
@@ -544,6 +555,7 @@ impl Server {
             Err(error) => {
                 container.kill();
                 for child in [Some(container.pidfd), container.holder].into_iter().flatten() {
+                    process::kill(child.as_fd());
                     let _ = process::wait_for(child.as_fd());
                 }
                 Err(error)
@@ -663,6 +675,10 @@ impl Server {
         if std::mem::replace(&mut container.begun, true) {
             return;
         }
+        if let Some(holder) = container.holder.take() {
+            self.put_away(holder);
+        }
+        let Some(container) = self.containers.get_mut(&id) else { return };
         if container.start.poststart && container.set_up {
             self.run_hooks(id, HookPoint::Poststart);
             return;
@@ -790,7 +806,7 @@ impl Server {
         self.take_spare(id);
         self.tell_node(Kind::Exited, id, protocol::encode(&Ended { exit, closed }), Vec::new());
         if let Some(holder) = holder {
-            self.await_holder(id, holder);
+            self.put_away(holder);
         }
         if closed {
             self.containers.remove(&id);
@@ -804,15 +820,30 @@ impl Server {
         self.prepare_for_more();
     }
 
-    /// A holder ends when its first process has ended, or executed its command: mostly it has by now.
-    fn await_holder(&mut self, id: u64, holder: OwnedFd) {
-        if !process::try_wait_for(holder.as_fd()) && self.watch(holder.as_fd(), Event::Holder(id)).is_ok() {
-            self.holders.insert(id, holder);
+    /// A holder that nobody needs any more ends when there is time for that.
+    fn put_away(&mut self, holder: OwnedFd) {
+        self.unneeded.push(holder);
+        if self.unneeded.len() > HOLDERS {
+            self.end_holders();
         }
     }
 
-    fn holder_ended(&mut self, id: u64) {
-        let Some(holder) = self.holders.remove(&id) else { return };
+    fn end_holders(&mut self) {
+        for holder in std::mem::take(&mut self.unneeded) {
+            process::kill(holder.as_fd());
+            // See `Event`.
+            let number = self.holders_killed + 2;
+            self.holders_killed += 1;
+            if self.watch(holder.as_fd(), Event::Holder(number)).is_ok() {
+                self.holders.insert(number, holder);
+            } else {
+                let _ = process::wait_for(holder.as_fd());
+            }
+        }
+    }
+
+    fn holder_ended(&mut self, number: u64) {
+        let Some(holder) = self.holders.remove(&number) else { return };
         let _ = epoll::delete(&self.epoll, &holder);
         let _ = process::wait_for(holder.as_fd());
     }
@@ -1005,12 +1036,13 @@ impl Server {
                 process::wait_until_ended(container.pidfd.as_fd());
                 container.ended();
             }
-            self.holders.extend(container.holder.take().map(|holder| (id, holder)));
+            self.unneeded.extend(container.holder.take());
             if container.start.poststop {
                 stopped.push((container.pid, container.payload, container.hooks));
             }
             journals.push((id, container.journal));
         }
+        self.end_holders();
         for holder in self.holders.values() {
             let _ = process::wait_for(holder.as_fd());
         }
@@ -1165,7 +1197,6 @@ fn hold(request: process::CloneRequest<'_>, socket: &OwnedFd, first: &mut Option
         process::kill(pidfd.as_fd());
         process::exit(1);
     }
-    process::give_way();
     std::mem::forget(pidfd);
     process::close_all_but(0, &[]);
     holder::hold()

@@ -2,8 +2,8 @@
 //!
 //! A process that executes a program gives up its memory first, page by page, and whoever waits for the program waits for
 //! that too. If somebody else still uses that memory, there is nothing to give up: a holder is a process that does nothing
-//! but that. It ends, and the memory with it, when the first process has executed its command, or has ended, or doesn't
-//! want it any more.
+//! but that. It ends, and the memory with it, when the first process doesn't want it any more, or when the supervisor has
+//! time for that: not while the command begins or ends, because it would be in the way of both.
 //!
 //! A holder is in the namespaces of its parent, with its rights, and goes on with what is in the memory. So nobody else may
 //! be able to write there: before a program of the container's runs beside the first process, that lets the holder go
@@ -19,7 +19,7 @@ use super::linux::owned;
 use super::process::{CloneRequest, last_error, unshare, yield_processor};
 use crate::error::{SysError, SysResult};
 
-/// Set as long as the first process uses the memory; the kernel takes it back, `CLONE_CHILD_CLEARTID` in `clone(2)`.
+/// Set as long as the first process wants its memory held.
 static USED: AtomicU32 = AtomicU32::new(0);
 /// Whether the first process may begin: until then its parent has the memory for itself.
 static BEGUN: AtomicU32 = AtomicU32::new(0);
@@ -57,15 +57,11 @@ pub fn begin<F: FnOnce()>(request: CloneRequest<'_>, work: F) -> SysResult<(i32,
     let mut work = Some(work);
     let mut pidfd: libc::c_int = -1;
     let namespaces = libc::c_int::try_from(request.namespaces).unwrap_or(0);
-    let flags =
-        libc::CLONE_VM | libc::CLONE_PARENT | libc::CLONE_PIDFD | libc::CLONE_CHILD_CLEARTID | namespaces;
+    let flags = libc::CLONE_VM | libc::CLONE_PARENT | libc::CLONE_PIDFD | namespaces;
     // SAFETY: the child has a stack of its own, and touches nothing before this process calls `hold`, which leaves the
     // memory to it. `work`, on this one's stack, is there until this process ends: `hold` never returns, and without it the
     // child never begins.
-    let pid = unsafe {
-        let none = std::ptr::null_mut::<libc::c_void>();
-        libc::clone(enter::<F>, top, flags, (&raw mut work).cast(), &raw mut pidfd, none, USED.as_ptr())
-    };
+    let pid = unsafe { libc::clone(enter::<F>, top, flags, (&raw mut work).cast(), &raw mut pidfd) };
     if pid < 0 {
         return Err(last_error("clone", format!("CLONE_VM|CLONE_PARENT|{:#x}", request.namespaces)));
     }
@@ -83,7 +79,7 @@ extern "C" fn enter<F: FnOnce()>(work: *mut libc::c_void) -> libc::c_int {
     127
 }
 
-/// Lets the first process begin, and holds its memory as long as that is used. Makes no call that could write to what they
+/// Lets the first process begin, and holds its memory until that lets it go, or somebody kills this process. Makes no call that could write to what they
 /// share: the C library's `errno` is one for both.
 pub fn hold() -> ! {
     BEGUN.store(1, Ordering::Release);

@@ -214,11 +214,6 @@ pub fn mount_namespace_of(pidfd: BorrowedFd<'_>) -> SysResult<OwnedFd> {
     check(fd.into(), "ioctl", || "PIDFD_GET_MNT_NAMESPACE".into()).map(owned)
 }
 
-/// Has this process, when it is woken, not interrupt what runs on the processor; `sched(7)`.
-pub fn give_way() {
-    schedule(libc::SCHED_BATCH);
-}
-
 /// Lets others run that wait for this processor; `sched_yield(2)`.
 pub fn yield_processor() {
     // SAFETY: takes no memory, and can't fail.
@@ -658,13 +653,6 @@ pub mod namespaces {
     pub const CGROUP: i32 = libc::CLONE_NEWCGROUP;
     /// Network.
     pub const NETWORK: i32 = libc::CLONE_NEWNET;
-}
-
-/// Takes the status of a child if it has ended. `false` if it hasn't.
-pub fn try_wait_for(pidfd: BorrowedFd<'_>) -> bool {
-    use rustix::process::{WaitId, WaitIdOptions};
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-    !matches!(rustix::process::waitid(WaitId::PidFd(pidfd), options), Ok(None) | Err(rustix::io::Errno::INTR))
 }
 
 /// How a child has ended.
