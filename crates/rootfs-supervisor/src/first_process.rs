@@ -42,6 +42,8 @@ pub(crate) struct FirstProcess {
     pub(crate) journal: OwnedFd,
     /// Its connection to the supervisor.
     pub(crate) control: OwnedFd,
+    /// What tells the supervisor, in a moment, to listen to that connection; `None` if it does anyway.
+    pub(crate) alarm: Option<OwnedFd>,
     /// Its connection to the opener.
     pub(crate) opener: Option<OwnedFd>,
     /// The level that was found to work for an earlier container.
@@ -164,7 +166,7 @@ impl FirstProcess {
 
     fn keep_only_own_descriptors(&self, asked: Option<&Asked>) {
         let mut keep: Vec<i32> = [&self.node, &self.journal, &self.control].map(AsRawFd::as_raw_fd).to_vec();
-        keep.extend(self.opener.iter().chain(&self.stub).map(AsRawFd::as_raw_fd));
+        keep.extend(self.opener.iter().chain(&self.stub).chain(&self.alarm).map(AsRawFd::as_raw_fd));
         if let Some(Asked { payload, streams, namespaces, others, .. }) = asked {
             if let Written::File(file) = payload {
                 keep.push(file.as_raw_fd());
@@ -324,6 +326,10 @@ impl FirstProcess {
             report.warnings.extend(mask_warning(payload.plan.first_mask(), &capabilities));
         }
         self.tell_supervisor(&SetUp { level, filesystems, stays }, &locks)?;
+        if let Some(alarm) = &self.alarm {
+            // Without it the supervisor hears of this when it has to.
+            let _ = set_alarm(alarm);
+        }
         if stays {
             // The supervisor is not woken by what it is told, but by the end of it. For a command that is its execution.
             let _ = rustix::net::shutdown(&self.control, rustix::net::Shutdown::Write);
@@ -584,6 +590,15 @@ fn probe() -> Result<Level> {
         Err(call) if call.is(Errno::ENOSYS) || call.is(Errno::EPERM) => Ok(Level::Classic),
         Err(call) => Err(Error::from_call(ErrorCode::Unsupported, "the mount API can't be used", &call)),
     }
+}
+
+/// Has the supervisor look at a first process in a moment. At once, it would take the processor from the command, or stand
+/// in its way when that ends.
+pub(crate) fn set_alarm(alarm: &OwnedFd) -> rustix::io::Result<()> {
+    let never = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+    let soon = rustix::time::Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
+    let once = rustix::time::Itimerspec { it_interval: never, it_value: soon };
+    rustix::time::timerfd_settime(alarm, rustix::time::TimerfdTimerFlags::empty(), &once).map(drop)
 }
 
 /// Requests are served with the rights the caller has now: one who has changed needs another supervisor.

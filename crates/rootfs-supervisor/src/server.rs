@@ -24,7 +24,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup;
-use crate::first_process::{Asked, FirstProcess, SetUp, Written, check_sender, error_body};
+use crate::first_process::{Asked, FirstProcess, SetUp, Written, check_sender, error_body, set_alarm};
 use crate::hooks::Runner;
 use crate::idmap;
 use crate::join;
@@ -81,6 +81,8 @@ struct Container {
     start: Start,
     journal: OwnedFd,
     control: OwnedFd,
+    /// When to listen to that, where nothing that is said there is urgent.
+    alarm: Option<OwnedFd>,
     opener: Option<OwnedFd>,
     /// A child that runs newuidmap.
     mapper: Option<OwnedFd>,
@@ -402,6 +404,7 @@ impl Server {
                 true
             }
             Kind::Close => {
+                self.catch_up(id);
                 if let Some(container) = self.containers.get_mut(&id)
                     && container.kill()
                     && !self.ending.contains(&id)
@@ -452,6 +455,7 @@ impl Server {
             node,
             journal: duplicate(&journal)?,
             control: first_control,
+            alarm: None,
             opener: first_opener,
             known_level: self.level.filter(|_| start.user.is_none() && !start.joins_first()),
             stub: if start.can_wait() { self.stub() } else { None },
@@ -520,12 +524,18 @@ impl Server {
         rustix::net::sockopt::set_socket_passcred(&first_node, true).map_err(system)?;
         let journal =
             rustix::fs::memfd_create(c"rootfs-journal", rustix::fs::MemfdFlags::CLOEXEC).map_err(system)?;
+        let alarm = rustix::time::timerfd_create(
+            rustix::time::TimerfdClockId::Monotonic,
+            rustix::time::TimerfdFlags::CLOEXEC,
+        )
+        .map_err(system)?;
         let first = FirstProcess {
             start: start.clone(),
             asked: None,
             node: first_node,
             journal: duplicate(&journal)?,
             control: first_control,
+            alarm: Some(duplicate(&alarm)?),
             opener: None,
             known_level: self.level,
             stub: self.stub(),
@@ -541,9 +551,10 @@ impl Server {
         container.holder = holder;
         let told = self
             .watch(container.pidfd.as_fd(), Event::Ended(id))
-            .and_then(|()| self.watch_end(container.control.as_fd(), Event::Control(id)))
+            .and_then(|()| self.watch(alarm.as_fd(), Event::Control(id)))
             .map_err(system)
             .and_then(|()| Ok(vec![node_end, duplicate(&container.journal)?, duplicate(&container.pidfd)?]));
+        container.alarm = Some(alarm);
         match told {
             Ok(fds) => {
                 let spare = Spare { start: container.start.clone(), pid };
@@ -633,6 +644,13 @@ impl Server {
     fn controlled(&mut self, id: u64) {
         loop {
             let Some(container) = self.containers.get_mut(&id) else { return };
+            if let Some(alarm) = &container.alarm
+                && !is_readable(&container.control)
+            {
+                // It still prepares, or executes its command.
+                let _ = set_alarm(alarm);
+                return;
+            }
             // On a socket that waits: what is asked for is there, see below.
             match protocol::receive(&container.control) {
                 Ok(Frame { kind: Kind::MapIds, .. }) => return self.map_ids(id),
@@ -668,10 +686,17 @@ impl Server {
         self.begun(id);
     }
 
+    /// Hears what a first process has said that isn't listened to all the time: it matters when that ends, or is to end.
+    fn catch_up(&mut self, id: u64) {
+        if self.containers.get(&id).is_some_and(|known| known.alarm.is_some() && !known.begun) {
+            self.controlled(id);
+        }
+    }
+
     /// It has ended, become its command, or stays. Either way it asks for nothing more.
     fn begun(&mut self, id: u64) {
         let Some(container) = self.containers.get_mut(&id) else { return };
-        let _ = epoll::delete(&self.epoll, &container.control);
+        let _ = epoll::delete(&self.epoll, container.alarm.as_ref().unwrap_or(&container.control));
         if std::mem::replace(&mut container.begun, true) {
             return;
         }
@@ -781,6 +806,7 @@ impl Server {
         if container.start.poststart && !container.begun {
             self.controlled(id);
         }
+        self.catch_up(id);
         let Some(container) = self.containers.get_mut(&id) else { return };
         let _ = epoll::delete(&self.epoll, &container.pidfd);
         let exit = container.ended();
@@ -1024,6 +1050,9 @@ impl Server {
 
     /// Node is gone, however that happened: so is everything.
     fn end_all(&mut self) {
+        for id in self.containers.keys().copied().collect::<Vec<_>>() {
+            self.catch_up(id);
+        }
         for container in self.containers.values_mut() {
             container.kill();
         }
@@ -1218,6 +1247,7 @@ impl Container {
             start,
             journal,
             control,
+            alarm: None,
             opener: None,
             mapper: None,
             holder: None,
@@ -1293,9 +1323,8 @@ impl Container {
     /// Gives up the locks that the first process has sent, and those that nobody has received yet: a connection holds what is
     /// in it. A child of the supervisor that has just been made may still have copies, so closing them is not enough.
     fn release_locks(&mut self) {
-        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
         while !self.begun
-            && rustix::event::poll(&mut [PollFd::new(&self.control, PollFlags::IN)], Some(&now)) == Ok(1)
+            && is_readable(&self.control)
             && let Ok(frame) = protocol::receive(&self.control)
         {
             self.locks.extend(frame.fds);
@@ -1304,6 +1333,12 @@ impl Container {
             let _ = rustix::fs::flock(&lock, rustix::fs::FlockOperation::Unlock);
         }
     }
+}
+
+/// Whether something was said on a connection, or all was.
+fn is_readable(socket: &OwnedFd) -> bool {
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&now)) == Ok(1)
 }
 
 fn own_pid() -> i32 {
