@@ -139,12 +139,12 @@ export class PreparedRootfs implements Public {
     options?: RunOptions,
   ): Promise<RunResult<string | Buffer>> {
     const begin = performance.now()
-    const locate = callSite(this.run)
     this.#check()
     const { encoding, collect, spawn } = runOptions(options)
     const { control, native: rest } = spawnOptions(spawn)
     const aborted = isAborted(control.signal)
     const launched = native.spawn(this.#id, command, args, rest, collect, aborted)
+    const locate = callSite(this.run)
     const place = { kind: 'child', container: this.#id } as const
     return finish({ launched, place, control, encoding, locate, begin })
   }

@@ -119,7 +119,6 @@ export class Rootfs extends native.Rootfs {
     third?: RunOptions & PrepareOptions,
   ): Promise<RunResult<string | Buffer>> {
     const begin = performance.now()
-    const locate = callSite(this.run)
     try {
       const [command, args, options] = commandArguments(first, second, third)
       const { encoding, collect, spawn } = runOptions(options)
@@ -129,6 +128,8 @@ export class Rootfs extends native.Rootfs {
       const hooks = hooksOf(this)
       const launched = native.launch(this, command, args, rest, toPrepare, collect, aborted)
       hooks?.watch(launched.id)
+      // What takes time is done when the container is on its way.
+      const locate = callSite(this.run)
       return finish({ launched, place: FIRST, control, encoding, locate, onStep, begin })
     } catch (error) {
       return Promise.reject(error)

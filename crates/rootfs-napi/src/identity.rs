@@ -1,5 +1,6 @@
 //! Who the caller is: what decides with whose rights a container is made.
 
+use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 
@@ -7,7 +8,7 @@ use rootfs::Hint;
 use rootfs::error::{Error, ErrorCode};
 use rootfs::kernel::process;
 use rootfs::protocol::Hello;
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::net::UCred;
 
 /// What a process may do.
@@ -23,14 +24,17 @@ pub(crate) struct Credentials {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) credentials: Credentials,
-    namespaces: Vec<(u64, u64)>,
+    namespaces: [Option<CString>; 3],
 }
 
-/// `/proc/self/ns`; the way there is walked once.
-fn directory() -> Option<&'static OwnedFd> {
-    static DIRECTORY: OnceLock<Option<OwnedFd>> = OnceLock::new();
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    DIRECTORY.get_or_init(|| rustix::fs::open(c"/proc/self/ns", flags, Mode::empty()).ok()).as_ref()
+/// Links in `/proc/self/ns`, which say the numbers of namespaces. The way there is walked once.
+///
+/// Not the user namespace's: a process with more than one thread, as Node is, can't change that.
+fn links() -> &'static [Option<OwnedFd>; 3] {
+    static LINKS: OnceLock<[Option<OwnedFd>; 3]> = OnceLock::new();
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let names = [c"/proc/self/ns/mnt", c"/proc/self/ns/pid_for_children", c"/proc/self/ns/net"];
+    LINKS.get_or_init(|| names.map(|name| rustix::fs::open(name, flags, Mode::empty()).ok()))
 }
 
 impl Credentials {
@@ -65,12 +69,8 @@ impl Credentials {
 impl Identity {
     /// Of this process, now.
     pub(crate) fn of_this_process() -> Self {
-        // Not the user namespace: a process with more than one thread, as Node is, can't change that.
-        let namespaces = [c"mnt", c"pid_for_children", c"net"]
-            .into_iter()
-            .filter_map(|name| rustix::fs::statat(directory()?, name, AtFlags::empty()).ok())
-            .map(|stat| (stat.st_dev, stat.st_ino))
-            .collect();
+        let namespaces =
+            links().each_ref().map(|link| rustix::fs::readlinkat(link.as_ref()?, c"", Vec::new()).ok());
         Self { credentials: Credentials::of_this_process(), namespaces }
     }
 }

@@ -806,19 +806,31 @@ impl Server {
         if container.start.poststart && !container.begun {
             self.controlled(id);
         }
+        let Some(container) = self.containers.get_mut(&id) else { return };
+        let exit = container.ended();
+        // The end is told after the beginning is over.
+        if container.hooks.is_none() {
+            self.tell_end(id, exit);
+        } else {
+            self.let_go(id);
+        }
+    }
+
+    /// Gives up what was held for a first process, now that it has ended.
+    fn let_go(&mut self, id: u64) {
         self.catch_up(id);
         let Some(container) = self.containers.get_mut(&id) else { return };
         let _ = epoll::delete(&self.epoll, &container.pidfd);
-        let exit = container.ended();
+        container.let_go();
         if let Some(killed) = container.killed
             && !self.killed.contains(&killed)
         {
             self.killed.push(killed);
         }
-        // The end is told after the beginning is over.
-        if self.containers.get(&id).is_some_and(|container| container.hooks.is_none()) {
-            self.tell_end(id, exit);
+        if let Some(holder) = container.holder.take() {
+            self.put_away(holder);
         }
+        self.take_spare(id);
     }
 
     /// Tells Node of an end, and takes down what is left.
@@ -828,12 +840,9 @@ impl Server {
             && self.pending.is_empty()
             && self.cleaner.is_none()
             && !container.start.poststop;
-        let holder = container.holder.take();
-        self.take_spare(id);
+        // First: somebody waits for it.
         self.tell_node(Kind::Exited, id, protocol::encode(&Ended { exit, closed }), Vec::new());
-        if let Some(holder) = holder {
-            self.put_away(holder);
-        }
+        self.let_go(id);
         if closed {
             self.containers.remove(&id);
         } else {
@@ -1064,6 +1073,7 @@ impl Server {
             if container.exit.is_none() {
                 process::wait_until_ended(container.pidfd.as_fd());
                 container.ended();
+                container.let_go();
             }
             self.unneeded.extend(container.holder.take());
             if container.start.poststop {
@@ -1304,18 +1314,22 @@ impl Container {
         self.cgroup.as_ref().and_then(cgroup::kill)
     }
 
-    /// The first process has ended; what was held for it goes too. How it has.
+    /// The first process has ended. How it has.
     fn ended(&mut self) -> Exit {
         // First: as soon as it has been waited for, its number may be another's.
         self.killed = self.kill_others();
         let exit = process::wait_for(self.pidfd.as_fd()).unwrap_or(Exit::Code(255));
         self.exit = Some(exit);
+        exit
+    }
+
+    /// What was held for a first process that has ended goes too.
+    fn let_go(&mut self) {
         self.release_locks();
         for helper in [self.opener.take(), self.mapper.take()].into_iter().flatten() {
             process::kill(helper.as_fd());
             let _ = process::wait_for(helper.as_fd());
         }
-        exit
     }
 }
 

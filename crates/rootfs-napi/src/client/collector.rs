@@ -94,15 +94,6 @@ impl State {
 }
 
 impl Collector {
-    /// What it was made from, before anything was read.
-    pub(super) fn take_back(self, epoll: &OwnedFd) -> Collection {
-        let Self { max_buffer, input, streams, .. } = self;
-        for stream in streams.iter().flatten() {
-            let _ = epoll::delete(epoll, stream);
-        }
-        Collection { max_buffer, input, streams }
-    }
-
     /// Holds the command's own ends of what is collected.
     pub(super) fn hold(&mut self, ends: Vec<OwnedFd>) {
         let piped = self.streams.iter().map(Option::is_some);

@@ -10,7 +10,6 @@ use rootfs::kernel::memfd;
 use rootfs::kernel::process::{self, Target};
 use rootfs::mountinfo;
 use rootfs::protocol::{self, Exit, Frame, FrameError, Kind, Spawned, TakenDown};
-use rustix::event::epoll;
 
 use super::collector::{finish, finish_of};
 use super::outlet::Outgoing;
@@ -101,8 +100,8 @@ fn signal_group(state: &mut State, id: u64, child: u64, leader: &OwnedFd, signal
 
 /// A container that never began.
 pub(super) fn fail(state: &mut State, id: u64, error: Box<Error>) {
-    if let Some(container) = state.containers.remove(&id) {
-        let _ = epoll::delete(&state.epoll, &container.outlet.socket);
+    if let Some(mut container) = state.containers.remove(&id) {
+        container.ignore(&state.epoll);
         deliver(state, id, 0, &container, News::Failed(error));
         deliver(state, id, 0, &container, News::Closed(TakenDown::default()));
     }
@@ -177,7 +176,7 @@ pub(super) fn hear_container(state: &mut State, id: u64) {
     }
     if container.silent {
         // The end of file would be reported again and again.
-        let _ = epoll::delete(&state.epoll, &container.outlet.socket);
+        container.ignore(&state.epoll);
     }
     let broken = failed.is_some();
     if let Some(error) = failed {

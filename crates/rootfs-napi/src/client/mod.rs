@@ -141,6 +141,8 @@ struct Container {
     process: Option<(i32, Option<Arc<OwnedFd>>)>,
     report: Option<Report>,
     failure: Option<Box<Error>>,
+    /// Whether the thread is woken by what the first process says.
+    watched: bool,
     /// The first process has closed its end: its command is executed, or it is gone.
     silent: bool,
     told: bool,
@@ -255,10 +257,18 @@ impl Container {
             process: None,
             report: None,
             failure: None,
+            watched: false,
             silent: false,
             told: false,
             starting: beginning.start.poststart,
             children: BTreeMap::new(),
+        }
+    }
+
+    /// Nothing is expected from its first process any more.
+    fn ignore(&mut self, epoll: &OwnedFd) {
+        if std::mem::take(&mut self.watched) {
+            let _ = epoll::delete(epoll, &self.outlet.socket);
         }
     }
 }
@@ -661,12 +671,8 @@ impl State {
         let mut container = Container::new(id, &beginning, identity, spare.socket, spare.journal);
         container.supervisor = spare.supervisor;
         container.process = Some((spare.pid, Some(Arc::new(spare.pidfd))));
-        // It is woken on this processor and waits until this thread sleeps: what can be done before is.
-        self.add_container(id, container, &mut beginning)?;
-        let Some(container) = self.containers.get(&id) else { return Err(closed()) };
         let Beginning { payload, streams, joined, sources, .. } = &beginning;
         let (standard, further) = streams.split_at(streams.len().min(3));
-        // One that is long can't be sent to somebody who has not read what came before.
         let (body, file) = if payload.len() <= MAX_BODY {
             (&**payload, None)
         } else {
@@ -674,16 +680,12 @@ impl State {
         };
         let fds = file.iter().chain(standard).chain(joined).chain(further).chain(sources);
         let fds: Vec<BorrowedFd<'_>> = fds.map(AsFd::as_fd).collect();
-        // Its socket is empty, so this doesn't wait.
+        // Its socket is empty, so this doesn't wait. It wakes while the rest is done here.
         let sent = protocol::send_as(&container.outlet.socket, Kind::Begin, id, body, &fds, Some(sender));
-        if sent.is_err()
-            && let Some(Container { outlet, identity, .. }) = self.containers.remove(&id)
-        {
-            let _ = epoll::delete(&self.epoll, &outlet.socket);
-            let collector = self.collectors.remove(&id);
-            beginning.collection = collector.map(|collector| collector.take_back(&self.epoll));
-            return Ok(Some((beginning, identity)));
+        if sent.is_err() {
+            return Ok(Some((beginning, container.identity)));
         }
+        self.add_container(id, container, &mut beginning)?;
         if let Some(collector) = self.collectors.get_mut(&id)
             && beginning.start.pid
         {
@@ -693,7 +695,8 @@ impl State {
     }
 
     /// Takes a container in. One that can't be is ended.
-    fn add_container(&mut self, id: u64, container: Container, beginning: &mut Beginning) -> Result<()> {
+    fn add_container(&mut self, id: u64, mut container: Container, beginning: &mut Beginning) -> Result<()> {
+        container.watched = beginning.watch;
         let watched = if beginning.watch {
             watch(&self.epoll, container.outlet.socket.as_fd(), Token::Container(id))
         } else {

@@ -253,9 +253,9 @@ impl State {
             .collect();
         for id in ids {
             hear_container(self, id);
-            let Some(container) = self.containers.remove(&id) else { continue };
+            let Some(mut container) = self.containers.remove(&id) else { continue };
             remember(self, id, &container);
-            let _ = epoll::delete(&self.epoll, &container.outlet.socket);
+            container.ignore(&self.epoll);
             self.lost.push((id, container));
         }
     }
@@ -326,10 +326,10 @@ impl State {
 
     /// All of a container is taken down.
     fn closed(&mut self, id: u64, taken_down: TakenDown) {
-        if let Some(container) = self.containers.remove(&id) {
-            let _ = epoll::delete(&self.epoll, &container.outlet.socket);
+        if let Some(mut container) = self.containers.remove(&id) {
             remember(self, id, &container);
             deliver(self, id, 0, &container, News::Closed(taken_down));
+            container.ignore(&self.epoll);
         }
         if self.supervisors.len() > 1 {
             self.retire();
