@@ -264,7 +264,7 @@ impl<'a> Staging<'a> {
     }
 
     /// The mount table with everything in the place: only a process whose root is the place is shown that.
-    fn table(&self) -> SysResult<Vec<Entry>> {
+    pub(super) fn table(&self) -> SysResult<Vec<Entry>> {
         rustix::process::fchdir(&self.top).map_err(failed("fchdir", String::new))?;
         rustix::process::chroot(c".").map_err(failed("chroot", String::new))?;
         let path = [PROC.to_bytes(), b"/self/mountinfo"].concat();
