@@ -256,6 +256,7 @@ impl Kernel for Classic<'_> {
         fn new_cgroup_namespace(&self) -> SysResult<()>;
         fn set_root_propagation(&self, propagation: Propagation) -> SysResult<()>;
         fn own_cgroups(&self) -> SysResult<Vec<(String, PathBytes)>>;
+        fn cgroup_mounts(&self) -> SysResult<Vec<mountinfo::Entry>>;
         fn set_hostname(&self, name: &str) -> SysResult<()>;
         fn set_domainname(&self, name: &str) -> SysResult<()>;
         fn prepare_sysctl(&self) -> SysResult<()>;
