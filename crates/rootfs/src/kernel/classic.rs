@@ -178,9 +178,9 @@ impl<'a> Classic<'a> {
 impl Classic<'_> {
     /// What the mount table says about the mount that a descriptor is on, which may be one that isn't attached to the tree yet.
     fn mountinfo_entry(&self, mount: BorrowedFd<'_>) -> SysResult<mountinfo::Entry> {
-        let id = self.linux.reusable_mount_id(mount)?;
-        let found = self.staging()?.table()?.into_iter().find(|entry| entry.id == id);
-        found.ok_or_else(|| invalid(format!("mount {id}, which is not in the mount table")))
+        self.staging()?
+            .entry(mount)?
+            .ok_or_else(|| invalid("a mount that is not in the mount table".to_owned()))
     }
 
     /// Changes the filesystem of a mount. What isn't said again is taken away, of the mount too: its own flags are given
