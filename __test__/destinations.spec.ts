@@ -373,6 +373,30 @@ for (const level of levels) {
   })
 }
 
+for (const cell of cells.filter(({ uid }) => uid === 0)) {
+  for (const level of levels) {
+    const title = `${cell.name}, ${level}: a source that only the caller can reach`
+    testNeeding([...cell.needs, 'busybox'], level)(title, async (t) => {
+      const closed = host.scratch('closed')
+      mkdirSync(join(closed, 'data'))
+      writeFileSync(join(closed, 'data', 'file'), 'content\n')
+      chmodSync(closed, 0o700)
+      const job: Job = {
+        root: await makeImage(cell),
+        calls: [
+          ['bind', join(closed, 'data'), '/new/data'],
+          ['bind', join(closed, 'data', 'file'), '/new/file'],
+        ],
+        mode: 'run',
+        commands: [sh('cat /new/data/file /new/file')],
+      }
+      const { error, results } = await runInCell(cell, job, host, { level })
+      t.is(error, undefined, error?.message)
+      t.is(results[0]!.stdout, 'content\n'.repeat(2))
+    })
+  }
+}
+
 testNeeding([...unprivileged.needs, 'busybox'])(
   'an ordinary user, below directories that only let pass',
   async (t) => {

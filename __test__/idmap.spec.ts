@@ -1,9 +1,9 @@
 // Idmapped binds: files show under other owners, in both directions, and where that can't be it is an error that says why.
-import { chmodSync, chownSync, mkdirSync, statSync, writeFileSync } from 'node:fs'
+import { chmodSync, chownSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import { Rootfs } from 'rootfs'
-import { type Cell, cells, runInCell, shift } from './support/cells.ts'
+import { type Cell, cells, runAllInCell, runInCell, shift } from './support/cells.ts'
 import { guardHost, hostMounts } from './support/host.ts'
 import { busyboxImage } from './support/images.ts'
 import type { Command, Job } from './support/job.ts'
@@ -163,6 +163,54 @@ for (const level of levels) {
   )
 }
 
+for (const cell of [own, ranges]) {
+  for (const level of levels) {
+    const title = `${cell.name}, ${level}: one source that the container's root can't reach, with several mappings`
+    testNeeding([...cell.needs, 'busybox'], level)(title, async (t) => {
+      const closed = host.scratch('closed')
+      mkdirSync(join(closed, 'data'))
+      writeFileSync(join(closed, 'data', 'file'), '')
+      chmodSync(closed, 0o700)
+      const data = join(closed, 'data')
+      const base = cell === ranges ? shift : 0
+      const calls: Job['calls'] = [
+        ['bind', data, '/userns', { idMap: 'userns' }],
+        ['bind', data, '/own', { idMap: both(line(0, base, 1)) }],
+        ['bind', data, '/none'],
+        ...Array.from({ length: 20 }, (_, number): Job['calls'][number] => [
+          'bind',
+          data,
+          `/many/${number}`,
+          { idMap: both(line(0, shift + number, 1)) },
+        ]),
+      ]
+      const job: Job = {
+        root: await image(cell),
+        calls,
+        mode: 'run',
+        commands: [
+          {
+            ...sh('stat -c "%n %u" /userns/file /own/file /none/file; stat -c %u /many/*/file | sort -n'),
+            options: { rlimits: [{ type: 'RLIMIT_NOFILE', soft: 20, hard: 20 }] },
+          },
+        ],
+      }
+      const { error, results } = await runInCell(cell, job, host, { level })
+      t.is(error, undefined, error?.message)
+      const [userns, mapped, none, ...many] = results[0]!.stdout.trim().split('\n')
+      t.is(userns, '/userns/file 0')
+      t.is(mapped, '/own/file 0')
+      t.is(none, `/none/file ${cell === ranges ? 65534 : 0}`)
+      t.deepEqual(
+        many,
+        cell === ranges
+          ? Array.from({ length: 20 }, (_, number) => `${number}`)
+          : Array.from({ length: 20 }, () => '65534'),
+      )
+    })
+  }
+}
+
 asRoot('one source with several mappings, with other flags', async (t) => {
   const data = makeData()
   const rootfs = new Rootfs(await image(root))
@@ -207,6 +255,46 @@ asRoot('twenty mounts where the command may open twenty files', async (t) => {
   t.is(stdout.trim().split('\n').length, 21)
   t.true(stdout.includes('1019\n') && stdout.endsWith('\n20\n'), stdout)
 })
+
+for (const level of levels) {
+  for (const options of [
+    ['bind', 'idmap'],
+    ['rbind', 'ridmap'],
+  ]) {
+    const title = `${level}, ${options}: what can't be idmapped is named, and nothing is mounted`
+    testNeeding(['root', 'unshare', 'busybox'], level)(title, async (t) => {
+      const hook = host.scratch('hook')
+      const maps = [ociLine(0, 1000, 1)]
+      const mount = { destination: '/data', options, uidMappings: maps, gidMappings: maps }
+      const jobs = await Promise.all(
+        [
+          ['/proc', 'proc'],
+          ['/sys', 'sysfs'],
+        ].map(
+          async ([source]): Promise<Job> => ({
+            root: await image(root),
+            calls: [
+              ['tmpfs', '/first'],
+              ['mount', { ...mount, source }],
+              ['hook', 'createRuntime', { path: '/bin/touch', args: ['touch', join(hook, 'ran')] }],
+            ],
+            mode: 'run',
+            commands: [sh('true')],
+          }),
+        ),
+      )
+      const outcomes = await runAllInCell(root, jobs, host, { level })
+      for (const [index, name] of ['proc', 'sysfs'].entries()) {
+        const { error, left } = outcomes[index]!
+        t.is(error?.code, 'ERR_ROOTFS_UNSUPPORTED', error?.message)
+        t.regex(error!.message, new RegExp(`${name} can't be idmapped`))
+        t.is(error!.destination, '/data')
+        t.deepEqual(left, [])
+      }
+      t.deepEqual(readdirSync(hook), [])
+    })
+  }
+}
 
 asRoot('a filesystem that cannot be idmapped is named', async (t) => {
   const before = hostMounts()
