@@ -32,7 +32,7 @@ const job = (options: string[], ownNamespace: boolean): Job => ({
   calls: [
     ['bind', findProgram('busybox'), program],
     ['proc'],
-    ['mount', { destination: place, type: 'cgroup', source: 'cgroup', options }],
+    ['mount', { destination: place, type: 'cgroup', source: 'mine', options }],
     ['namespaces', { cgroup: ownNamespace }],
   ],
   mode: 'prepare',
@@ -74,7 +74,7 @@ for (const cell of [root, ranges, unprivileged]) {
           [[place, 'cgroup2']],
         )
         t.deepEqual(flagsOf(mounts[0]!), ['noexec', 'nosuid', 'ro'])
-        if (index === 0) t.is(mounts[0]!.root, '/')
+        if (index === 0) t.deepEqual([mounts[0]!.root, mounts[0]!.source], ['/', 'mine'])
       }
     })
 

@@ -67,7 +67,7 @@ pub(super) fn below_mounted(own: &PathBytes, mounted: &PathBytes) -> Option<Path
 }
 
 impl Execution<'_> {
-    pub(super) fn cgroup(&mut self, mount: &Mount, step: u32) -> Result<Done> {
+    pub(super) fn cgroup(&mut self, mount: &Mount, source: Option<&PathBytes>, step: u32) -> Result<Done> {
         let mounts = self
             .kernel
             .cgroup_mounts()
@@ -79,7 +79,7 @@ impl Execution<'_> {
             Err(_) => true,
         };
         if version2 || !mounts.iter().any(|entry| entry.fstype == "cgroup") {
-            self.cgroup2(mount, &mounts, step)
+            self.cgroup2(mount, source, &mounts, step)
         } else {
             self.cgroup1(mount, &mounts, step)
         }
@@ -98,9 +98,17 @@ impl Execution<'_> {
         mount.attributes.of_new_mount(false)
     }
 
-    fn cgroup2(&mut self, mount: &Mount, mounts: &[Entry], step: u32) -> Result<Done> {
+    fn cgroup2(
+        &mut self,
+        mount: &Mount,
+        source: Option<&PathBytes>,
+        mounts: &[Entry],
+        step: u32,
+    ) -> Result<Done> {
         let destination = self.destination(&mount.destination, Missing::Directory)?;
-        let made = self.new_filesystem("cgroup2", Some(&"cgroup".into()), &[], &[], Self::flags(mount));
+        let usual = PathBytes::from("cgroup");
+        let source = Some(source.unwrap_or(&usual));
+        let made = self.new_filesystem("cgroup2", source, &[], &[], Self::flags(mount));
         let (fd, strategy) = match made {
             Ok(fd) => (fd, None),
             // Only where a user namespace may not have its own: everything else is a failure.
