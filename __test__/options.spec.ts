@@ -446,6 +446,46 @@ for (const level of levels) {
   })
 }
 
+for (const [cell, level] of [inUserNamespace, withoutPrivileges].flatMap((one) =>
+  levels.map((level) => [one, level] as const),
+)) {
+  testNeeding([...cell.needs, 'busybox'], level)(
+    `remount changes what is the container's own, ${cell.name}, ${level}`,
+    async (t) => {
+      const directory = host.scratch('sources')
+      const remounted = (destination: string, mount: Record<string, unknown>, options: string[]) => [
+        { destination, ...mount },
+        { destination, options: ['remount', ...options] },
+      ]
+      const tmpfs = { type: 'tmpfs' }
+      const bind = { source: join(directory, 'plain'), options: ['bind'] }
+      const job = describe([
+        ...remounted('/w/ro', tmpfs, ['ro', 'nosuid', 'sync', 'size=64k']),
+        ...remounted('/w/bind-ro', tmpfs, ['bind', 'ro', 'noatime']),
+        ...remounted('/w/rw', { ...tmpfs, options: ['ro', 'nodev'] }, ['rw']),
+        ...remounted('/w/iversion', { ...tmpfs, options: ['sync'] }, ['iversion', 'lazytime']),
+        ...remounted('/w/plain', bind, ['bind', 'ro', 'nosuid', 'shared']),
+      ])
+      const setup = sources(directory)
+      const table = tableOf(t, await runInCell(cell, job, host, { level, setup }))
+      const rows: Array<[destination: string, flags: string[], superblock: string[]]> = [
+        ['/w/ro', ['nosuid', 'relatime', 'ro'], ['ro', 'sync', 'size=64k']],
+        ['/w/bind-ro', ['noatime', 'ro'], ['rw']],
+        ['/w/rw', ['nodev', 'relatime', 'rw'], ['rw']],
+        ['/w/iversion', ['relatime', 'rw'], ['lazytime', 'sync']],
+        ['/w/plain', ['nosuid', 'relatime', 'ro'], ['rw']],
+      ]
+      for (const [destination, flags, superblock] of rows) {
+        const mount = at(t, table, destination)
+        t.deepEqual(flagsOf(mount), flags, destination)
+        for (const option of superblock)
+          t.true(mount.superOptions.includes(option), `${destination}: ${option}`)
+      }
+      t.true(propagationOf(at(t, table, '/w/plain')).includes('shared'))
+    },
+  )
+}
+
 testNeeding([...asRoot.needs, 'busybox'])('what remount and the words for links refuse', async (t) => {
   const directory = host.scratch('sources')
   const setup = sources(directory)
@@ -510,8 +550,10 @@ testNeeding([...asRoot.needs, 'busybox'])('what remount and the words for links 
       /"copy-symlink" can't/,
     ],
   ]
-  for (const [mounts, code, words] of rows) {
-    const { error } = await runInCell(asRoot, describe(mounts), host, { setup })
+  const jobs = rows.map(([mounts]) => describe(mounts))
+  const outcomes = await runAllInCell(asRoot, jobs, host, { setup })
+  for (const [index, [mounts, code, words]] of rows.entries()) {
+    const { error } = outcomes[index]!
     t.is(error?.code ?? 'none', code, JSON.stringify(mounts))
     if (error !== undefined)
       t.regex(`${error.message} ${error.hint} ${JSON.stringify(error.kernelLog ?? '')}`, words)
@@ -534,45 +576,53 @@ test('words that a bind has no use for are plan warnings, one for each', (t) => 
 
 // ---------------------------------------------------------------- symbolic links
 
-for (const cell of [asRoot, inUserNamespace]) {
-  testNeeding([...cell.needs, 'busybox'])(`words for symbolic links, ${cell.name}`, async (t) => {
-    const directory = host.scratch('links')
-    writeFileSync(join(directory, 'target'), 'target\n')
-    symlinkSync('target', join(directory, 'link'))
-    symlinkSync('/nowhere', join(directory, 'dangling'))
-    const bind = (destination: string, name: string, ...words: string[]) => ({
-      destination,
-      source: join(directory, name),
-      options: ['bind', ...words],
-    })
-    const job = describe(
-      [],
-      [
-        ['symlink', '/led/to', '/w/link'],
-        ['mount', bind('/w/followed', 'link')],
-        ['mount', bind('/w/copied', 'link', 'copy-symlink')],
-        ['mount', bind('/w/no-link', 'target', 'copy-symlink')],
-        ['mount', bind('/w/itself', 'dangling', 'src-nofollow')],
-        ['mount', bind('/w/link', 'target', 'dest-nofollow')],
-      ],
-    )
-    job.commands.push(
-      { command: program, args: ['readlink', '/w/copied'] },
-      { command: program, args: ['readlink', '/w/itself'] },
-      { command: program, args: ['cat', '/w/followed', '/w/no-link', '/w/link'] },
-      { command: program, args: ['ls', '/led'] },
-    )
-    const outcome = await runInCell(cell, job, host)
-    const table = tableOf(t, outcome)
-    const [, copied, itself, contents, led] = outcome.results
-    t.is(copied!.stdout, 'target\n')
-    t.is(itself!.stdout, '/nowhere\n')
-    t.is(contents!.stdout, 'target\n'.repeat(3))
-    t.not(led!.exitCode, 0, 'the link that was mounted on was not followed')
-    t.false(table.some((mount) => mount.destination === '/w/copied'))
-    t.true(at(t, table, '/w/itself').root.endsWith('/dangling'))
-    t.true(at(t, table, '/w/link').root.endsWith('/target'))
-  })
+for (const [cell, level] of [asRoot, inUserNamespace, withoutPrivileges].flatMap((one) =>
+  levels.map((level) => [one, level] as const),
+)) {
+  testNeeding([...cell.needs, 'busybox'], level)(
+    `words for symbolic links, ${cell.name}, ${level}`,
+    async (t) => {
+      const directory = host.scratch('links')
+      writeFileSync(join(directory, 'target'), 'target\n')
+      symlinkSync('target', join(directory, 'link'))
+      symlinkSync('/nowhere', join(directory, 'dangling'))
+      const bind = (destination: string, name: string, ...words: string[]) => ({
+        destination,
+        source: join(directory, name),
+        options: ['bind', ...words],
+      })
+      const job = describe(
+        [],
+        [
+          ['symlink', '/led/to', '/w/link'],
+          ['mount', bind('/w/followed', 'link')],
+          ['mount', bind('/w/copied', 'link', 'copy-symlink')],
+          ['mount', bind('/w/no-link', 'target', 'copy-symlink')],
+          ['mount', bind('/w/itself', 'dangling', 'src-nofollow')],
+          ['mount', bind('/w/link', 'target', 'dest-nofollow')],
+          ['mount', { ...bind('/w/own', '', 'copy-symlink'), source: join(directory, 'dangling') }],
+        ],
+      )
+      job.commands.push(
+        { command: program, args: ['readlink', '/w/copied'] },
+        { command: program, args: ['readlink', '/w/itself'] },
+        { command: program, args: ['readlink', '/w/own'] },
+        { command: program, args: ['cat', '/w/followed', '/w/no-link', '/w/link'] },
+        { command: program, args: ['ls', '/led'] },
+      )
+      const outcome = await runInCell(cell, job, host, { level })
+      const table = tableOf(t, outcome)
+      const [, copied, itself, own, contents, led] = outcome.results
+      t.is(copied!.stdout, 'target\n')
+      t.is(itself!.stdout, '/nowhere\n')
+      t.is(own!.stdout, '/nowhere\n')
+      t.is(contents!.stdout, 'target\n'.repeat(3))
+      t.not(led!.exitCode, 0, 'the link that was mounted on was not followed')
+      t.false(table.some((mount) => mount.destination === '/w/copied'))
+      t.true(at(t, table, '/w/itself').root.endsWith('/dangling'))
+      t.true(at(t, table, '/w/link').root.endsWith('/target'))
+    },
+  )
 }
 
 // ---------------------------------------------------------------- locked flags
@@ -618,8 +668,11 @@ testNeeding([...withoutPrivileges.needs, 'busybox'])(
     )
     for (const [index, row] of fine.entries())
       t.deepEqual(flagsOf(at(t, table, `/w/${index}`)), row[2] as string[], row.flat().join(' '))
-    for (const row of rows.filter(([, , found]) => found === 'locked')) {
-      const { error } = await runInCell(withoutPrivileges, describe([mountFor(row, 0)]), host, { setup })
+    const locked = rows.filter(([, , found]) => found === 'locked')
+    const jobs = locked.map((row) => describe([mountFor(row, 0)]))
+    const outcomes = await runAllInCell(withoutPrivileges, jobs, host, { setup })
+    for (const [index, row] of locked.entries()) {
+      const { error } = outcomes[index]!
       t.is(error?.code, 'ERR_ROOTFS_LOCKED', `${row.flat().join(' ')}: ${error?.message}`)
     }
   },
