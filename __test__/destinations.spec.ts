@@ -20,7 +20,7 @@ import { guardHost, snapshotTree } from './support/host.ts'
 import { busyboxImage } from './support/images.ts'
 import type { Command, Job } from './support/job.ts'
 import { parseMountinfo } from './support/mountinfo.ts'
-import { mustRun } from './support/program.ts'
+import { findProgram, mustRun } from './support/program.ts'
 import { levels, testNeeding } from './support/requirements.ts'
 
 const host = guardHost(test)
@@ -267,6 +267,81 @@ for (const cell of [asRoot, unprivileged]) {
   }
 }
 
+for (const cell of cells) {
+  for (const level of levels) {
+    const title = `${cell.name}, ${level}: what is mounted on / is the root`
+    testNeeding([...cell.needs, 'busybox'], level)(title, async (t) => {
+      const [image, other] = [await makeImage(cell), await makeImage(cell)]
+      const top = host.scratch('top')
+      writeFileSync(join(top, 'from-top'), 'top\n')
+      for (const name of ['upper', 'work']) {
+        mkdirSync(join(`${top}-layers`, name), { recursive: true })
+        chownSync(join(`${top}-layers`, name), cell.writesAs, cell.writesAs)
+      }
+      const upper = join(`${top}-layers`, 'upper')
+      const work = join(`${top}-layers`, 'work')
+      const before = [image, other].map((directory) => snapshotTree(directory))
+      const busybox = findProgram('busybox')!
+      const roots: Array<[call: Job['calls'][number], type: string | undefined, script: string]> = [
+        [
+          ['bind', other, '/', { readonly: true }],
+          undefined,
+          'test -e /etc/passwd; echo no > /new || echo ro',
+        ],
+        [
+          ['overlay', '/', { lower: [top, other], upper, work }],
+          'overlay',
+          'cat /from-top; echo yes > /new && cat /new',
+        ],
+        [
+          ['tmpfs', '/', { mode: 0o711 }],
+          'tmpfs',
+          'test ! -e /etc && stat -c %a / && echo yes > /new && cat /new',
+        ],
+      ]
+      const jobs = roots.map(
+        ([call, , script]): Job => ({
+          root: image,
+          calls: [
+            ['tmpfs', '/own'],
+            call,
+            ['bind', busybox, '/run/busybox'],
+            ['tmpfs', '/run/deep'],
+            ['proc'],
+          ],
+          mode: 'prepare',
+          commands: [
+            { command: '/run/busybox', args: ['cat', '/proc/self/mountinfo'] },
+            {
+              command: '/run/busybox',
+              args: ['sh', '-c', `for c in cat stat test; do alias $c="/run/busybox $c"; done\n${script}`],
+            },
+          ],
+        }),
+      )
+      const outcomes = await runAllInCell(cell, jobs, host, { level })
+      const said: string[] = ['ro\n', 'top\nyes\n', '711\nyes\n']
+      for (const [index, [call, type]] of roots.entries()) {
+        const { error, results, left } = outcomes[index]!
+        t.is(error, undefined, `${call[0]}: ${error?.message}`)
+        t.deepEqual(left, [])
+        const found = parseMountinfo(results[0]!.stdout)
+        t.deepEqual(
+          found.map(({ destination }) => destination).toSorted(),
+          ['/', '/proc', '/run/busybox', '/run/deep'],
+          call[0],
+        )
+        if (type !== undefined) t.is(found.find(({ destination }) => destination === '/')!.type, type)
+        t.is(results[1]!.stdout, said[index]!, `${call[0]}: ${results[1]!.stderr}`)
+      }
+      t.deepEqual(
+        [image, other].map((directory) => snapshotTree(directory)),
+        before,
+      )
+    })
+  }
+}
+
 // ---------------------------------------------------------------- as root
 
 // The first one is that with which the supervisor is started.
@@ -332,29 +407,6 @@ testNeeding(['root', 'busybox'])('many builders on one root at once', async (t) 
 
 for (const level of levels) {
   const testHere = testNeeding([...asRoot.needs, 'busybox'], level)
-
-  testHere(`an overlay on / is the root, ${level}`, async (t) => {
-    const [image, other] = [await makeImage(asRoot), await makeImage(asRoot)]
-    const top = host.scratch('top')
-    writeFileSync(join(top, 'from-top'), 'top\n')
-    const before = snapshotTree(other)
-    const job: Job = {
-      root: image,
-      calls: [['tmpfs', '/own'], ['overlay', '/', { lower: [top, other] }], ['tmpfs', '/tmp'], ['proc']],
-      mode: 'prepare',
-      commands: [table, sh('cat /from-top')],
-    }
-    const { error, results } = await runInCell(asRoot, job, host, { level })
-    t.is(error, undefined, error?.message)
-    const found = parseMountinfo(results[0]!.stdout)
-    t.deepEqual(found.map(({ destination, type }) => `${destination} ${type}`).toSorted(), [
-      '/ overlay',
-      '/proc proc',
-      '/tmp tmpfs',
-    ])
-    t.is(results[1]!.stdout, 'top\n')
-    t.deepEqual(snapshotTree(other), before)
-  })
 
   testHere(`inside a container: /proc/sys is read-only, parts of /proc are hidden, ${level}`, async (t) => {
     const image = await makeImage(asRoot)

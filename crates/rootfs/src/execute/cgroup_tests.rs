@@ -95,15 +95,12 @@ fn with_a_cgroup_namespace_only_the_own_cgroup_is_bound() {
         let line = format!("41 31 0:38 {root} /sys/fs/cgroup rw - cgroup2 cgroup2 rw");
         let kernel = host(libc::EPERM, &[("", own)], &[&line]);
         let outcome = run_on(&kernel, Namespace::New, &["ro"]).unwrap();
-        match bound {
-            Some(path) => {
-                kernel.position(&format!("clone host:{path} recursive=true"));
-                kernel.position(&format!("set [host:{path}] +1 -0 rprivate"));
-            }
-            None => {
-                assert_eq!(strategy(&outcome), Some("masked"));
-                kernel.position("fsmount tmpfs 1");
-            }
+        if let Some(path) = bound {
+            kernel.position(&format!("clone host:{path} recursive=true"));
+            kernel.position(&format!("set [host:{path}] +1 -0 rprivate"));
+        } else {
+            assert_eq!(strategy(&outcome), Some("masked"));
+            kernel.position("fsmount tmpfs 1");
         }
     }
 }

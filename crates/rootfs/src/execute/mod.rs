@@ -85,7 +85,6 @@ impl Level {
 
 /// The facts about where a plan is carried out.
 #[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub struct Setting<'a> {
     /// How mounts are made.
     pub level: Level,

@@ -204,7 +204,8 @@ impl<'a> Staging<'a> {
     /// marked for the first time. `false` if it isn't known. The mount table would tell, but it is read as a whole.
     fn has_nothing_below(&self, slot: &CStr) -> bool {
         let flags = rustix::mount::UnmountFlags::EXPIRE | rustix::mount::UnmountFlags::NOFOLLOW;
-        rustix::mount::unmount(slot, flags) == Err(rustix::io::Errno::AGAIN)
+        rustix::process::fchdir(&self.top).is_ok()
+            && rustix::mount::unmount(slot, flags) == Err(rustix::io::Errno::AGAIN)
     }
 
     /// Whether mounts of this namespace have changed since this was asked last.
