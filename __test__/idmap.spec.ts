@@ -1,15 +1,16 @@
 // Idmapped binds: files show under other owners, in both directions, and where that can't be it is an error that says why.
-import { chmodSync, chownSync, mkdirSync, statSync, writeFileSync } from 'node:fs'
+import { chmodSync, chownSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import { Rootfs } from 'rootfs'
-import { type Cell, cells, runInCell, shift } from './support/cells.ts'
+import { type Cell, cells, runAllInCell, runInCell, shift } from './support/cells.ts'
 import { guardHost, hostMounts } from './support/host.ts'
 import { busyboxImage } from './support/images.ts'
 import type { Command, Job } from './support/job.ts'
-import { type Level, levelUnavailable, testNeeding } from './support/requirements.ts'
+import { type Level, testNeeding } from './support/requirements.ts'
 
 const host = guardHost(test)
+// What level classic says instead is in classic.spec.ts.
 const levels: Level[] = ['detached', 'attached']
 
 const sh = (script: string): Command => ({ command: '/bin/sh', args: ['-c', script] })
@@ -39,11 +40,9 @@ const image = (cell: Cell) =>
   busyboxImage(join(host.scratch('image'), 'image'), { mountpoints: false, owner: cell.owner })
 
 for (const cell of cells) {
-  const testHere = testNeeding([...cell.needs, 'busybox'])
   const privileged = cell.uid === 0
   for (const level of levels) {
-    if (levelUnavailable(level) !== undefined) continue
-
+    const testHere = testNeeding([...cell.needs, 'busybox'], level)
     const job = async (calls: Job['calls'], commands: Command[] = [owners]): Promise<Job> => ({
       root: await image(cell),
       calls,
@@ -91,7 +90,7 @@ const [root, own, ranges] = cells as [Cell, Cell, Cell]
 const asRoot = testNeeding(['root', 'unshare', 'busybox'])
 
 for (const level of levels) {
-  if (levelUnavailable(level) !== undefined) continue
+  const asRootHere = testNeeding(['root', 'unshare', 'busybox'], level)
 
   for (const options of [
     { idMap: 'userns' },
@@ -99,60 +98,117 @@ for (const level of levels) {
     { oci: ['rbind', 'ridmap'] },
     { oci: ['bind'], uidMappings: [ociLine(0, shift, 65_536)], gidMappings: [ociLine(0, shift, 65_536)] },
   ]) {
-    asRoot(`${level}, ${JSON.stringify(options)}: root's files are the container's, both ways`, async (t) => {
-      const data = makeData()
-      const { oci, ...rest } = options as Record<string, unknown>
-      const mount = { destination: '/data', source: data, options: oci, ...rest }
-      const job: Job = {
-        root: await image(ranges),
-        calls: [oci ? ['mount', mount] : ['bind', data, '/data', rest]],
-        mode: 'run',
-        commands: [owners, sh('echo x > /data/new')],
-      }
-      const outcome = await runInCell(ranges, job, host, { level })
-      t.is(outcome.error, undefined)
-      t.is(outcome.results[0]?.stdout, 'below 0:0\nfar 65534:65534\nroot 0:0\nseven 7:8\n')
-      t.is(statSync(join(data, 'new')).uid, 0)
-    })
+    asRootHere(
+      `${level}, ${JSON.stringify(options)}: root's files are the container's, both ways`,
+      async (t) => {
+        const data = makeData()
+        const { oci, ...rest } = options as Record<string, unknown>
+        const mount = { destination: '/data', source: data, options: oci, ...rest }
+        const job: Job = {
+          root: await image(ranges),
+          calls: [oci ? ['mount', mount] : ['bind', data, '/data', rest]],
+          mode: 'run',
+          commands: [owners, sh('echo x > /data/new')],
+        }
+        const outcome = await runInCell(ranges, job, host, { level })
+        t.is(outcome.error, undefined)
+        t.is(outcome.results[0]?.stdout, 'below 0:0\nfar 65534:65534\nroot 0:0\nseven 7:8\n')
+        t.is(statSync(join(data, 'new')).uid, 0)
+      },
+    )
   }
 
   for (const [words, below] of [
     [['rbind', 'idmap'], 0],
     [['rbind', 'ridmap'], 1000],
   ] as const) {
-    asRoot(`${level}, ${words.join()}: what is mounted below is mapped only if that was said`, async (t) => {
+    asRootHere(
+      `${level}, ${words.join()}: what is mounted below is mapped only if that was said`,
+      async (t) => {
+        const data = makeData()
+        const maps = [ociLine(0, 1000, 1)]
+        const job: Job = {
+          root: await image(root),
+          calls: [
+            [
+              'mount',
+              { destination: '/data', source: data, options: words, uidMappings: maps, gidMappings: maps },
+            ],
+          ],
+          mode: 'run',
+          commands: [sh('stat -c %u /data/root /data/below')],
+        }
+        const setup = `mount -t tmpfs -o mode=755 below '${data}/below'`
+        const outcome = await runInCell(root, job, host, { level, setup })
+        t.is(outcome.error, undefined)
+        t.is(outcome.results[0]?.stdout, `1000\n${below}\n`)
+      },
+    )
+  }
+
+  asRootHere(
+    `${level}: the builder's idMap covers what is mounted below, as its other options do`,
+    async (t) => {
       const data = makeData()
-      const maps = [ociLine(0, 1000, 1)]
       const job: Job = {
         root: await image(root),
-        calls: [
-          [
-            'mount',
-            { destination: '/data', source: data, options: words, uidMappings: maps, gidMappings: maps },
-          ],
-        ],
+        calls: [['bind', data, '/data', { idMap: both(line(0, 1000, 1)) }]],
         mode: 'run',
         commands: [sh('stat -c %u /data/root /data/below')],
       }
       const setup = `mount -t tmpfs -o mode=755 below '${data}/below'`
       const outcome = await runInCell(root, job, host, { level, setup })
-      t.is(outcome.error, undefined)
-      t.is(outcome.results[0]?.stdout, `1000\n${below}\n`)
+      t.is(outcome.results[0]?.stdout, '1000\n1000\n')
+    },
+  )
+}
+
+for (const cell of [own, ranges]) {
+  for (const level of levels) {
+    const title = `${cell.name}, ${level}: one source that the container's root can't reach, with several mappings`
+    testNeeding([...cell.needs, 'busybox'], level)(title, async (t) => {
+      const closed = host.scratch('closed')
+      mkdirSync(join(closed, 'data'))
+      writeFileSync(join(closed, 'data', 'file'), '')
+      chmodSync(closed, 0o700)
+      const data = join(closed, 'data')
+      const base = cell === ranges ? shift : 0
+      const calls: Job['calls'] = [
+        ['bind', data, '/userns', { idMap: 'userns' }],
+        ['bind', data, '/own', { idMap: both(line(0, base, 1)) }],
+        ['bind', data, '/none'],
+        ...Array.from({ length: 20 }, (_, number): Job['calls'][number] => [
+          'bind',
+          data,
+          `/many/${number}`,
+          { idMap: both(line(0, shift + number, 1)) },
+        ]),
+      ]
+      const job: Job = {
+        root: await image(cell),
+        calls,
+        mode: 'run',
+        commands: [
+          {
+            ...sh('stat -c "%n %u" /userns/file /own/file /none/file; stat -c %u /many/*/file | sort -n'),
+            options: { rlimits: [{ type: 'RLIMIT_NOFILE', soft: 20, hard: 20 }] },
+          },
+        ],
+      }
+      const { error, results } = await runInCell(cell, job, host, { level })
+      t.is(error, undefined, error?.message)
+      const [userns, mapped, none, ...many] = results[0]!.stdout.trim().split('\n')
+      t.is(userns, '/userns/file 0')
+      t.is(mapped, '/own/file 0')
+      t.is(none, `/none/file ${cell === ranges ? 65534 : 0}`)
+      t.deepEqual(
+        many,
+        cell === ranges
+          ? Array.from({ length: 20 }, (_, number) => `${number}`)
+          : Array.from({ length: 20 }, () => '65534'),
+      )
     })
   }
-
-  asRoot(`${level}: the builder's idMap covers what is mounted below, as its other options do`, async (t) => {
-    const data = makeData()
-    const job: Job = {
-      root: await image(root),
-      calls: [['bind', data, '/data', { idMap: both(line(0, 1000, 1)) }]],
-      mode: 'run',
-      commands: [sh('stat -c %u /data/root /data/below')],
-    }
-    const setup = `mount -t tmpfs -o mode=755 below '${data}/below'`
-    const outcome = await runInCell(root, job, host, { level, setup })
-    t.is(outcome.results[0]?.stdout, '1000\n1000\n')
-  })
 }
 
 asRoot('one source with several mappings, with other flags', async (t) => {
@@ -166,10 +222,9 @@ asRoot('one source with several mappings, with other flags', async (t) => {
 })
 
 for (const [cell, level] of [root, ...cells.filter(({ name }) => /ranges|subordinate/.test(name))].flatMap(
-  (cell) =>
-    levels.filter((level) => levelUnavailable(level) === undefined).map((level) => [cell, level] as const),
+  (cell) => levels.map((level) => [cell, level] as const),
 )) {
-  testNeeding([...cell.needs, 'busybox'])(
+  testNeeding([...cell.needs, 'busybox'], level)(
     `${cell.name}, ${level}: what was mounted in the root before`,
     async (t) => {
       const job: Job = {
@@ -200,6 +255,46 @@ asRoot('twenty mounts where the command may open twenty files', async (t) => {
   t.is(stdout.trim().split('\n').length, 21)
   t.true(stdout.includes('1019\n') && stdout.endsWith('\n20\n'), stdout)
 })
+
+for (const level of levels) {
+  for (const options of [
+    ['bind', 'idmap'],
+    ['rbind', 'ridmap'],
+  ]) {
+    const title = `${level}, ${options}: what can't be idmapped is named, and nothing is mounted`
+    testNeeding(['root', 'unshare', 'busybox'], level)(title, async (t) => {
+      const hook = host.scratch('hook')
+      const maps = [ociLine(0, 1000, 1)]
+      const mount = { destination: '/data', options, uidMappings: maps, gidMappings: maps }
+      const jobs = await Promise.all(
+        [
+          ['/proc', 'proc'],
+          ['/sys', 'sysfs'],
+        ].map(
+          async ([source]): Promise<Job> => ({
+            root: await image(root),
+            calls: [
+              ['tmpfs', '/first'],
+              ['mount', { ...mount, source }],
+              ['hook', 'createRuntime', { path: '/bin/touch', args: ['touch', join(hook, 'ran')] }],
+            ],
+            mode: 'run',
+            commands: [sh('true')],
+          }),
+        ),
+      )
+      const outcomes = await runAllInCell(root, jobs, host, { level })
+      for (const [index, name] of ['proc', 'sysfs'].entries()) {
+        const { error, left } = outcomes[index]!
+        t.is(error?.code, 'ERR_ROOTFS_UNSUPPORTED', error?.message)
+        t.regex(error!.message, new RegExp(`${name} can't be idmapped`))
+        t.is(error!.destination, '/data')
+        t.deepEqual(left, [])
+      }
+      t.deepEqual(readdirSync(hook), [])
+    })
+  }
+}
 
 asRoot('a filesystem that cannot be idmapped is named', async (t) => {
   const before = hostMounts()

@@ -9,10 +9,9 @@ import { guardHost, snapshotTree } from './support/host.ts'
 import { busyboxImage, checkout } from './support/images.ts'
 import type { Job } from './support/job.ts'
 import { mustRun } from './support/program.ts'
-import { type Level, testNeeding } from './support/requirements.ts'
+import { levels, testNeeding } from './support/requirements.ts'
 
 const host = guardHost(test)
-const levels: Level[] = ['detached', 'attached']
 
 // ---------------------------------------------------------------- mountpoints in a bind of a part of the tree
 

@@ -160,6 +160,12 @@ for (const map of ['0 0 1', '0 100000 65536']) {
     const tree = snapshotTree(root)
     await rootfs.tmpfs('/made/below').run('/bin/true')
     t.deepEqual(snapshotTree(root), tree)
+    // Root's files, in a directory that only root may enter, are those of the namespace's root.
+    const closed = host.scratch('closed')
+    writeFileSync(join(closed, 'file'), '')
+    chmodSync(closed, 0o700)
+    const mapped = rootfs.bind(closed, '/mapped', { idMap: 'userns' })
+    t.is((await mapped.run('/bin/stat', ['-c', '%u', '/mapped/file'])).stdout, '0\n')
   })
 }
 

@@ -4,16 +4,15 @@ import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { Rootfs } from 'rootfs'
-import { type Cell, cells, nobody, runInCell } from './support/cells.ts'
+import { type Cell, cells, nobody, runAllInCell, runInCell } from './support/cells.ts'
 import { guardHost } from './support/host.ts'
 import { checkout } from './support/images.ts'
 import type { Job, Outcome } from './support/job.ts'
 import { type MountLine, parseMountinfo } from './support/mountinfo.ts'
 import { findProgram } from './support/program.ts'
-import { type Level, levelUnavailable, testNeeding } from './support/requirements.ts'
+import { type Level, levels, testNeeding } from './support/requirements.ts'
 
 const host = guardHost(test)
-const levels: Level[] = ['detached', 'attached']
 
 // ---------------------------------------------------------------- what the words mean
 
@@ -136,6 +135,8 @@ interface Target {
   below?: State
   /** Whether the filesystem is the container's own, with a superblock of its own. */
   own?: true
+  /** Whether that can't be written in any case. */
+  readonly?: true
   /** Whether the source has peers. */
   shared?: true
 }
@@ -143,17 +144,19 @@ interface Target {
 const targets: Target[] = [
   { name: 'tmpfs', type: 'tmpfs', options: [], before: bare, own: true },
   { name: 'proc', type: 'proc', options: [], before: bare },
-  { name: 'dir', source: 'bare', options: ['bind'], before: bare },
-  { name: 'strict-dir', source: 'strict', options: ['bind'], before: strict },
-  { name: 'file', source: 'strict/file', options: ['bind'], before: strict },
+  { name: 'dir', source: 'plain', options: ['bind'], before: bare },
+  { name: 'strict-dir', source: 'hard', options: ['bind'], before: strict },
+  { name: 'file', source: 'hard/file', options: ['bind'], before: strict },
   { name: 'tree', source: 'strict', options: ['rbind'], before: strict, below: strict },
   { name: 'mixed-tree', source: 'bare', options: ['rbind'], before: bare, below: strict },
   {
     name: 'overlay',
     type: 'overlay',
     options: [],
-    layers: (directory) => [`lowerdir=${join(directory, 'lower')}`, `lowerdir+=${join(directory, 'bare')}`],
+    layers: (directory) => [`lowerdir=${join(directory, 'lower')}`, `lowerdir+=${join(directory, 'plain')}`],
     before: bare,
+    own: true,
+    readonly: true,
   },
   { name: 'peer', source: 'peer', options: ['bind'], before: bare, shared: true },
 ]
@@ -166,14 +169,30 @@ function changed({ flags: before, atime }: State, meaning: Meaning): State {
   }
 }
 
-/** A bind with a word for a flag of its own has exactly the flags asked for; of access times it keeps what it has. */
-function expected(target: Target, meaning: Meaning): State {
+/** Flags that a user namespace may not clear of what is not its own. */
+const lockable: Flag[] = ['ro', 'nosuid', 'nodev', 'noexec', 'nodiratime']
+
+/**
+ * A bind with a word for a flag of its own has exactly the flags asked for, but those that are locked; of access times it
+ * keeps what it has.
+ */
+function expected(target: Target, meaning: Meaning, locked: boolean): State {
   const saysFlags = meaning.set ?? meaning.clear ?? meaning.atime
   const exact = target.source !== undefined && saysFlags !== undefined && !meaning.recursive
+  const stay: Flag[] = locked ? lockable : ['nodiratime']
   const before = exact
-    ? { ...target.before, flags: target.before.flags.filter((flag) => flag === 'nodiratime') }
+    ? { ...target.before, flags: target.before.flags.filter((flag) => stay.includes(flag)) }
     : target.before
   return changed(before, meaning)
+}
+
+/** Whether a word asks for what is locked of a mount. */
+function isForbidden({ flags: before, atime }: State, meaning: Meaning): boolean {
+  const { set, clear, atime: mode } = meaning
+  const cleared = clear !== undefined && lockable.includes(clear) && before.includes(clear)
+  // Access times are locked as they are, without a flag too.
+  const times = set === 'nodiratime' && !before.includes(set)
+  return cleared || times || (mode !== undefined && mode !== atime)
 }
 
 const order: Flag[] = ['nosuid', 'nodev', 'noexec', 'nodiratime', 'nosymfollow']
@@ -184,33 +203,31 @@ function shown({ flags: set, atime }: State): string[] {
   return words.toSorted()
 }
 
-function shownPropagation(target: Target, { propagation }: Meaning): string[] {
+function shownPropagation(target: Target, { propagation }: Meaning, locked: boolean): string[] {
   // Nothing said: what a bind receives comes from its source, as for the root.
   const asked = propagation ?? (target.source === undefined ? 'private' : 'slave')
-  if (asked === 'shared') return ['shared']
   if (asked === 'unbindable') return ['unbindable']
-  return asked === 'slave' && target.shared ? ['master'] : []
+  // In a mount namespace of fewer rights the source itself is a slave already.
+  const received = target.shared && (asked === 'slave' || (asked === 'shared' && locked))
+  return [...(received ? ['master'] : []), ...(asked === 'shared' ? ['shared'] : [])]
 }
 
 // ---------------------------------------------------------------- the containers
 
 /** Makes the sources in the driver's own mount namespace. */
 function sources(directory: string): string {
-  for (const name of ['bare', 'strict', 'peer', 'lower']) mkdirSync(join(directory, name))
-  const hard = 'nosuid,nodev,noexec,noatime,nodiratime,nosymfollow'
+  for (const name of ['bare', 'strict', 'plain', 'hard', 'peer', 'lower']) mkdirSync(join(directory, name))
+  const hard = 'ro,nosuid,nodev,noexec,noatime,nodiratime,nosymfollow'
   return `(
     cd ${directory}
-    mount -t tmpfs -o mode=755 bare bare
-    mkdir bare/sub
-    mount -t tmpfs -o mode=755 strict bare/sub
-    mount -o remount,bind,ro,${hard} bare/sub
-    mount -t tmpfs -o mode=755 strict strict
-    mkdir strict/sub
-    touch strict/file
-    mount -t tmpfs -o mode=755 below strict/sub
-    mount -o remount,bind,ro,${hard} strict/sub
-    mount -o remount,bind,ro,${hard} strict
-    mount -t tmpfs -o mode=755 peer peer
+    for name in bare strict plain hard peer; do mount -t tmpfs -o mode=755 $name $name; done
+    mkdir bare/sub strict/sub
+    touch hard/file
+    for name in bare/sub strict/sub; do
+      mount -t tmpfs -o mode=755 below $name
+      mount -o remount,bind,${hard} $name
+    done
+    for name in strict hard; do mount -o remount,bind,${hard} $name; done
     mount --make-shared peer
   )`
 }
@@ -250,11 +267,17 @@ const propagationOf = ({ propagation }: MountLine): string[] =>
 const [asRoot, inUserNamespace] = cells as [Cell, Cell]
 const withoutPrivileges = cells.find((cell) => cell.uid === nobody)!
 
-/** In a user namespace a new proc must have the access-time mode of one that is visible. */
-const isLocked = (cell: Cell, target: Target, { atime, set }: Meaning): boolean =>
-  cell === inUserNamespace &&
-  target.type === 'proc' &&
-  ((atime !== undefined && atime !== 'relatime') || set === 'nodiratime')
+/** Whether the host's mounts are bound in a mount namespace of a user namespace, where they are locked. */
+const locksSources = (cell: Cell, level: Level): boolean =>
+  cell === withoutPrivileges || (cell === inUserNamespace && level === 'classic')
+
+function isRefused(cell: Cell, level: Level, { target, meaning }: Try): boolean {
+  // In a user namespace a new proc must have the access-time mode of one that is visible.
+  if (target.type === 'proc') return cell !== asRoot && isForbidden({ ...bare, flags: [] }, meaning)
+  if (target.source === undefined || !locksSources(cell, level)) return false
+  const below = meaning.recursive ? target.below : undefined
+  return isForbidden(target.before, meaning) || (below !== undefined && isForbidden(below, meaning))
+}
 
 interface Try {
   word: string
@@ -278,13 +301,14 @@ function checkTry(
   t: ExecutionContext,
   table: MountLine[],
   { word, meaning, target, destination }: Try,
+  locked: boolean,
 ): void {
   const what = `${word} on ${target.name}`
   const mount = at(t, table, destination)
-  t.deepEqual(flagsOf(mount), shown(expected(target, meaning)), what)
-  t.deepEqual(propagationOf(mount), shownPropagation(target, meaning), what)
+  t.deepEqual(flagsOf(mount), shown(expected(target, meaning, locked)), what)
+  t.deepEqual(propagationOf(mount).toSorted(), shownPropagation(target, meaning, locked), what)
   if (target.own) {
-    const [flag, there] = meaning.superblock ?? ['ro', meaning.set === 'ro']
+    const [flag, there] = meaning.superblock ?? ['ro', target.readonly === true || meaning.set === 'ro']
     t.is(mount.superOptions.includes(flag), there, `${what}: ${flag} of the superblock`)
   }
   if (target.below !== undefined) {
@@ -293,84 +317,88 @@ function checkTry(
   }
 }
 
-for (const cell of [asRoot, inUserNamespace]) {
+for (const cell of [asRoot, inUserNamespace, withoutPrivileges]) {
   for (const level of levels) {
     const title = `every word on every kind of mount, ${cell.name}, ${level}`
     testNeeding([...cell.needs, 'busybox'], level)(title, async (t) => {
       t.timeout(120_000)
       const directory = host.scratch('sources')
       const setup = sources(directory)
-      const allowed = tries.filter(({ target, meaning }) => !isLocked(cell, target, meaning))
-      const job = describe(allowed.map((one) => mountOf(one, directory)))
-      const table = tableOf(t, await runInCell(cell, job, host, { level, setup }))
-      for (const one of allowed) checkTry(t, table, one)
+      const allowed = tries.filter((one) => !isRefused(cell, level, one))
+      const refused = tries.filter((one) => isRefused(cell, level, one))
+      const jobs = [allowed, ...refused.map((one) => [one])]
+      const outcomes = await runAllInCell(
+        cell,
+        jobs.map((some) => describe(some.map((one) => mountOf(one, directory)))),
+        host,
+        { level, setup },
+      )
+      const table = tableOf(t, outcomes.shift()!)
+      for (const one of allowed) checkTry(t, table, one, locksSources(cell, level))
+      t.is(refused.length > 0, cell !== asRoot)
+      for (const [index, { word, target }] of refused.entries()) {
+        const { error, left } = outcomes[index]!
+        t.is(error?.code, 'ERR_ROOTFS_LOCKED', `${word} on ${target.name}: ${error?.message}`)
+        t.deepEqual(left, [])
+      }
     })
   }
 }
 
-testNeeding([...inUserNamespace.needs, 'busybox'])(
-  'a proc in a user namespace says which words are locked',
-  async (t) => {
-    const locked = tries.filter(({ target, meaning }) => isLocked(inUserNamespace, target, meaning))
-    t.true(locked.length > 0)
-    for (const one of locked) {
-      const { error } = await runInCell(inUserNamespace, describe([mountOf(one, '/')]), host)
-      t.is(error?.code, 'ERR_ROOTFS_LOCKED', `${one.word}: ${error?.message}`)
-    }
-  },
-)
-
 // ---------------------------------------------------------------- several words
 
-for (const level of levels.filter((one) => levelUnavailable(one) === undefined)) {
-  testNeeding([...asRoot.needs, 'busybox'])(`several words: the last one wins, ${level}`, async (t) => {
-    const directory = host.scratch('sources')
-    const rows: Array<[name: string, options: string[], own: string[], below?: string[]]> = [
-      ['ro-rw', ['bind', 'ro', 'rw'], ['relatime', 'rw']],
-      ['rw-ro', ['bind', 'rw', 'ro'], ['relatime', 'ro']],
-      ['atime', ['bind', 'noatime', 'strictatime', 'relatime'], ['relatime', 'rw']],
-      ['rro-rw', ['rbind', 'rro', 'rw'], ['relatime', 'rw'], shown(strict)],
-      ['rw-rro', ['rbind', 'rw', 'rro'], ['relatime', 'ro'], shown(strict)],
-      [
-        'rrw-ro',
-        ['rbind', 'rrw', 'ro'],
-        ['relatime', 'ro'],
-        shown({ ...strict, flags: strict.flags.filter((flag) => flag !== 'ro') }),
-      ],
-      ['rnoatime-relatime', ['rbind', 'rnoatime', 'relatime'], ['relatime', 'rw'], shown(strict)],
-      [
-        'many',
-        ['bind', 'nosuid', 'nodev', 'noexec', 'noatime'],
-        ['noatime', 'nodev', 'noexec', 'nosuid', 'rw'],
-      ],
-    ]
-    const mounts = rows.map(([name, options]) => ({
-      destination: `/w/${name}`,
-      source: join(directory, 'bare'),
-      options,
-    }))
-    const propagation: Array<[name: string, options: string[], found: string[]]> = [
-      ['private-shared', ['private', 'shared'], ['shared']],
-      ['shared-private', ['shared', 'private'], []],
-      ['slave-shared', ['slave', 'shared'], ['master', 'shared']],
-      ['unbindable-shared', ['unbindable', 'shared'], ['shared']],
-    ]
-    const peers = propagation.map(([name, options]) => ({
-      destination: `/w/${name}`,
-      source: join(directory, 'peer'),
-      options: ['bind', ...options],
-    }))
-    const job = describe([...mounts, ...peers])
-    const table = tableOf(t, await runInCell(asRoot, job, host, { level, setup: sources(directory) }))
-    for (const [name, , own, below] of rows) {
-      t.deepEqual(flagsOf(at(t, table, `/w/${name}`)), own, name)
-      if (below !== undefined) t.deepEqual(flagsOf(at(t, table, `/w/${name}/sub`)), below, `${name}, below`)
-    }
-    for (const [name, , found] of propagation)
-      t.deepEqual(propagationOf(at(t, table, `/w/${name}`)).toSorted(), found, name)
-  })
+for (const level of levels) {
+  testNeeding([...asRoot.needs, 'busybox'], level)(
+    `several words: the last one wins, ${level}`,
+    async (t) => {
+      const directory = host.scratch('sources')
+      const rows: Array<[name: string, options: string[], own: string[], below?: string[]]> = [
+        ['ro-rw', ['bind', 'ro', 'rw'], ['relatime', 'rw']],
+        ['rw-ro', ['bind', 'rw', 'ro'], ['relatime', 'ro']],
+        ['atime', ['bind', 'noatime', 'strictatime', 'relatime'], ['relatime', 'rw']],
+        ['rro-rw', ['rbind', 'rro', 'rw'], ['relatime', 'rw'], shown(strict)],
+        ['rw-rro', ['rbind', 'rw', 'rro'], ['relatime', 'ro'], shown(strict)],
+        [
+          'rrw-ro',
+          ['rbind', 'rrw', 'ro'],
+          ['relatime', 'ro'],
+          shown({ ...strict, flags: strict.flags.filter((flag) => flag !== 'ro') }),
+        ],
+        ['rnoatime-relatime', ['rbind', 'rnoatime', 'relatime'], ['relatime', 'rw'], shown(strict)],
+        [
+          'many',
+          ['bind', 'nosuid', 'nodev', 'noexec', 'noatime'],
+          ['noatime', 'nodev', 'noexec', 'nosuid', 'rw'],
+        ],
+      ]
+      const mounts = rows.map(([name, options]) => ({
+        destination: `/w/${name}`,
+        source: join(directory, 'bare'),
+        options,
+      }))
+      const propagation: Array<[name: string, options: string[], found: string[]]> = [
+        ['private-shared', ['private', 'shared'], ['shared']],
+        ['shared-private', ['shared', 'private'], []],
+        ['slave-shared', ['slave', 'shared'], ['master', 'shared']],
+        ['unbindable-shared', ['unbindable', 'shared'], ['shared']],
+      ]
+      const peers = propagation.map(([name, options]) => ({
+        destination: `/w/${name}`,
+        source: join(directory, 'peer'),
+        options: ['bind', ...options],
+      }))
+      const job = describe([...mounts, ...peers])
+      const table = tableOf(t, await runInCell(asRoot, job, host, { level, setup: sources(directory) }))
+      for (const [name, , own, below] of rows) {
+        t.deepEqual(flagsOf(at(t, table, `/w/${name}`)), own, name)
+        if (below !== undefined) t.deepEqual(flagsOf(at(t, table, `/w/${name}/sub`)), below, `${name}, below`)
+      }
+      for (const [name, , found] of propagation)
+        t.deepEqual(propagationOf(at(t, table, `/w/${name}`)).toSorted(), found, name)
+    },
+  )
 
-  testNeeding([...asRoot.needs, 'busybox'])(`remount changes what is there, ${level}`, async (t) => {
+  testNeeding([...asRoot.needs, 'busybox'], level)(`remount changes what is there, ${level}`, async (t) => {
     const directory = host.scratch('sources')
     const strictDirectory = join(directory, 'strict')
     const remounted = (name: string, mount: Record<string, unknown>, options: string[]) => [
@@ -416,6 +444,46 @@ for (const level of levels.filter((one) => levelUnavailable(one) === undefined))
     t.true(found('tree').includes('rw'))
     t.deepEqual(flagsOf(at(t, table, '/')), ['nosuid', 'relatime', 'rw'])
   })
+}
+
+for (const [cell, level] of [inUserNamespace, withoutPrivileges].flatMap((one) =>
+  levels.map((level) => [one, level] as const),
+)) {
+  testNeeding([...cell.needs, 'busybox'], level)(
+    `remount changes what is the container's own, ${cell.name}, ${level}`,
+    async (t) => {
+      const directory = host.scratch('sources')
+      const remounted = (destination: string, mount: Record<string, unknown>, options: string[]) => [
+        { destination, ...mount },
+        { destination, options: ['remount', ...options] },
+      ]
+      const tmpfs = { type: 'tmpfs' }
+      const bind = { source: join(directory, 'plain'), options: ['bind'] }
+      const job = describe([
+        ...remounted('/w/ro', tmpfs, ['ro', 'nosuid', 'sync', 'size=64k']),
+        ...remounted('/w/bind-ro', tmpfs, ['bind', 'ro', 'noatime']),
+        ...remounted('/w/rw', { ...tmpfs, options: ['ro', 'nodev'] }, ['rw']),
+        ...remounted('/w/iversion', { ...tmpfs, options: ['sync'] }, ['iversion', 'lazytime']),
+        ...remounted('/w/plain', bind, ['bind', 'ro', 'nosuid', 'shared']),
+      ])
+      const setup = sources(directory)
+      const table = tableOf(t, await runInCell(cell, job, host, { level, setup }))
+      const rows: Array<[destination: string, flags: string[], superblock: string[]]> = [
+        ['/w/ro', ['nosuid', 'relatime', 'ro'], ['ro', 'sync', 'size=64k']],
+        ['/w/bind-ro', ['noatime', 'ro'], ['rw']],
+        ['/w/rw', ['nodev', 'relatime', 'rw'], ['rw']],
+        ['/w/iversion', ['relatime', 'rw'], ['lazytime', 'sync']],
+        ['/w/plain', ['nosuid', 'relatime', 'ro'], ['rw']],
+      ]
+      for (const [destination, flags, superblock] of rows) {
+        const mount = at(t, table, destination)
+        t.deepEqual(flagsOf(mount), flags, destination)
+        for (const option of superblock)
+          t.true(mount.superOptions.includes(option), `${destination}: ${option}`)
+      }
+      t.true(propagationOf(at(t, table, '/w/plain')).includes('shared'))
+    },
+  )
 }
 
 testNeeding([...asRoot.needs, 'busybox'])('what remount and the words for links refuse', async (t) => {
@@ -482,8 +550,10 @@ testNeeding([...asRoot.needs, 'busybox'])('what remount and the words for links 
       /"copy-symlink" can't/,
     ],
   ]
-  for (const [mounts, code, words] of rows) {
-    const { error } = await runInCell(asRoot, describe(mounts), host, { setup })
+  const jobs = rows.map(([mounts]) => describe(mounts))
+  const outcomes = await runAllInCell(asRoot, jobs, host, { setup })
+  for (const [index, [mounts, code, words]] of rows.entries()) {
+    const { error } = outcomes[index]!
     t.is(error?.code ?? 'none', code, JSON.stringify(mounts))
     if (error !== undefined)
       t.regex(`${error.message} ${error.hint} ${JSON.stringify(error.kernelLog ?? '')}`, words)
@@ -506,45 +576,53 @@ test('words that a bind has no use for are plan warnings, one for each', (t) => 
 
 // ---------------------------------------------------------------- symbolic links
 
-for (const cell of [asRoot, inUserNamespace]) {
-  testNeeding([...cell.needs, 'busybox'])(`words for symbolic links, ${cell.name}`, async (t) => {
-    const directory = host.scratch('links')
-    writeFileSync(join(directory, 'target'), 'target\n')
-    symlinkSync('target', join(directory, 'link'))
-    symlinkSync('/nowhere', join(directory, 'dangling'))
-    const bind = (destination: string, name: string, ...words: string[]) => ({
-      destination,
-      source: join(directory, name),
-      options: ['bind', ...words],
-    })
-    const job = describe(
-      [],
-      [
-        ['symlink', '/led/to', '/w/link'],
-        ['mount', bind('/w/followed', 'link')],
-        ['mount', bind('/w/copied', 'link', 'copy-symlink')],
-        ['mount', bind('/w/no-link', 'target', 'copy-symlink')],
-        ['mount', bind('/w/itself', 'dangling', 'src-nofollow')],
-        ['mount', bind('/w/link', 'target', 'dest-nofollow')],
-      ],
-    )
-    job.commands.push(
-      { command: program, args: ['readlink', '/w/copied'] },
-      { command: program, args: ['readlink', '/w/itself'] },
-      { command: program, args: ['cat', '/w/followed', '/w/no-link', '/w/link'] },
-      { command: program, args: ['ls', '/led'] },
-    )
-    const outcome = await runInCell(cell, job, host)
-    const table = tableOf(t, outcome)
-    const [, copied, itself, contents, led] = outcome.results
-    t.is(copied!.stdout, 'target\n')
-    t.is(itself!.stdout, '/nowhere\n')
-    t.is(contents!.stdout, 'target\n'.repeat(3))
-    t.not(led!.exitCode, 0, 'the link that was mounted on was not followed')
-    t.false(table.some((mount) => mount.destination === '/w/copied'))
-    t.true(at(t, table, '/w/itself').root.endsWith('/dangling'))
-    t.true(at(t, table, '/w/link').root.endsWith('/target'))
-  })
+for (const [cell, level] of [asRoot, inUserNamespace, withoutPrivileges].flatMap((one) =>
+  levels.map((level) => [one, level] as const),
+)) {
+  testNeeding([...cell.needs, 'busybox'], level)(
+    `words for symbolic links, ${cell.name}, ${level}`,
+    async (t) => {
+      const directory = host.scratch('links')
+      writeFileSync(join(directory, 'target'), 'target\n')
+      symlinkSync('target', join(directory, 'link'))
+      symlinkSync('/nowhere', join(directory, 'dangling'))
+      const bind = (destination: string, name: string, ...words: string[]) => ({
+        destination,
+        source: join(directory, name),
+        options: ['bind', ...words],
+      })
+      const job = describe(
+        [],
+        [
+          ['symlink', '/led/to', '/w/link'],
+          ['mount', bind('/w/followed', 'link')],
+          ['mount', bind('/w/copied', 'link', 'copy-symlink')],
+          ['mount', bind('/w/no-link', 'target', 'copy-symlink')],
+          ['mount', bind('/w/itself', 'dangling', 'src-nofollow')],
+          ['mount', bind('/w/link', 'target', 'dest-nofollow')],
+          ['mount', { ...bind('/w/own', '', 'copy-symlink'), source: join(directory, 'dangling') }],
+        ],
+      )
+      job.commands.push(
+        { command: program, args: ['readlink', '/w/copied'] },
+        { command: program, args: ['readlink', '/w/itself'] },
+        { command: program, args: ['readlink', '/w/own'] },
+        { command: program, args: ['cat', '/w/followed', '/w/no-link', '/w/link'] },
+        { command: program, args: ['ls', '/led'] },
+      )
+      const outcome = await runInCell(cell, job, host, { level })
+      const table = tableOf(t, outcome)
+      const [, copied, itself, own, contents, led] = outcome.results
+      t.is(copied!.stdout, 'target\n')
+      t.is(itself!.stdout, '/nowhere\n')
+      t.is(own!.stdout, '/nowhere\n')
+      t.is(contents!.stdout, 'target\n'.repeat(3))
+      t.not(led!.exitCode, 0, 'the link that was mounted on was not followed')
+      t.false(table.some((mount) => mount.destination === '/w/copied'))
+      t.true(at(t, table, '/w/itself').root.endsWith('/dangling'))
+      t.true(at(t, table, '/w/link').root.endsWith('/target'))
+    },
+  )
 }
 
 // ---------------------------------------------------------------- locked flags
@@ -590,8 +668,11 @@ testNeeding([...withoutPrivileges.needs, 'busybox'])(
     )
     for (const [index, row] of fine.entries())
       t.deepEqual(flagsOf(at(t, table, `/w/${index}`)), row[2] as string[], row.flat().join(' '))
-    for (const row of rows.filter(([, , found]) => found === 'locked')) {
-      const { error } = await runInCell(withoutPrivileges, describe([mountFor(row, 0)]), host, { setup })
+    const locked = rows.filter(([, , found]) => found === 'locked')
+    const jobs = locked.map((row) => describe([mountFor(row, 0)]))
+    const outcomes = await runAllInCell(withoutPrivileges, jobs, host, { setup })
+    for (const [index, row] of locked.entries()) {
+      const { error } = outcomes[index]!
       t.is(error?.code, 'ERR_ROOTFS_LOCKED', `${row.flat().join(' ')}: ${error?.message}`)
     }
   },

@@ -192,7 +192,7 @@ test('the list of named differences is read from its table', (t) => {
   t.deepEqual(others, [])
   t.is(masks?.name, 'masks')
   t.is(masks?.why, 'one tmpfs | shared')
-  t.true(isNamedBy('/proc/acpi superblock: ro -> nr_inodes=1,ro', masks!))
+  t.true(isNamedBy('/proc/acpi superblock: ro -> nr_inodes=1,ro,size=4k', masks!))
   t.true(isNamedBy('/sys/firmware superblock: ro -> ro,x', masks!))
   t.false(isNamedBy('/sys superblock: ro -> rw', masks!))
   t.false(isNamedBy('/proc/acpi flags: ro -> rw', masks!))

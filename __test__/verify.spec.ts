@@ -9,10 +9,9 @@ import { busyboxImage } from './support/images.ts'
 import type { Job, Outcome } from './support/job.ts'
 import { type MountLine, parseMountinfo } from './support/mountinfo.ts'
 import { findProgram } from './support/program.ts'
-import { type Level, levelUnavailable, testNeeding } from './support/requirements.ts'
+import { levels, testNeeding } from './support/requirements.ts'
 
 const host = guardHost(test)
-const levels = (['detached', 'attached'] as Level[]).filter((level) => levelUnavailable(level) === undefined)
 const [asRoot, inUserNamespace] = cells as [(typeof cells)[number], (typeof cells)[number]]
 
 const image = async (): Promise<string> => busyboxImage(join(host.scratch('image'), 'root'))
@@ -101,7 +100,7 @@ testNeeding([...asRoot.needs, 'busybox'])(
 )
 
 for (const level of levels) {
-  testNeeding([...asRoot.needs, 'busybox'])(
+  testNeeding([...asRoot.needs, 'busybox'], level)(
     `what binds and the root bring along is listed, ${level}`,
     async (t) => {
       const root = await image()
@@ -131,7 +130,7 @@ for (const level of levels) {
 
   // ---------------------------------------------------------------- mounts on / and from the tree itself
 
-  testNeeding([...asRoot.needs, 'busybox'])(`a mount on / is the root, ${level}`, async (t) => {
+  testNeeding([...asRoot.needs, 'busybox'], level)(`a mount on / is the root, ${level}`, async (t) => {
     const [first, second] = [await image(), await image()]
     const busybox = findProgram('busybox')!
     const before = [first, second].map((root) => snapshotTree(root))
@@ -160,41 +159,44 @@ for (const level of levels) {
     )
   })
 
-  testNeeding([...asRoot.needs, 'busybox'])(`a source can be an earlier mount, ${level}`, async (t) => {
-    const data = host.scratch('data')
-    writeFileSync(join(data, 'file'), 'content\n')
-    mkdirSync(join(data, 'deep'))
-    const inRoot = (path: string) => ({ inRoot: path })
-    const job = describe(await image(), [
-      ['bind', data, '/data', { noexec: true }],
-      ['tmpfs', '/data/deep'],
-      ['directory', '/data/deep/er'],
-      ['bind', inRoot('/data'), '/again', { readonly: true }],
-      ['bind', inRoot('/again/file'), '/file', { readonly: true }],
-      ['bind', inRoot('/data/deep/er'), '/er', { recursive: false }],
-      ['mount', { destination: '/exact', source: `${data}`, options: ['bind', 'ro'] }],
-    ])
-    job.commands.unshift(
-      { command: '/bin/sh', args: ['-c', 'cat /again/file /file'] },
-      { command: '/bin/sh', args: ['-c', 'echo no > /file'] },
-      { command: '/bin/sh', args: ['-c', 'mkdir /er/inner && ls /data/deep/er'] },
-      { command: '/bin/sh', args: ['-c', 'mkdir /again/deep/no'] },
-    )
-    const outcome = await runInCell(asRoot, job, host, { level })
-    const table = tableOf(t, outcome)
-    const [read, write, shared, below] = outcome.results
-    t.is(read!.stdout, 'content\ncontent\n')
-    t.not(write!.exitCode, 0)
-    t.is(shared!.stdout, 'inner\n')
-    t.not(below!.exitCode, 0)
-    for (const path of ['/again', '/again/deep', '/file'])
-      t.true(on(table, path)[0]!.options.includes('ro'), path)
-    // What a bind keeps: the flags of the mount that it is a copy of.
-    t.true(on(table, '/again')[0]!.options.includes('noexec'))
-    t.false(on(table, '/er')[0]!.options.includes('ro'))
-  })
+  testNeeding([...asRoot.needs, 'busybox'], level)(
+    `a source can be an earlier mount, ${level}`,
+    async (t) => {
+      const data = host.scratch('data')
+      writeFileSync(join(data, 'file'), 'content\n')
+      mkdirSync(join(data, 'deep'))
+      const inRoot = (path: string) => ({ inRoot: path })
+      const job = describe(await image(), [
+        ['bind', data, '/data', { noexec: true }],
+        ['tmpfs', '/data/deep'],
+        ['directory', '/data/deep/er'],
+        ['bind', inRoot('/data'), '/again', { readonly: true }],
+        ['bind', inRoot('/again/file'), '/file', { readonly: true }],
+        ['bind', inRoot('/data/deep/er'), '/er', { recursive: false }],
+        ['mount', { destination: '/exact', source: `${data}`, options: ['bind', 'ro'] }],
+      ])
+      job.commands.unshift(
+        { command: '/bin/sh', args: ['-c', 'cat /again/file /file'] },
+        { command: '/bin/sh', args: ['-c', 'echo no > /file'] },
+        { command: '/bin/sh', args: ['-c', 'mkdir /er/inner && ls /data/deep/er'] },
+        { command: '/bin/sh', args: ['-c', 'mkdir /again/deep/no'] },
+      )
+      const outcome = await runInCell(asRoot, job, host, { level })
+      const table = tableOf(t, outcome)
+      const [read, write, shared, below] = outcome.results
+      t.is(read!.stdout, 'content\ncontent\n')
+      t.not(write!.exitCode, 0)
+      t.is(shared!.stdout, 'inner\n')
+      t.not(below!.exitCode, 0)
+      for (const path of ['/again', '/again/deep', '/file'])
+        t.true(on(table, path)[0]!.options.includes('ro'), path)
+      // What a bind keeps: the flags of the mount that it is a copy of.
+      t.true(on(table, '/again')[0]!.options.includes('noexec'))
+      t.false(on(table, '/er')[0]!.options.includes('ro'))
+    },
+  )
 
-  testNeeding([...asRoot.needs, 'busybox'])(`a file is bound read-only, ${level}`, async (t) => {
+  testNeeding([...asRoot.needs, 'busybox'], level)(`a file is bound read-only, ${level}`, async (t) => {
     const data = host.scratch('data')
     writeFileSync(join(data, 'file'), 'content\n', { mode: 0o666 })
     const file = join(data, 'file')
@@ -212,7 +214,7 @@ for (const level of levels) {
     t.is(outcome.results[0]!.stdout, 'content\n'.repeat(3))
   })
 
-  testNeeding([...asRoot.needs, 'busybox'])(
+  testNeeding([...asRoot.needs, 'busybox'], level)(
     `what is mounted below a read-only bind keeps its own flags, ${level}`,
     async (t) => {
       const data = host.scratch('data')
@@ -234,7 +236,7 @@ for (const level of levels) {
 
   // ---------------------------------------------------------------- many
 
-  testNeeding([...asRoot.needs, 'busybox'])(`10,000 mounts, ${level}`, async (t) => {
+  testNeeding([...asRoot.needs, 'busybox'], level)(`10,000 mounts, ${level}`, async (t) => {
     t.timeout(120_000)
     const data = host.scratch('data')
     const count = 10_000

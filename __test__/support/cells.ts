@@ -189,6 +189,17 @@ export async function runInCell(
   host: Host,
   options: DriverOptions = {},
 ): Promise<Outcome> {
+  const [outcome] = await runAllInCell(cell, [job], host, options)
+  return outcome!
+}
+
+/** The same for several, one after the other in one process. */
+export async function runAllInCell(
+  cell: Cell,
+  jobs: Job[],
+  host: Host,
+  options: DriverOptions = {},
+): Promise<Outcome[]> {
   const home = cell.uid === 0 ? checkout : await readableCheckout(host)
   const driver = [
     process.execPath,
@@ -205,12 +216,12 @@ export async function runInCell(
   const env: Record<string, string> = { PATH: process.env.PATH ?? '', ...options.env }
   if (options.level !== undefined) env.ROOTFS_TEST_LEVEL = options.level
   const { exitCode, signal, stdout, stderr } = await runProgram('unshare', args, {
-    input: JSON.stringify(withNamespaces(job, cell)),
+    input: JSON.stringify(jobs.map((job) => withNamespaces(job, cell))),
     cwd: home,
     env,
   })
   if (exitCode !== 0) throw new Error(`the driver ended with ${exitCode ?? signal}:\n${stderr}${stdout}`)
-  return JSON.parse(stdout) as Outcome
+  return JSON.parse(stdout) as Outcome[]
 }
 
 /** The cell's namespaces, with what the job itself asks of them. */

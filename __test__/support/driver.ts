@@ -1,5 +1,5 @@
-// The program that does a job (see job.ts) given as JSON on stdin and prints the outcome as JSON: so every cell runs
-// the same code, in a process whose ids, namespaces and environment are that cell's.
+// The program that does jobs (see job.ts) given as JSON on stdin, one after the other, and prints their outcomes as JSON: so
+// every cell runs the same code, in a process whose ids, namespaces and environment are that cell's.
 import { once } from 'node:events'
 import { text } from 'node:stream/consumers'
 import { type OverlayRootOptions, type PreparedRootfs, Rootfs, RootfsError } from 'rootfs'
@@ -90,5 +90,6 @@ async function perform(job: Job): Promise<Outcome> {
   return outcome
 }
 
-const job = JSON.parse(await text(process.stdin)) as Job
-process.stdout.write(`${JSON.stringify(await perform(job))}\n`)
+const outcomes: Outcome[] = []
+for (const job of JSON.parse(await text(process.stdin)) as Job[]) outcomes.push(await perform(job))
+process.stdout.write(`${JSON.stringify(outcomes)}\n`)

@@ -347,7 +347,6 @@ impl FirstProcess {
             level,
             own_mount_namespace: self.start.mount || level == Level::Classic,
             user: self.start.user.clone(),
-            cgroup_namespace: self.start.cgroup_namespace,
             new_cgroup_namespace: self.start.cgroup && self.start.cgroup_namespace,
             verify,
             // Detached trees can be attached anywhere.

@@ -21,6 +21,8 @@ pub struct Upper {
 /// What an overlay is made of. All directories are the host's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overlay {
+    /// What the mount table shows as its source, if that isn't `overlay`.
+    pub source: Option<PathBytes>,
     /// Directories that are only read; the first one is on top.
     pub lower: Vec<PathBytes>,
     /// Where changes go. Without it a root gets a private tmpfs, and a mount is read-only.

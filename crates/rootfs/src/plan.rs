@@ -244,8 +244,10 @@ impl Action {
                 MountKind::Filesystem { fstype, source, .. } => {
                     Some(source.clone().unwrap_or_else(|| fstype.as_str().into()))
                 }
-                MountKind::Overlay(_) => Some("overlay".into()),
-                MountKind::Cgroup => Some("cgroup".into()),
+                MountKind::Overlay(overlay) => {
+                    Some(overlay.source.clone().unwrap_or_else(|| "overlay".into()))
+                }
+                MountKind::Cgroup { source } => Some(source.clone().unwrap_or_else(|| "cgroup".into())),
                 MountKind::File { .. } | MountKind::Remount { .. } => None,
             },
             Self::Link(Symlink { target, .. }) | Self::Symlink { target, .. } => Some(target.clone()),
@@ -342,7 +344,7 @@ fn mount_words(mount: &Mount) -> Vec<String> {
             words.push("remount".to_owned());
             words.extend(bind.then(|| "bind".to_owned()));
         }
-        MountKind::Cgroup => {}
+        MountKind::Cgroup { .. } => {}
     }
     if let Some(id_map) = &mount.id_map {
         words.push(if id_map.recursive { "ridmap" } else { "idmap" }.to_owned());
@@ -540,7 +542,7 @@ impl fmt::Display for Plan {
 }
 
 /// Filesystems whose superblock other mounts share: there only the mount is made read-only.
-const SHARED_SUPERBLOCKS: [&str; 6] = ["proc", "sysfs", "mqueue", "cgroup", "cgroup2", "devpts"];
+const SHARED_SUPERBLOCKS: [&str; 5] = ["proc", "sysfs", "mqueue", "cgroup", "cgroup2"];
 
 /// Whether a filesystem of this type has a superblock that belongs to the one mount.
 pub fn has_own_superblock(fstype: &str) -> bool {
@@ -663,7 +665,7 @@ impl Builder {
             // An overlay's superblock can be another user namespace's; nobody in the container has rights over it then.
             MountKind::Bind { .. } | MountKind::Overlay(_) => (below, false),
             MountKind::Remount { bind, .. } => (below, !bind),
-            MountKind::Cgroup | MountKind::File { .. } => (false, false),
+            MountKind::Cgroup { .. } | MountKind::File { .. } => (false, false),
         };
         let readonly_later = mount.attributes.readonly() && deferrable;
         let index = self.push(Action::Mount { mount: mount.clone(), readonly_later });

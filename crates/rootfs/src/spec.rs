@@ -102,7 +102,10 @@ pub enum MountKind {
     /// An overlay; without an upper directory it is only read.
     Overlay(Overlay),
     /// The cgroup filesystems the host has: version 2, or version 1 with a directory for each hierarchy.
-    Cgroup,
+    Cgroup {
+        /// What the mount table shows as its source, if that isn't `cgroup`.
+        source: Option<PathBytes>,
+    },
     /// What is mounted there already gets other flags.
     Remount {
         /// Only the mount itself changes, and not its filesystem.
@@ -764,7 +767,7 @@ impl RootfsSpec {
                 check_mode("file", *mode)?;
             }
             MountKind::Overlay(overlay) => overlay.validate(false)?,
-            MountKind::Cgroup | MountKind::Remount { .. } => {}
+            MountKind::Cgroup { .. } | MountKind::Remount { .. } => {}
         }
         Ok(())
     }
@@ -920,6 +923,7 @@ pub fn mount_from_oci(
 ) -> Result<Mount> {
     let parsed = options::parse(words)?;
     let superblock = || parsed.superblock.iter().map(|key| (*key).to_owned()).collect();
+    let other_than = |usual: &str| source.clone().filter(|source| source.as_bytes() != usual.as_bytes());
     let kind = if parsed.remount {
         match parsed.bind {
             // What a bind shares with its source is not changed.
@@ -937,11 +941,11 @@ pub fn mount_from_oci(
             Some("bind") => {
                 return Err(spec_error("a mount of type \"bind\" needs the option \"bind\" or \"rbind\""));
             }
-            Some("cgroup" | "cgroup2") => MountKind::Cgroup,
-            Some("overlay") => MountKind::Overlay(Overlay::from_options(
-                parsed.superblock.iter().map(|key| (*key).to_owned()).collect(),
-                parsed.data.clone(),
-            )?),
+            Some("cgroup" | "cgroup2") => MountKind::Cgroup { source: other_than("cgroup") },
+            Some("overlay") => MountKind::Overlay(Overlay {
+                source: other_than("overlay"),
+                ..Overlay::from_options(superblock(), parsed.data.clone())?
+            }),
             Some(fstype) => MountKind::Filesystem {
                 fstype: fstype.to_owned(),
                 source,
@@ -963,7 +967,10 @@ pub fn mount_from_oci(
         }),
     };
     let mut ineffective = Vec::new();
-    if matches!(kind, MountKind::Bind { .. } | MountKind::Cgroup | MountKind::Remount { bind: true, .. }) {
+    if matches!(
+        kind,
+        MountKind::Bind { .. } | MountKind::Cgroup { .. } | MountKind::Remount { bind: true, .. }
+    ) {
         ineffective.extend(parsed.superblock.iter().map(|key| (*key).to_owned()));
         ineffective.extend(parsed.data.iter().map(|(key, value)| match value {
             Some(value) => format!("{key}={value}"),

@@ -9,39 +9,111 @@ use super::sources::apply_propagation;
 use super::{Done, Execution, Expectation};
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
 use crate::kernel::{AttributeChange, Follow};
-use crate::options::{Propagation, attr};
+use crate::mountinfo::Entry;
+use crate::options::{Attributes, Propagation, attr};
 use crate::path::PathBytes;
 use crate::procfs::Mounted;
 use crate::resolve::Missing;
-use crate::spec::Mount;
+use crate::spec::{Mount, Namespace};
 
 /// `CGROUP2_SUPER_MAGIC`; `statfs(2)`.
 const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+/// What each hierarchy of version 1 has at least.
+const PLAIN: u64 = attr::NOSUID | attr::NODEV | attr::NOEXEC;
+
+/// A hierarchy of version 1 that the host has mounted.
+struct Hierarchy<'m> {
+    /// `cpu,cpuacct`, or `name=systemd`.
+    controllers: String,
+    /// The own cgroup in it.
+    own: PathBytes,
+    /// Where the host has it.
+    mounted: &'m Entry,
+}
+
+impl<'m> Hierarchy<'m> {
+    fn find((controllers, own): (String, PathBytes), mounts: &'m [Entry]) -> Option<Self> {
+        let is_it = |entry: &&Entry| {
+            entry.fstype == "cgroup"
+                && controllers.split(',').all(|name| entry.super_options.iter().any(|option| option == name))
+        };
+        let usual = |entry: &&Entry| entry.destination.starts_with(&CGROUP_ROOT.into());
+        let all = mounts.iter().filter(is_it);
+        let mounted = all.clone().find(usual).or_else(|| all.clone().next())?;
+        Some(Self { controllers, own, mounted })
+    }
+
+    /// The name of a hierarchy that has no controllers.
+    fn name(&self) -> Option<&str> {
+        self.controllers.strip_prefix("name=")
+    }
+}
+
+/// Where the own cgroup is below the one that is mounted. `None` if it isn't, or if a cgroup namespace hides the way.
+pub(super) fn below_mounted(own: &PathBytes, mounted: &PathBytes) -> Option<PathBytes> {
+    let mut names = own.components();
+    if !mounted.components().all(|name| names.next() == Some(name)) {
+        return None;
+    }
+    let mut path = PathBytes::default();
+    for name in names {
+        if name == b".." {
+            return None;
+        }
+        path = path.join(name);
+    }
+    Some(path)
+}
 
 impl Execution<'_> {
-    pub(super) fn cgroup(&mut self, mount: &Mount, step: u32) -> Result<Done> {
+    pub(super) fn cgroup(&mut self, mount: &Mount, source: Option<&PathBytes>, step: u32) -> Result<Done> {
+        let mounts = self
+            .kernel
+            .cgroup_mounts()
+            .context(ErrorCode::Mount, || "the host's cgroup filesystems can't be found out")?;
         let version2 = match self.kernel.open_host(&CGROUP_ROOT.into(), true, true) {
             Ok(fd) => {
                 self.kernel.filesystem_magic(fd.as_fd()).is_ok_and(|magic| magic == CGROUP2_SUPER_MAGIC)
             }
             Err(_) => true,
         };
-        if version2 { self.cgroup2(mount, step) } else { self.cgroup1(mount, step) }
+        if version2 || !mounts.iter().any(|entry| entry.fstype == "cgroup") {
+            self.cgroup2(mount, source, &mounts, step)
+        } else {
+            self.cgroup1(mount, &mounts, step)
+        }
+    }
+
+    fn own_cgroups(&self) -> Result<Vec<(String, PathBytes)>> {
+        self.kernel.own_cgroups().context(ErrorCode::Mount, || "the own cgroups can't be found out")
+    }
+
+    /// Whether the cgroup namespace is not the caller's.
+    fn has_cgroup_namespace(&self) -> bool {
+        self.plan.namespaces().is_some_and(|namespaces| namespaces.cgroup != Namespace::Inherit)
     }
 
     fn flags(mount: &Mount) -> u64 {
         mount.attributes.of_new_mount(false)
     }
 
-    fn cgroup2(&mut self, mount: &Mount, step: u32) -> Result<Done> {
+    fn cgroup2(
+        &mut self,
+        mount: &Mount,
+        source: Option<&PathBytes>,
+        mounts: &[Entry],
+        step: u32,
+    ) -> Result<Done> {
         let destination = self.destination(&mount.destination, Missing::Directory)?;
-        let made = self.new_filesystem("cgroup2", Some(&"cgroup".into()), &[], &[], Self::flags(mount));
+        let usual = PathBytes::from("cgroup");
+        let source = Some(source.unwrap_or(&usual));
+        let made = self.new_filesystem("cgroup2", source, &[], &[], Self::flags(mount));
         let (fd, strategy) = match made {
             Ok(fd) => (fd, None),
             // Only where a user namespace may not have its own: everything else is a failure.
             Err(error) if [Some(libc::EPERM), Some(libc::EBUSY)].contains(&error.errno) => {
-                match self.bind_cgroup2(mount)? {
+                match self.bind_cgroup2(mount, mounts)? {
                     Some(fd) => (fd, Some("bind-fallback")),
                     None => (self.empty_cgroup(mount)?, Some("masked")),
                 }
@@ -61,33 +133,29 @@ impl Execution<'_> {
         Ok(done)
     }
 
-    /// The host's cgroup tree, or with a cgroup namespace the own cgroup's part of it, with the flags kept below too.
-    fn bind_cgroup2(&self, mount: &Mount) -> Result<Option<OwnedFd>> {
+    /// The host's cgroup tree, or with a cgroup namespace the own cgroup's part of it, with the flags kept below too. `None` if
+    /// there is none, or if it isn't known which part that is: the whole would show what the namespace is to hide.
+    fn bind_cgroup2(&self, mount: &Mount, mounts: &[Entry]) -> Result<Option<OwnedFd>> {
         let mut path = PathBytes::from(CGROUP_ROOT);
-        if self.setting.cgroup_namespace {
-            let own = self
-                .kernel
-                .own_cgroups()
-                .context(ErrorCode::Mount, || "the own cgroup can't be found out")?
-                .into_iter()
-                .find(|(controllers, _)| controllers.is_empty());
-            if let Some((_, own)) = own {
-                let own = own.normalized();
-                path = path.join(own.as_bytes().strip_prefix(b"/").unwrap_or_default());
-            }
+        if self.has_cgroup_namespace() {
+            let own = self.own_cgroups()?.into_iter().find(|(controllers, _)| controllers.is_empty());
+            let mounted = mounts.iter().rfind(|entry| entry.fstype == "cgroup2" && entry.destination == path);
+            let (Some((_, own)), Some(mounted)) = (own, mounted) else { return Ok(None) };
+            let Some(below) = below_mounted(&own, &mounted.root) else { return Ok(None) };
+            path = path.join(below);
         }
         match self.kernel.open_host(&path, true, false) {
-            Ok(source) => self.copy_cgroup(source.as_fd(), mount).map(Some),
+            Ok(source) => self.copy_cgroup(source.as_fd(), Self::flags(mount)).map(Some),
             Err(call) if call.is(Errno::ENOENT) => Ok(None),
             Err(call) => Err(Error::from_call(ErrorCode::Mount, format!("{path} can't be bound"), &call)),
         }
     }
 
-    fn copy_cgroup(&self, source: BorrowedFd<'_>, mount: &Mount) -> Result<OwnedFd> {
+    fn copy_cgroup(&self, source: BorrowedFd<'_>, flags: u64) -> Result<OwnedFd> {
         let what = || "the host's cgroup filesystem can't be bound";
         let copy = self.kernel.clone_mount(source, true).context(ErrorCode::Mount, what)?;
         let change = AttributeChange {
-            set: Self::flags(mount) & attr::PLAIN,
+            set: flags & attr::PLAIN,
             clear: 0,
             propagation: Some(Propagation::RPRIVATE),
             recursive: true,
@@ -101,27 +169,23 @@ impl Execution<'_> {
         self.new_filesystem("tmpfs", Some(&"cgroup".into()), &["ro".to_owned()], &[], flags)
     }
 
-    fn cgroup1(&mut self, mount: &Mount, step: u32) -> Result<Done> {
+    fn cgroup1(&mut self, mount: &Mount, mounts: &[Entry], step: u32) -> Result<Done> {
         let destination = self.destination(&mount.destination, Missing::Directory)?;
-        let plain = attr::NOSUID | attr::NODEV | attr::NOEXEC;
         let mode = [("mode".to_owned(), Some("755".to_owned()))];
-        let tmpfs = self.new_filesystem("tmpfs", Some(&"tmpfs".into()), &[], &mode, plain)?;
+        let tmpfs = self.new_filesystem("tmpfs", Some(&"tmpfs".into()), &[], &mode, PLAIN)?;
         // The directory itself is never read-only: links and directories are made in it.
         let mut open = mount.clone();
-        open.attributes.set = plain;
-        open.attributes.set_recursive = 0;
-        (open.attributes.clear, open.attributes.clear_recursive) = (0, 0);
-        (open.attributes.atime, open.attributes.atime_recursive) = (None, None);
+        open.attributes = Attributes { set: PLAIN, ..Attributes::default() };
         let top = rustix::io::fcntl_dupfd_cloexec(&tmpfs, 0)
             .map_err(|errno| SysError::new("fcntl", errno, "F_DUPFD_CLOEXEC"))
             .context(ErrorCode::Mount, || "a descriptor can't be duplicated")?;
         apply_propagation(self.kernel, tmpfs.as_fd(), &mount.propagation)?;
         self.place(&open, tmpfs, &destination, true, Mounted::Other, None, step)?;
         let parent = self.expectations.last_mut().map_or(0, |expected| expected.mount);
-        let cgroups =
-            self.kernel.own_cgroups().context(ErrorCode::Mount, || "the own cgroups can't be found out")?;
-        for (controllers, path) in cgroups.iter().filter(|(controllers, _)| !controllers.is_empty()) {
-            self.hierarchy(mount, (top.as_fd(), parent), controllers, path, step)?;
+        let cgroups = self.own_cgroups()?.into_iter().filter(|(controllers, _)| !controllers.is_empty());
+        // What the host has mounted nowhere is not mounted here.
+        for hierarchy in cgroups.filter_map(|cgroup| Hierarchy::find(cgroup, mounts)) {
+            self.hierarchy(mount, (top.as_fd(), parent), &hierarchy, step)?;
         }
         Ok(Done::by("version-1"))
     }
@@ -131,43 +195,53 @@ impl Execution<'_> {
         &mut self,
         mount: &Mount,
         (top, parent): (BorrowedFd<'_>, u64),
-        controllers: &str,
-        path: &PathBytes,
+        hierarchy: &Hierarchy<'_>,
         step: u32,
     ) -> Result<()> {
-        let named = controllers.strip_prefix("name=");
-        let directory = PathBytes::from(named.unwrap_or(controllers));
+        let Hierarchy { controllers, own, mounted } = hierarchy;
         let what = || format!("the cgroup hierarchy {controllers} can't be mounted");
+        let directory = PathBytes::from(hierarchy.name().unwrap_or(controllers));
+        // As it is called on the host.
+        let directory = mounted.destination.components().next_back().map_or(directory, PathBytes::new);
         self.kernel.make_directory(top, &directory, 0o755).context(ErrorCode::Mount, what)?;
         let place =
             self.kernel.resolve(top, &directory, Follow::AllButLast).context(ErrorCode::Mount, what)?;
-        let flags = Self::flags(mount) | attr::NOSUID | attr::NODEV | attr::NOEXEC;
-        let fd = if self.setting.cgroup_namespace {
-            let data: Vec<(String, Option<String>)> = match named {
+        let flags = Self::flags(mount) | PLAIN;
+        let is_bound = !self.has_cgroup_namespace();
+        let fd = if is_bound {
+            let Some(below) = below_mounted(own, &mounted.root) else {
+                return Err(Error::new(
+                    ErrorCode::Mount,
+                    format!(
+                        "{}: the own cgroup, {own}, is not below {}, which is mounted there",
+                        what(),
+                        mounted.root
+                    ),
+                ));
+            };
+            let source = mounted.destination.join(below);
+            let source = self.kernel.open_host(&source, true, false).context(ErrorCode::Mount, what)?;
+            self.copy_cgroup(source.as_fd(), flags)?
+        } else {
+            let data: Vec<(String, Option<String>)> = match hierarchy.name() {
                 Some(name) => {
                     vec![("none".to_owned(), None), ("name".to_owned(), Some(name.to_owned()))]
                 }
                 None => controllers.split(',').map(|controller| (controller.to_owned(), None)).collect(),
             };
-            let source = PathBytes::from(named.unwrap_or("cgroup"));
+            let source = PathBytes::from(hierarchy.name().unwrap_or("cgroup"));
             self.new_filesystem("cgroup", Some(&source), &[], &data, flags)?
-        } else {
-            let own = PathBytes::from(CGROUP_ROOT)
-                .join(&directory)
-                .join(path.as_bytes().strip_prefix(b"/").unwrap_or(path.as_bytes()));
-            let source = self.kernel.open_host(&own, true, false).context(ErrorCode::Mount, what)?;
-            self.copy_cgroup(source.as_fd(), mount)?
         };
         self.kernel.attach(fd.as_fd(), place.as_fd()).context(ErrorCode::Mount, what)?;
         let id = self.kernel.mount_id(fd.as_fd()).context(ErrorCode::Mount, what)?;
         let path = mount.destination.join(&directory);
         let expected = self.expectations.add(Expectation::new(step, id, parent, Some(path), flags));
-        if !self.setting.cgroup_namespace {
+        if is_bound {
             expected.with_at_least(flags & attr::PLAIN);
         }
-        if named.is_none() && controllers.contains(',') {
-            for controller in controllers.split(',') {
-                match self.kernel.make_symlink(&directory, top, &controller.into()) {
+        if hierarchy.name().is_none() {
+            for controller in controllers.split(',').map(PathBytes::from).filter(|name| *name != directory) {
+                match self.kernel.make_symlink(&directory, top, &controller) {
                     Err(call) if call.is(Errno::EEXIST) => {}
                     other => other.context(ErrorCode::Mount, what)?,
                 }

@@ -139,13 +139,7 @@ mod tests {
             recursive: false,
         });
         assert!(super::unsupported(&mount, &|| true).unwrap().contains("idmapped mounts need Linux 5.12"));
-        let overlay = |count| Overlay {
-            lower: vec!["/l".into(); count],
-            upper: None,
-            volatile: false,
-            superblock: Vec::new(),
-            data: Vec::new(),
-        };
+        let overlay = |count| Overlay { lower: vec!["/l".into(); count], ..Overlay::default() };
         mount.id_map = None;
         mount.kind = MountKind::Overlay(overlay(200));
         assert_eq!(super::unsupported(&mount, &|| true), None);

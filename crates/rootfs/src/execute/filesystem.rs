@@ -139,9 +139,8 @@ impl Filesystem {
         })?;
         // A new filesystem counts no changes, unless it always does.
         if counts_changes(&self.superblock) == Some(true) {
-            let lazytime = self.superblock.iter().rfind(|key| key.ends_with("lazytime"));
             kernel
-                .count_changes(mount.as_fd(), true, lazytime.is_some_and(|key| key == "lazytime"))
+                .count_changes(mount.as_fd(), true, is_lazy(&self.superblock))
                 .context(ErrorCode::Mount, || format!("the option \"{IVERSION}\" is refused"))?;
         }
         Ok(mount)
@@ -156,6 +155,11 @@ pub(super) fn is_iversion(key: &str) -> bool {
 /// What the last word about it says, if there is one.
 pub(super) fn counts_changes(flags: &[String]) -> Option<bool> {
     flags.iter().rfind(|key| is_iversion(key)).map(|key| key == IVERSION)
+}
+
+/// Whether the last word about it makes time stamps lazy.
+pub(super) fn is_lazy(flags: &[String]) -> bool {
+    flags.iter().rfind(|key| key.ends_with("lazytime")).is_some_and(|key| key == "lazytime")
 }
 
 /// What a kernel says about a type that it doesn't have.

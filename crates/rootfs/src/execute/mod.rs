@@ -5,6 +5,8 @@
 //! `docs/architecture.md`.
 
 mod cgroup;
+#[cfg(test)]
+mod cgroup_tests;
 pub mod classic;
 pub mod content;
 #[cfg(test)]
@@ -83,7 +85,6 @@ impl Level {
 
 /// The facts about where a plan is carried out.
 #[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub struct Setting<'a> {
     /// How mounts are made.
     pub level: Level,
@@ -91,9 +92,7 @@ pub struct Setting<'a> {
     pub own_mount_namespace: bool,
     /// The mapping of the new user namespace this process is in.
     pub user: Option<IdMap>,
-    /// Whether there is a cgroup namespace of the container's own.
-    pub cgroup_namespace: bool,
-    /// Whether it is made by this process, in its cgroup, and not with the process.
+    /// Whether this process makes a cgroup namespace, in its cgroup, because there was none with the process.
     pub new_cgroup_namespace: bool,
     /// Whether the kernel's mount table is compared with the plan.
     pub verify: bool,

@@ -65,7 +65,7 @@ impl Execution<'_> {
                 self.file(mount, content, *mode, (*uid, *gid), step)
             }
             MountKind::Overlay(_) => self.overlay(mount, step),
-            MountKind::Cgroup => self.cgroup(mount, step),
+            MountKind::Cgroup { source } => self.cgroup(mount, source.as_ref(), step),
             MountKind::Remount { bind, superblock, data } => {
                 self.remount(mount, *bind, superblock, data, readonly_later, step)
             }

@@ -208,7 +208,7 @@ fn make(
     }
     let filesystem = Filesystem {
         fstype: "overlay".to_owned(),
-        source: Some("overlay".into()),
+        source: Some(overlay.source.clone().unwrap_or_else(|| "overlay".into())),
         superblock,
         data,
         flags: *flags,

@@ -170,15 +170,9 @@ impl Execution<'_> {
         if let Some(empty) = &self.empty {
             return copy_cover(self.kernel, empty);
         }
-        let data = |inodes: &str| [("nr_inodes".to_owned(), Some(inodes.to_owned()))];
-        let make = |inodes: &str| {
-            self.new_filesystem(
-                "tmpfs",
-                Some(&"tmpfs".into()),
-                &["ro".to_owned()],
-                &data(inodes),
-                attr::RDONLY,
-            )
+        let make = |room: &str| {
+            let data = ["nr_blocks", "nr_inodes"].map(|key| (key.to_owned(), Some(room.to_owned())));
+            self.new_filesystem("tmpfs", Some(&"tmpfs".into()), &["ro".to_owned()], &data, attr::RDONLY)
         };
         // One inode is the root directory; some kernels want one more.
         make("1").or_else(|_| make("2"))

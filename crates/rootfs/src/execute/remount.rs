@@ -6,7 +6,7 @@ use std::rc::Rc;
 use nix::errno::Errno;
 
 use super::deny::is_private;
-use super::filesystem::{counts_changes, is_iversion, refused};
+use super::filesystem::{counts_changes, is_iversion, is_lazy, refused};
 use super::sources::apply_attributes;
 use super::{Done, Execution, Expectation};
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
@@ -125,7 +125,7 @@ impl Execution<'_> {
             if changes.contains(&"dirsync") { error.with_hint(Hint::DirsyncLater) } else { error }
         })?;
         if let Some(count) = counts_changes(superblock) {
-            let lazytime = superblock.iter().any(|key| key == "lazytime");
+            let lazytime = is_lazy(superblock);
             kernel
                 .count_changes(mount, count, lazytime)
                 .context(ErrorCode::Mount, || format!("{path}: the option \"iversion\" is refused"))?;

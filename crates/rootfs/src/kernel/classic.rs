@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 
 use super::copy_tree::{Copied, Top};
-use super::linux::{Linux, c_path, failed, read_to_end};
+use super::linux::{Linux, c_path, failed};
 use super::staging::{Staging, check_nosymfollow, mount_flags};
 use super::{AttributeChange, FileStatus, Follow, Kernel, ListedMount, MountState, NodeKind};
 use crate::error::{Result, SysError, SysResult};
@@ -176,13 +176,11 @@ impl<'a> Classic<'a> {
 }
 
 impl Classic<'_> {
-    /// What the mount table says about the mount that a descriptor is on.
+    /// What the mount table says about the mount that a descriptor is on, which may be one that isn't attached to the tree yet.
     fn mountinfo_entry(&self, mount: BorrowedFd<'_>) -> SysResult<mountinfo::Entry> {
-        let id = self.linux.reusable_mount_id(mount)?;
-        let file = self.linux.open_proc_self("mountinfo", OFlags::RDONLY | OFlags::CLOEXEC)?;
-        let table = mountinfo::parse(&read_to_end(file.as_fd())?);
-        let found = table.into_iter().find(|entry| entry.id == id);
-        found.ok_or_else(|| invalid(format!("mount {id}, which is not in the mount table")))
+        self.staging()?
+            .entry(mount)?
+            .ok_or_else(|| invalid("a mount that is not in the mount table".to_owned()))
     }
 
     /// Changes the filesystem of a mount. What isn't said again is taken away, of the mount too: its own flags are given
@@ -192,10 +190,11 @@ impl Classic<'_> {
         let staging = self.staging()?;
         let all = libc::MS_REMOUNT | flags | mount_flags(attributes & !attr::RDONLY);
         staging.mount(None, &Staging::path_of(mount), None, all, data)?;
-        if attributes & attr::RDONLY != 0 && flags & libc::MS_RDONLY == 0 {
-            staging.remount(mount, attr::RDONLY, 0)?;
+        match (attributes & attr::RDONLY != 0, flags & libc::MS_RDONLY != 0) {
+            (true, false) => staging.remount(mount, attr::RDONLY, 0),
+            (false, true) => staging.remount(mount, 0, attr::RDONLY),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -257,6 +256,7 @@ impl Kernel for Classic<'_> {
         fn new_cgroup_namespace(&self) -> SysResult<()>;
         fn set_root_propagation(&self, propagation: Propagation) -> SysResult<()>;
         fn own_cgroups(&self) -> SysResult<Vec<(String, PathBytes)>>;
+        fn cgroup_mounts(&self) -> SysResult<Vec<mountinfo::Entry>>;
         fn set_hostname(&self, name: &str) -> SysResult<()>;
         fn set_domainname(&self, name: &str) -> SysResult<()>;
         fn prepare_sysctl(&self) -> SysResult<()>;

@@ -20,6 +20,7 @@ use super::{
     AttributeChange, FileKind, FileStatus, Follow, Kernel, ListedMount, MountState, NodeKind, mount_table,
 };
 use crate::error::{Result, SysError, SysResult};
+use crate::mountinfo;
 use crate::options::{Propagation, PropagationType, attr};
 use crate::path::PathBytes;
 use crate::spec::IdMap;
@@ -838,6 +839,13 @@ impl Kernel for Linux {
                 Some((String::from_utf8_lossy(controllers).into_owned(), PathBytes::new(path)))
             })
             .collect())
+    }
+
+    fn cgroup_mounts(&self) -> SysResult<Vec<mountinfo::Entry>> {
+        let fd = self.open_proc_self("mountinfo", OFlags::RDONLY | OFlags::CLOEXEC)?;
+        let mut table = mountinfo::parse(&read_to_end(fd.as_fd())?);
+        table.retain(|entry| ["cgroup", "cgroup2"].contains(&&*entry.fstype));
+        Ok(table)
     }
 
     fn set_hostname(&self, name: &str) -> SysResult<()> {

@@ -28,6 +28,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, SysResult};
+use crate::mountinfo;
 use crate::options::{Propagation, PropagationState};
 use crate::path::PathBytes;
 use crate::spec::IdMap;
@@ -303,6 +304,8 @@ pub trait Kernel {
     }
     /// The cgroups of this process: controllers and path of each hierarchy; `cgroups(7)`.
     fn own_cgroups(&self) -> SysResult<Vec<(String, PathBytes)>>;
+    /// The cgroup filesystems of both versions that are mounted in the tree of this process; `proc_pid_mountinfo(5)`.
+    fn cgroup_mounts(&self) -> SysResult<Vec<mountinfo::Entry>>;
     /// Sets the host name of this uts namespace.
     fn set_hostname(&self, name: &str) -> SysResult<()>;
     /// Sets the NIS domain name of this uts namespace.

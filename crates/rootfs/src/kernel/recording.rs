@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use super::copy_tree::{Copied, Top};
 use super::{AttributeChange, FileKind, FileStatus, Follow, Kernel, ListedMount, MountState, NodeKind};
 use crate::error::{Error, ErrorCode, Result, SysError, SysResult};
+use crate::mountinfo::Entry;
 use crate::options::{Propagation, PropagationState};
 use crate::path::PathBytes;
 use crate::procfs::PROC_SUPER_MAGIC;
@@ -67,6 +68,10 @@ pub(crate) struct Recording {
     pub(crate) in_user_namespace: Cell<bool>,
     /// Has the kernel copy only what is attached.
     pub(crate) copies_no_detached: Cell<bool>,
+    /// The own cgroups: controllers and path.
+    pub(crate) cgroups: RefCell<Vec<(String, PathBytes)>>,
+    /// The cgroup filesystems of the host.
+    pub(crate) cgroup_mounts: RefCell<Vec<Entry>>,
 }
 
 impl Recording {
@@ -572,7 +577,11 @@ impl Kernel for Recording {
     }
 
     fn own_cgroups(&self) -> SysResult<Vec<(String, PathBytes)>> {
-        Ok(vec![(String::new(), "/".into())])
+        Ok(self.cgroups.borrow().clone())
+    }
+
+    fn cgroup_mounts(&self) -> SysResult<Vec<Entry>> {
+        Ok(self.cgroup_mounts.borrow().clone())
     }
 
     fn set_hostname(&self, name: &str) -> SysResult<()> {

@@ -6,7 +6,7 @@
 //! attached, and a procfs of our own, whose `self/fd` is how mount(2) is told which descriptors are meant. Every path
 //! given to the kernel is relative to that descriptor, so nobody else can have a say in where it leads.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -65,6 +65,10 @@ pub(super) struct Staging<'a> {
     next: Cell<u64>,
     /// The root that this process has when it doesn't look at the place itself.
     root: RefCell<OwnedFd>,
+    /// Tells whether the mounts of this namespace have changed; `proc_pid_mountinfo(5)`.
+    watch: OnceCell<OwnedFd>,
+    /// The last copy, if there was nothing mounted below it.
+    alone: Cell<Option<u64>>,
 }
 
 impl<'a> Staging<'a> {
@@ -86,7 +90,7 @@ impl<'a> Staging<'a> {
         make_directory(&top, HOST)?;
         rustix::process::fchdir(&top).map_err(failed("fchdir", || "/..".into()))?;
         rustix::process::pivot_root(c".", HOST).map_err(failed("pivot_root", || "\".\", \"host\"".into()))?;
-        let staging = Self { linux, top, next: Cell::new(0), root: RefCell::new(root) };
+        let staging = Self::with(linux, top, root);
         staging.return_to_root()?;
         staging.set_propagation(c".", libc::MS_PRIVATE)?;
         make_directory(&staging.top, HELPER)?;
@@ -107,10 +111,15 @@ impl<'a> Staging<'a> {
         let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
         call(Some(c"tmpfs"), HELPER, Some(c"tmpfs"), flags, Some(c"mode=0755"))?;
         let top = open(outer.as_fd(), HELPER, DIRECTORY)?;
-        let staging = Self { linux, top, next: Cell::new(0), root: RefCell::new(host) };
+        let staging = Self::with(linux, top, host);
         staging.mount_proc(c"../host/proc")?;
         staging.return_to_root()?;
         Ok(staging)
+    }
+
+    fn with(linux: &'a Linux, top: OwnedFd, root: OwnedFd) -> Self {
+        let (watch, alone) = (OnceCell::new(), Cell::new(None));
+        Self { linux, top, next: Cell::new(0), root: RefCell::new(root), watch, alone }
     }
 
     /// A procfs in which this process sees itself: a new one, or where that isn't allowed the host's. Nothing may be mounted
@@ -183,7 +192,34 @@ impl<'a> Staging<'a> {
         let slot = self.slot(is_directory(file)?)?;
         let flags = libc::MS_BIND | if recursive { libc::MS_REC } else { 0 };
         self.mount(Some(&Self::path_of(file)), &slot, None, flags, None)?;
-        self.open_slot(&slot)
+        // What comes to be mounted below it from here on is noticed.
+        let watched = self.have_mounts_changed().is_ok();
+        let alone = watched && self.has_nothing_below(&slot);
+        let copy = self.open_slot(&slot)?;
+        self.alone.set(if alone { Some(self.mount_id(copy.as_fd())?) } else { None });
+        Ok(copy)
+    }
+
+    /// Whether nothing is mounted below what is mounted on a name, and nobody uses it: then it could expire, which it is only
+    /// marked for the first time. `false` if it isn't known. The mount table would tell, but it is read as a whole.
+    fn has_nothing_below(&self, slot: &CStr) -> bool {
+        let flags = rustix::mount::UnmountFlags::EXPIRE | rustix::mount::UnmountFlags::NOFOLLOW;
+        rustix::process::fchdir(&self.top).is_ok()
+            && rustix::mount::unmount(slot, flags) == Err(rustix::io::Errno::AGAIN)
+    }
+
+    /// Whether mounts of this namespace have changed since this was asked last.
+    fn have_mounts_changed(&self) -> SysResult<bool> {
+        if self.watch.get().is_none() {
+            let path = CString::new([PROC.to_bytes(), b"/self/mountinfo"].concat()).unwrap_or_default();
+            let file = open(self.top.as_fd(), &path, OFlags::RDONLY | OFlags::CLOEXEC)?;
+            let _ = self.watch.set(file);
+        }
+        let Some(watch) = self.watch.get() else { return Ok(true) };
+        let mut fds = [rustix::event::PollFd::new(watch, rustix::event::PollFlags::PRI)];
+        let now = rustix::event::Timespec::default();
+        rustix::event::poll(&mut fds, Some(&now)).map_err(failed("poll", String::new))?;
+        Ok(fds[0].revents().intersects(rustix::event::PollFlags::PRI | rustix::event::PollFlags::ERR))
     }
 
     /// Moves a mount to where a descriptor is.
@@ -200,8 +236,7 @@ impl<'a> Staging<'a> {
         let mut current = attributes(mount)?;
         if current & attr::RDONLY != 0 && (set | clear) & attr::RDONLY == 0 {
             // That may be the superblock's alone, and must not become the mount's.
-            let id = self.mount_id(mount)?;
-            if let Some(entry) = self.table()?.iter().find(|entry| entry.id == id) {
+            if let Some(entry) = self.entry(mount)? {
                 current = current & !attr::RDONLY | entry.attributes() & attr::RDONLY;
             }
         }
@@ -220,15 +255,20 @@ impl<'a> Staging<'a> {
     /// Changes the attributes of a mount and of all below it. A mount that others cover can't be reached, from inside the
     /// container either, and is left.
     pub(super) fn remount_all(&self, mount: BorrowedFd<'_>, set: u64, clear: u64) -> SysResult<()> {
-        self.remount(mount, set, clear)?;
         let id = self.mount_id(mount)?;
+        let alone = self.alone.take() == Some(id) && !self.have_mounts_changed()?;
+        self.remount(mount, set, clear)?;
+        if alone || !is_directory(mount)? {
+            return Ok(());
+        }
         // What is renamed on the way meanwhile is looked for again.
         for _ in 0..16 {
-            let table = self.table()?;
-            let below = below(&table, id);
+            let table = self.table(mount)?;
+            let below: BTreeSet<u64> =
+                table.iter().map(|entry| entry.id).filter(|other| *other != id).collect();
             let mut moved = false;
-            for entry in table.iter().filter(|entry| below.contains(&entry.id)) {
-                match self.open_entry(entry) {
+            for entry in table.iter().filter(|entry| entry.id != id) {
+                match open_entry(mount, entry) {
                     Ok(found) => {
                         let found_id = self.mount_id(found.as_fd())?;
                         if found_id == entry.id {
@@ -253,19 +293,17 @@ impl<'a> Staging<'a> {
         Err(SysError { syscall: "mount", errno: libc::EAGAIN, arguments })
     }
 
-    /// What is at a mount's place, through no symbolic link.
-    fn open_entry(&self, entry: &Entry) -> SysResult<OwnedFd> {
-        let mut current = open(self.top.as_fd(), c".", DIRECTORY)?;
-        for name in entry.destination.components() {
-            let name = CString::new(name).unwrap_or_default();
-            current = open(current.as_fd(), &name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC)?;
-        }
-        Ok(current)
+    /// What the mount table says about a mount.
+    pub(super) fn entry(&self, mount: BorrowedFd<'_>) -> SysResult<Option<Entry>> {
+        let id = self.mount_id(mount)?;
+        let top = if is_directory(mount)? { mount } else { self.top.as_fd() };
+        Ok(self.table(top)?.into_iter().find(|entry| entry.id == id))
     }
 
-    /// The mount table with everything in the place: only a process whose root is the place is shown that.
-    fn table(&self) -> SysResult<Vec<Entry>> {
-        rustix::process::fchdir(&self.top).map_err(failed("fchdir", String::new))?;
+    /// The part of the mount table that is a mount and all below it: only a process whose root it is is shown that, and no
+    /// more. What it is attached to doesn't matter.
+    fn table(&self, mount: BorrowedFd<'_>) -> SysResult<Vec<Entry>> {
+        rustix::process::fchdir(mount).map_err(failed("fchdir", String::new))?;
         rustix::process::chroot(c".").map_err(failed("chroot", String::new))?;
         let path = [PROC.to_bytes(), b"/self/mountinfo"].concat();
         let path = CString::new(path).unwrap_or_default();
@@ -350,24 +388,14 @@ impl<'a> Staging<'a> {
     }
 }
 
-/// Those that are below a mount, at any depth. A table is in no order that would help.
-fn below(table: &[Entry], top: u64) -> BTreeSet<u64> {
-    let mut found = BTreeSet::new();
-    loop {
-        let before = found.len();
-        found.extend(
-            table
-                .iter()
-                .filter(|entry| {
-                    entry.id != top && (entry.parent_id == top || found.contains(&entry.parent_id))
-                })
-                .map(|entry| entry.id)
-                .collect::<Vec<_>>(),
-        );
-        if found.len() == before {
-            return found;
-        }
+/// What is at the place of a mount that is below another, through no symbolic link.
+fn open_entry(top: BorrowedFd<'_>, entry: &Entry) -> SysResult<OwnedFd> {
+    let mut current = open(top, c".", DIRECTORY)?;
+    for name in entry.destination.components() {
+        let name = CString::new(name).unwrap_or_default();
+        current = open(current.as_fd(), &name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC)?;
     }
+    Ok(current)
 }
 
 /// `MOUNT_ATTR_*` bits of the mount, and whether it or its superblock is read-only; `statfs(2)`.
@@ -439,29 +467,6 @@ fn call(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::path::PathBytes;
-
-    fn entry(id: u64, parent_id: u64) -> Entry {
-        Entry {
-            id,
-            parent_id,
-            root: "/".into(),
-            destination: PathBytes::from("/"),
-            options: Vec::new(),
-            propagation: Vec::new(),
-            fstype: "tmpfs".to_owned(),
-            source: "none".into(),
-            super_options: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn what_is_below_a_mount_is_found_in_any_order() {
-        let table = [entry(9, 7), entry(7, 3), entry(3, 1), entry(4, 1), entry(1, 1), entry(8, 4)];
-        assert_eq!(below(&table, 3), BTreeSet::from([7, 9]));
-        assert_eq!(below(&table, 1), BTreeSet::from([3, 4, 7, 8, 9]));
-        assert_eq!(below(&table, 9), BTreeSet::new());
-    }
 
     #[test]
     fn an_access_time_mode_is_always_said() {

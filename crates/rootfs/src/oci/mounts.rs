@@ -204,12 +204,12 @@ fn write_mount(what: &str, mount: &Mount, root: &PathBytes) -> Result<Value> {
         }
         MountKind::Overlay(overlay) => {
             set("type", "overlay".to_owned());
-            set("source", "overlay".to_owned());
+            set("source", source_text(what, overlay.source.as_ref(), "overlay")?);
             words.extend(overlay_words(what, overlay)?);
         }
-        MountKind::Cgroup => {
+        MountKind::Cgroup { source } => {
             set("type", "cgroup".to_owned());
-            set("source", "cgroup".to_owned());
+            set("source", source_text(what, source.as_ref(), "cgroup")?);
         }
         MountKind::Remount { bind, .. } => {
             words.push("remount".to_owned());
@@ -244,6 +244,11 @@ fn write_mount(what: &str, mount: &Mount, root: &PathBytes) -> Result<Value> {
         value.insert("options".into(), words.into());
     }
     Ok(Value::Object(value))
+}
+
+/// What the mount table shows as source.
+fn source_text(what: &str, source: Option<&PathBytes>, usual: &str) -> Result<String> {
+    source.map_or_else(|| Ok(usual.to_owned()), |source| path_text(what, source))
 }
 
 /// An overlay as option words: what separates words and directories is escaped.
