@@ -197,18 +197,21 @@ fn follow_parent(parent: Parent, connection: Option<BorrowedFd<'_>>) -> Result<(
     let there = match parent {
         Parent::Init => true,
         Parent::Process(pid) => process::parent_pid() == pid,
-        Parent::Connected => connection.is_some_and(|connection| {
-            let mut poll = [PollFd::new(&connection, PollFlags::empty())];
-            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-            rustix::event::poll(&mut poll, Some(&now)).is_ok()
-                && !poll[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
-        }),
+        Parent::Connected => connection.is_some_and(is_connected),
     };
     if there {
         Ok(())
     } else {
         Err(Error::new(ErrorCode::Supervisor, "the process that began the command is gone"))
     }
+}
+
+/// Whether somebody is at the other end.
+pub(crate) fn is_connected(connection: BorrowedFd<'_>) -> bool {
+    let mut poll = [PollFd::new(&connection, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut poll, Some(&now)).is_ok()
+        && !poll[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
 impl Prepared {

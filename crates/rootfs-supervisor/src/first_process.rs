@@ -25,7 +25,7 @@ use rootfs::spec::{Directory, Hook, HookPoint, Namespace};
 use rustix::fs::{AtFlags, OFlags};
 
 use crate::broker::{self, Request, SourceBatch, connection_error};
-use crate::command::{Groups, Parent, become_command};
+use crate::command::{Groups, Parent, become_command, is_connected};
 use crate::hooks;
 use crate::join::join;
 use crate::pid1;
@@ -204,6 +204,10 @@ impl FirstProcess {
         let connection = |error| connection_error("Node", &error);
         process::die_with_parent()
             .context(ErrorCode::Supervisor, || "the first process can't follow its parent")?;
+        // It may have gone before.
+        if !is_connected(self.control.as_fd()) {
+            process::exit(0);
+        }
         let level = self.known_level.or_else(|| probe().ok());
         if self.start.network {
             loopback_up()?;

@@ -1206,9 +1206,10 @@ fn begin_held(request: process::CloneRequest<'_>, first: &mut Option<FirstProces
         return None;
     }
     let (here, there) = pair().ok()?;
+    let supervisor = own_pid();
     let process::Fork::Parent { pidfd: holder, .. } = process::fork(process::CloneRequest::default()).ok()?
     else {
-        hold(request, &there, first);
+        hold(supervisor, request, &there, first);
     };
     drop(there);
     let patience = rustix::event::Timespec { tv_sec: 2, tv_nsec: 0 };
@@ -1227,18 +1228,32 @@ fn begin_held(request: process::CloneRequest<'_>, first: &mut Option<FirstProces
     Some(Process { pid, pidfd, holder: Some(holder) })
 }
 
-fn hold(request: process::CloneRequest<'_>, socket: &OwnedFd, first: &mut Option<FirstProcess>) -> ! {
+fn hold(
+    supervisor: i32,
+    request: process::CloneRequest<'_>,
+    socket: &OwnedFd,
+    first: &mut Option<FirstProcess>,
+) -> ! {
     process::set_name(c"rootfs-holder");
-    let Ok((pid, pidfd)) = holder::begin(request, || become_first(first)) else { process::exit(1) };
-    let told = protocol::send(socket, Kind::Started, 0, &protocol::encode(&pid), &[pidfd.as_fd()]);
-    if told.is_err() {
-        // Nobody knows of it, so nobody would wait for it.
-        process::kill(pidfd.as_fd());
+    if process::die_with_parent().is_err() || process::parent_pid() != supervisor {
         process::exit(1);
     }
-    std::mem::forget(pidfd);
-    process::close_all_but(0, &[]);
-    holder::hold()
+    holder::begin(
+        request,
+        || become_first(first),
+        |made| {
+            let Ok((pid, pidfd)) = made else { process::exit(1) };
+            let told = protocol::send(socket, Kind::Started, 0, &protocol::encode(&pid), &[pidfd.as_fd()]);
+            if told.is_err() {
+                // Nobody knows of it, so nobody would wait for it.
+                process::kill(pidfd.as_fd());
+                process::exit(1);
+            }
+            std::mem::forget(pidfd);
+            process::close_all_but(0, &[]);
+            holder::hold()
+        },
+    )
 }
 
 fn answer_mapped(control: &OwnedFd, result: Result<()>) {

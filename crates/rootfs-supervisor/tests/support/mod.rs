@@ -211,7 +211,16 @@ pub struct SpareProcess {
 impl SpareProcess {
     /// Asks for a command, in the name of this user.
     pub fn ask(self, spec: &RootfsSpec, process: ProcessSpec, user: u32) -> Running {
-        let payload = payload(Plan::new(spec).unwrap(), Some(process), None, Cell::Root);
+        self.ask_for(spec, Some(process), user)
+    }
+
+    /// Asks for a root that commands can be started in.
+    pub fn ask_to_prepare(self, spec: &RootfsSpec) -> Running {
+        self.ask_for(spec, None, 0)
+    }
+
+    fn ask_for(self, spec: &RootfsSpec, process: Option<ProcessSpec>, user: u32) -> Running {
+        let payload = payload(Plan::new(spec).unwrap(), process, None, Cell::Root);
         let output = memory();
         let null = fs::File::open("/dev/null").unwrap();
         let fds = [payload.as_fd(), null.as_fd(), output.as_fd(), output.as_fd()];
@@ -397,6 +406,30 @@ impl Drop for Supervisor {
         self.socket = other;
         self.child.wait().unwrap();
     }
+}
+
+/// The living processes of a name that a process has begun: their pids.
+pub fn children(of: u32, name: &str) -> Vec<i32> {
+    let list = fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap_or_default();
+    let pids = list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok());
+    pids.filter(|pid| is_alive(*pid, name)).collect()
+}
+
+/// Whether a process of this name lives; one that has ended and waits to be waited for doesn't.
+pub fn is_alive(pid: i32, name: &str) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.starts_with(&format!("Name:\t{name}\n")) && !status.contains("\nState:\tZ")
+}
+
+/// Waits until something is so, for a second.
+pub fn soon(what: &str, is_so: impl Fn() -> bool) {
+    for _ in 0..200 {
+        if is_so() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    panic!("not within a second: {what}");
 }
 
 /// The mount table of this process, to be compared.

@@ -71,8 +71,9 @@ impl Execution<'_> {
         };
         let copy = self.kernel.clone_mount_with(file.as_fd(), change).context(ErrorCode::Mount, what)?;
         self.kernel.attach(copy.as_fd(), file.as_fd()).context(ErrorCode::Mount, what)?;
-        self.expect_copy(&copy, status.mount, Some(path.clone()), step)?.change(&READONLY, &[]);
-        let id = self.kernel.mount_id(copy.as_fd()).context(ErrorCode::Mount, what)?;
+        let expected = self.expect_copy(&copy, status.mount, Some(path.clone()), step)?;
+        expected.change(&READONLY, &[]);
+        let id = expected.mount;
         self.placed.add(path, &Rc::new(copy), id);
         Ok(Done::default())
     }

@@ -34,8 +34,18 @@ const STACK_READY: usize = 128 << 10;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Makes a first process in memory that this process shares with it, on a stack of its own and as a child of this
-/// process's parent. It runs `work` when [`hold`] lets it begin.
-pub fn begin<F: FnOnce()>(request: CloneRequest<'_>, work: F) -> SysResult<(i32, OwnedFd)> {
+/// process's parent. It runs `work` when [`hold`] lets it begin. This process goes on with `then`, and never returns: the
+/// other one uses what is on its stack.
+pub fn begin<F: FnOnce()>(
+    request: CloneRequest<'_>,
+    work: F,
+    then: impl FnOnce(SysResult<(i32, OwnedFd)>) -> std::convert::Infallible,
+) -> ! {
+    let mut work = Some(work);
+    match then(make(request, &mut work)) {}
+}
+
+fn make<F: FnOnce()>(request: CloneRequest<'_>, work: &mut Option<F>) -> SysResult<(i32, OwnedFd)> {
     // As for a fork.
     unshare(libc::CLONE_THREAD)?;
     let protection = libc::PROT_READ | libc::PROT_WRITE;
@@ -54,14 +64,12 @@ pub fn begin<F: FnOnce()>(request: CloneRequest<'_>, work: F) -> SysResult<(i32,
     STACK[1].store(top.addr(), Ordering::Relaxed);
     USED.store(1, Ordering::Relaxed);
     BEGUN.store(0, Ordering::Relaxed);
-    let mut work = Some(work);
     let mut pidfd: libc::c_int = -1;
     let namespaces = libc::c_int::try_from(request.namespaces).unwrap_or(0);
     let flags = libc::CLONE_VM | libc::CLONE_PARENT | libc::CLONE_PIDFD | namespaces;
     // SAFETY: the child has a stack of its own, and touches nothing before this process calls `hold`, which leaves the
-    // memory to it. `work`, on this one's stack, is there until this process ends: `hold` never returns, and without it the
-    // child never begins.
-    let pid = unsafe { libc::clone(enter::<F>, top, flags, (&raw mut work).cast(), &raw mut pidfd) };
+    // memory to it. `work` is in the frame of `begin`, which never returns.
+    let pid = unsafe { libc::clone(enter::<F>, top, flags, std::ptr::from_mut(work).cast(), &raw mut pidfd) };
     if pid < 0 {
         return Err(last_error("clone", format!("CLONE_VM|CLONE_PARENT|{:#x}", request.namespaces)));
     }
