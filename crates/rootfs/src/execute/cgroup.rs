@@ -68,21 +68,27 @@ pub(super) fn below_mounted(own: &PathBytes, mounted: &PathBytes) -> Option<Path
 
 impl Execution<'_> {
     pub(super) fn cgroup(&mut self, mount: &Mount, source: Option<&PathBytes>, step: u32) -> Result<Done> {
-        let mounts = self
-            .kernel
-            .cgroup_mounts()
-            .context(ErrorCode::Mount, || "the host's cgroup filesystems can't be found out")?;
         let version2 = match self.kernel.open_host(&CGROUP_ROOT.into(), true, true) {
             Ok(fd) => {
                 self.kernel.filesystem_magic(fd.as_fd()).is_ok_and(|magic| magic == CGROUP2_SUPER_MAGIC)
             }
             Err(_) => true,
         };
-        if version2 || !mounts.iter().any(|entry| entry.fstype == "cgroup") {
-            self.cgroup2(mount, source, &mounts, step)
-        } else {
-            self.cgroup1(mount, &mounts, step)
+        if version2 {
+            return self.cgroup2(mount, source, step);
         }
+        let mounts = self.mounted()?;
+        if mounts.iter().any(|entry| entry.fstype == "cgroup") {
+            self.cgroup1(mount, &mounts, step)
+        } else {
+            self.cgroup2(mount, source, step)
+        }
+    }
+
+    /// What the host has mounted. To find that out takes longer than to mount.
+    fn mounted(&self) -> Result<Vec<Entry>> {
+        let what = || "the host's cgroup filesystems can't be found out";
+        self.kernel.cgroup_mounts().context(ErrorCode::Mount, what)
     }
 
     fn own_cgroups(&self) -> Result<Vec<(String, PathBytes)>> {
@@ -98,13 +104,7 @@ impl Execution<'_> {
         mount.attributes.of_new_mount(false)
     }
 
-    fn cgroup2(
-        &mut self,
-        mount: &Mount,
-        source: Option<&PathBytes>,
-        mounts: &[Entry],
-        step: u32,
-    ) -> Result<Done> {
+    fn cgroup2(&mut self, mount: &Mount, source: Option<&PathBytes>, step: u32) -> Result<Done> {
         let destination = self.destination(&mount.destination, Missing::Directory)?;
         let usual = PathBytes::from("cgroup");
         let source = Some(source.unwrap_or(&usual));
@@ -113,7 +113,7 @@ impl Execution<'_> {
             Ok(fd) => (fd, None),
             // Only where a user namespace may not have its own: everything else is a failure.
             Err(error) if [Some(libc::EPERM), Some(libc::EBUSY)].contains(&error.errno) => {
-                match self.bind_cgroup2(mount, mounts)? {
+                match self.bind_cgroup2(mount)? {
                     Some(fd) => (fd, Some("bind-fallback")),
                     None => (self.empty_cgroup(mount)?, Some("masked")),
                 }
@@ -135,10 +135,11 @@ impl Execution<'_> {
 
     /// The host's cgroup tree, or with a cgroup namespace the own cgroup's part of it, with the flags kept below too. `None` if
     /// there is none, or if it isn't known which part that is: the whole would show what the namespace is to hide.
-    fn bind_cgroup2(&self, mount: &Mount, mounts: &[Entry]) -> Result<Option<OwnedFd>> {
+    fn bind_cgroup2(&self, mount: &Mount) -> Result<Option<OwnedFd>> {
         let mut path = PathBytes::from(CGROUP_ROOT);
         if self.has_cgroup_namespace() {
             let own = self.own_cgroups()?.into_iter().find(|(controllers, _)| controllers.is_empty());
+            let mounts = self.mounted()?;
             let mounted = mounts.iter().rfind(|entry| entry.fstype == "cgroup2" && entry.destination == path);
             let (Some((_, own)), Some(mounted)) = (own, mounted) else { return Ok(None) };
             let Some(below) = below_mounted(&own, &mounted.root) else { return Ok(None) };
