@@ -942,3 +942,19 @@ for (const [title, build] of warned) {
 test('a plan of what is usual has no warnings', (t) => {
   t.deepEqual(make().defaults().bind('/srv', '/data', { readonly: true }).readonly().plan().warnings, [])
 })
+
+test('builders that are described alike share nothing that one of them changes', (t) => {
+  const paths = (rootfs: Rootfs) => rootfs.plan().steps.map((step) => step.destination ?? step.type)
+  const alike = () => new Rootfs('/srv/alike').defaults()
+  const first = alike()
+  const before = paths(first)
+  const second = alike().tmpfs('/scratch')
+  t.is(paths(second).filter((path) => path === '/scratch').length, 1)
+  t.deepEqual([paths(first), paths(alike())], [before, before])
+  t.is(alike().defaults().plan().toString(), first.defaults().plan().toString())
+  t.deepEqual(paths(alike()), before)
+  t.false(paths(new Rootfs('/srv/alike').defaults({ cgroup: false })).includes('/sys/fs/cgroup'))
+  t.true(new Rootfs('/srv/other').defaults().plan().toString().includes('/srv/other'))
+  t.throws(() => alike().tmpfs('relative/../..', { size: -1 }))
+  t.deepEqual(paths(alike()), before)
+})
