@@ -5,6 +5,7 @@ import { once } from 'node:events'
 import { join } from 'node:path'
 import { performance } from 'node:perf_hooks'
 import { createInterface } from 'node:readline'
+import type { PreparedRootfs } from 'rootfs'
 import { bubblewrapArguments, type Fixture, findProgram, MOUNT_TABLE, makeBundle, TRUE } from './fixture.ts'
 
 /** Milliseconds. */
@@ -95,8 +96,11 @@ function program(
   }
 }
 
+/** A command in a root that was prepared before. */
+const PREPARED = 'rootfs-prepared'
+
 async function ours(fixture: Fixture, stdio: Stdio): Promise<Array<Contender | Missing>> {
-  const names = NETWORKS.map(({ suffix }) => `rootfs${suffix}`)
+  const names = [...NETWORKS.map(({ suffix }) => `rootfs${suffix}`), PREPARED]
   try {
     const { Rootfs } = await import('rootfs')
     // What a user writes, description included.
@@ -104,7 +108,30 @@ async function ours(fixture: Fixture, stdio: Stdio): Promise<Array<Contender | M
       const rootfs = new Rootfs(fixture.root).defaults()
       return unshared ? rootfs.namespaces({ network: true }) : rootfs
     }
-    return NETWORKS.map(({ suffix, unshared }) => ({
+    let prepared: Promise<PreparedRootfs> | undefined
+    const box = () => {
+      prepared ??= describe(false).prepare()
+      return prepared
+    }
+    const command: Contender = {
+      name: PREPARED,
+      async once() {
+        const within = await box()
+        const before = performance.now()
+        const result = stdio === 'pipe' ? within.run('/bin/true') : within.run('/bin/true', [], { stdio })
+        const blocked = performance.now() - before
+        const { exitCode } = await result
+        const total = performance.now() - before
+        if (exitCode !== 0) throw new Error(`${PREPARED} ended with ${exitCode}`)
+        return { total, blocked }
+      },
+      async mountTable() {
+        const [command, ...args] = MOUNT_TABLE
+        return (await (await box()).run(command!, args)).stdout
+      },
+      close: () => void prepared?.then((within) => within.close()),
+    }
+    const containers: Contender[] = NETWORKS.map(({ suffix, unshared }) => ({
       name: `rootfs${suffix}`,
       async once() {
         const before = performance.now()
@@ -124,6 +151,7 @@ async function ours(fixture: Fixture, stdio: Stdio): Promise<Array<Contender | M
         return (await describe(unshared).run(command!, args)).stdout
       },
     }))
+    return [...containers, command]
   } catch (error) {
     const reason = error instanceof Error ? error.message.split('\n')[0] : String(error)
     return names.map((name) => ({ name, missing: `not built: ${reason}` }))
@@ -147,7 +175,7 @@ export async function makeContenders(
     add(name, needsRoot, () => floor(name, fixture, unshared ? ['--net'] : []))
   }
   add('floor-spawn', needsRoot, () => floor('floor-spawn', fixture, ['--spawn-only']))
-  if (NETWORKS.some(({ suffix }) => wanted(`rootfs${suffix}`))) {
+  if ([PREPARED, ...NETWORKS.map(({ suffix }) => `rootfs${suffix}`)].some(wanted)) {
     contenders.push(...(await ours(fixture, stdio)).filter(({ name }) => wanted(name)))
   }
   // The same program as in the containers, but of the host: what no container at all costs.

@@ -24,6 +24,8 @@ const TARGETS: Record<Heap, Record<string, number>> = {
   small: { floor: 1.25, bwrap: 0.4, crun: 0.27, runc: 0.08, spawn: 1.3 },
   '1gb': { floor: 1.25, bwrap: 0.1, crun: 0.09, runc: 0.05, spawn: 0.12 },
 }
+/** A command in a prepared root, against one with no container at all. */
+const PREPARED_TARGET: Record<Heap, number> = { small: 0.8, '1gb': 0.8 }
 const BLOCKED_TARGET: Record<Heap, number> = { small: 0.2, '1gb': 0.02 }
 const HEAP_TARGET = 1.2
 
@@ -163,6 +165,12 @@ function compare({ heap, measured }: Result): Comparison[] {
         comparisons.push({ ...pair, what: 'blocked', ratio: blocked, target: BLOCKED_TARGET[heap] })
       }
     }
+  }
+  const [prepared, spawned] = [find('rootfs-prepared'), find('spawn')]
+  if (prepared !== undefined && spawned !== undefined) {
+    const pair = { heap, ours: prepared.name, against: spawned.name, what: 'total' } as const
+    const ratio = prepared.total.median / spawned.total.median
+    comparisons.push({ ...pair, ratio, target: PREPARED_TARGET[heap] })
   }
   return comparisons
 }

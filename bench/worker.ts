@@ -70,7 +70,12 @@ export const isPeer = (name: string): boolean => !name.startsWith('rootfs') && !
 async function peers(file: string): Promise<Array<Contender | Missing>> {
   const child = fork(join(import.meta.dirname, 'peers.ts'), [file])
   const answer = async () => {
-    const [message] = (await Promise.race([once(child, 'message'), once(child, 'exit')])) as [Answer]
+    const over = new AbortController()
+    const first = ['message', 'exit'].map((event) => once(child, event, { signal: over.signal }))
+    const [message] = (await Promise.race(first).finally(() => {
+      over.abort()
+      for (const waiting of first) waiting.catch(() => undefined)
+    })) as [Answer]
     if (typeof message !== 'object' || message === null) throw new Error('the process of the peers has ended')
     if (message.error !== undefined) throw new Error(message.error)
     return message
