@@ -168,6 +168,8 @@ pub fn shell(script: &str) -> ProcessSpec {
         seccomp: None,
         descriptors: Vec::new(),
         oom_score_adj: None,
+        apparmor_profile: None,
+        selinux_label: None,
     }
 }
 
@@ -227,8 +229,14 @@ impl SpareProcess {
 }
 
 fn payload(plan: Plan, process: Option<ProcessSpec>, level: Option<Level>, cell: Cell) -> OwnedFd {
-    let rest =
-        PayloadRest { process, verify: true, report_steps: false, level, privileged: cell.privileged() };
+    let rest = PayloadRest {
+        process,
+        usual: None,
+        verify: true,
+        report_steps: false,
+        level,
+        privileged: cell.privileged(),
+    };
     memfd::sealed(c"payload", &protocol::encode(&Payload { plan, rest }), false).unwrap()
 }
 

@@ -178,6 +178,7 @@ fn each_enforced_field_is_read() {
         "domainname": "example",
         "process": {
             "terminal": false, "cwd": "/", "env": [], "args": ["sh"], "noNewPrivileges": true, "oomScoreAdj": 100,
+            "apparmorProfile": "docker-default", "selinuxLabel": "u:r:t:s0",
             "user": { "uid": 1, "gid": 2, "umask": 63, "additionalGids": [3] },
             "rlimits": [{ "type": "RLIMIT_CORE", "soft": 0, "hard": 0 }],
             "capabilities": { "bounding": [], "effective": [], "permitted": [], "inheritable": [], "ambient": [] },
@@ -217,6 +218,8 @@ fn each_enforced_field_is_read() {
     assert_eq!(rootfs.propagation, Propagation::from_name("private"));
     let process = process.unwrap();
     assert_eq!((process.user.umask, process.oom_score_adj), (Some(63), Some(100)));
+    assert_eq!(process.apparmor_profile.as_deref(), Some("docker-default"));
+    assert_eq!(process.selinux_label.as_deref(), Some("u:r:t:s0"));
 }
 
 #[test]
@@ -269,6 +272,8 @@ fn what_is_wrong_is_told_with_its_pointer() {
         (process("user/gid", json!(null)), Spec, "/process/user/gid"),
         (process("user/umask", json!(0o1000)), Spec, "/process/user/umask"),
         (process("oomScoreAdj", json!(1001)), Spec, "/process/oomScoreAdj"),
+        (process("apparmorProfile", json!("a\0b")), Spec, "/process/apparmorProfile"),
+        (process("selinuxLabel", json!(["u:r:t"])), Spec, "/process/selinuxLabel"),
         (
             process("capabilities", json!({ "effective": ["CAP_KILL"] })),
             Spec,
