@@ -1,6 +1,6 @@
 // The root itself: its propagation in every word, read-only with and without what is mounted below it, and a root in a mount
 // namespace that is not the container's own.
-import { readFileSync, readlinkSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, readlinkSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import { type OciSpec, Rootfs } from 'rootfs'
@@ -95,6 +95,64 @@ for (const cell of cells.filter(({ name }) => names.includes(name))) {
     }
   }
 }
+
+for (const level of levels) {
+  testNeeding(['root', 'busybox', 'unshare'], level)(
+    `${level}: what a link and .. lead to is where it is, and not what the path looks like`,
+    async (t) => {
+      const root = await busyboxImage(join(host.scratch('image'), 'root'))
+      for (const path of ['a/b', 'a/hidden', 'hidden', 'frozen', 'a/frozen'])
+        mkdirSync(join(root, path), { recursive: true })
+      for (const path of ['a/hidden/file', 'hidden/file']) writeFileSync(join(root, path), 'seen\n')
+      symlinkSync('/a/b', join(root, 'deep'))
+      const before = snapshotTree(root)
+      // Text only, these would be /, /frozen, /hidden and /.
+      const calls: Job['calls'] = [
+        ['dev'],
+        ['proc'],
+        ['tmpfs', '/deep/../mounted'],
+        ['file', '/deep/../mounted/inside', 'here\n'],
+        ['readonlyPaths', '/deep/../frozen'],
+        ['mask', '/deep/../hidden'],
+      ]
+      const script = `cat /a/mounted/inside; cat /hidden/file; ls /a/hidden; touch /frozen/new
+        touch /a/frozen/new 2>/dev/null || echo frozen; rm /frozen/new`
+      const job: Job = { root, calls, mode: 'run', commands: [{ command: 'sh', args: ['-c', script] }] }
+      const { error, results } = await runInCell(cells[0]!, job, host, { level })
+      t.is(error, undefined, JSON.stringify(error))
+      t.is(results[0]!.stdout, 'here\nseen\nfrozen\n')
+      const over: Job = {
+        ...job,
+        calls: [['proc'], ['tmpfs', '/deep/..']],
+        commands: [{ command: 'sh', args: ['-c', 'ls /a; cat /hidden/file'] }],
+      }
+      const covered = await runInCell(cells[0]!, over, host, { level })
+      t.is(covered.error, undefined, JSON.stringify(covered.error))
+      t.is(covered.results[0]!.stdout, 'seen\n')
+      t.deepEqual(snapshotTree(root), before)
+    },
+  )
+}
+
+testNeeding(['root', 'busybox'])(
+  'nothing can hide or freeze the root itself, however it is named',
+  async (t) => {
+    const root = await busyboxImage(join(host.scratch('image'), 'root'))
+    symlinkSync('/', join(root, 'top'))
+    for (const path of ['/', '/..', '/../.', '//']) {
+      const expected = { code: 'ERR_INVALID_ARG_VALUE', message: /is the root itself/ }
+      t.throws(() => new Rootfs(root).mask(path), expected)
+      t.throws(() => new Rootfs(root).readonlyPaths(path), expected)
+    }
+    for (const begin of [
+      new Rootfs(root).mask('/top'),
+      new Rootfs(root).readonlyPaths('/top'),
+      new Rootfs(root).bind(root, '/').mask('/top'),
+      new Rootfs(root).tmpfs('/top'),
+    ])
+      await t.throwsAsync(begin.run('/bin/true'), { code: 'ERR_ROOTFS_MOUNT', message: /the root itself/ })
+  },
+)
 
 /** A config without a mount namespace of the container's own. */
 const withoutMounts = (root: string, args: string[]): OciSpec => ({
