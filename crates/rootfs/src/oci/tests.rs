@@ -330,7 +330,44 @@ fn what_is_wrong_is_told_with_its_pointer() {
             "/linux/uidMappings",
         ),
         (linux("uidMappings", json!([{ "containerID": 0, "hostID": 0 }])), Spec, "/linux/uidMappings/0/size"),
+        (
+            with(
+                "/linux",
+                json!({
+                    "namespaces": [{ "type": "mount" }, { "type": "user" }],
+                    "uidMappings": [
+                        { "containerID": 0, "hostID": 1000, "size": 10 }, { "containerID": 9, "hostID": 2000, "size": 1 },
+                    ],
+                    "gidMappings": [{ "containerID": 0, "hostID": 0, "size": 1 }],
+                }),
+            ),
+            Spec,
+            "/linux/uidMappings",
+        ),
+        (
+            with(
+                "/linux",
+                json!({
+                    "namespaces": [{ "type": "mount" }, { "type": "user", "path": "/u" }],
+                    "gidMappings": [{ "containerID": 0, "hostID": 0, "size": 1 }],
+                }),
+            ),
+            Spec,
+            "/linux/gidMappings",
+        ),
+        (linux("sysctl", json!({ "kernel.domainname": "x" })), Spec, "/linux/sysctl/kernel.domainname"),
+        (linux("sysctl", json!({ "fs.mqueue.msg_max": "1" })), Spec, "/linux/sysctl/fs.mqueue.msg_max"),
+        (linux("sysctl", json!({ "kernel.shmmax": "1" })), Spec, "/linux/sysctl/kernel.shmmax"),
+        (
+            linux("sysctl", json!({ "net/../kernel/panic": "1" })),
+            Spec,
+            "/linux/sysctl/net~1..~1kernel~1panic",
+        ),
+        (linux("sysctl", json!({ "vm.swappiness": "1" })), Spec, "/linux/sysctl/vm.swappiness"),
+        (mount(json!({ "destination": "/x", "type": "proc", "options": ["tmpcopyup"] })), Spec, "/mounts/1"),
+        (mount(json!({ "destination": "/x\0", "type": "tmpfs" })), Spec, "/mounts/1/destination"),
         (linux("rootfsPropagation", json!("sometimes")), Spec, "/linux/rootfsPropagation"),
+        (linux("maskedPaths", json!(["/.."])), Spec, "/linux/maskedPaths/0"),
         (linux("maskedPaths", json!(["etc"])), Spec, "/linux/maskedPaths/0"),
         (linux("maskedPaths", json!(["/etc", "//."])), Spec, "/linux/maskedPaths/1"),
         (linux("readonlyPaths", json!(["/"])), Spec, "/linux/readonlyPaths/0"),
