@@ -13,6 +13,7 @@ use rootfs::journal::{Identity, Writer};
 use rootfs::kernel::classic::Classic;
 use rootfs::kernel::linux::{Linux, can_assemble_detached, has_mount_api};
 use rootfs::kernel::{Kernel, holder, memfd, process};
+use rootfs::lsm;
 use rootfs::namespace::NamespaceKind;
 use rootfs::path::PathBytes;
 use rootfs::plan::{Action, Plan, mask_warning};
@@ -249,9 +250,7 @@ impl FirstProcess {
         };
         let hooks = payload.plan.hooks().next().is_some();
         if hooks || payload.rest.process.is_none() {
-            // Other programs will run beside this process.
-            holder::let_go()
-                .context(ErrorCode::Supervisor, || "the memory of the first process is still shared")?;
+            have_own_memory()?;
         }
         let pid = if hooks || self.start.user.is_some() { Some(self.own_pid()?) } else { None };
         if self.start.user.is_some() {
@@ -268,6 +267,9 @@ impl FirstProcess {
             loopback_up().map_err(in_namespaces)?;
         }
         let kernel = Linux::default();
+        if let Some(process) = payload.rest.process.as_ref().or(payload.rest.usual.as_ref()) {
+            lsm::check(&kernel, process)?;
+        }
         let handed = self.handed_over(&payload)?;
         let level = choose_level(&payload, ahead.level, handed.as_ref())?;
         let classic = match level {
@@ -298,7 +300,7 @@ impl FirstProcess {
         let stays = payload.rest.process.is_none();
         let own_files = if stays {
             kernel.procfs().context(ErrorCode::Proc, || "no safe /proc can be had")?;
-            Some(self.open_own_files(&kernel))
+            Some(self.open_own_files(&kernel, payload.rest.usual.as_ref())?)
         } else {
             None
         };
@@ -307,6 +309,7 @@ impl FirstProcess {
         }
         let mut around = Around {
             process: self,
+            kernel: &kernel,
             privileged: payload.rest.privileged,
             pid,
             report: payload.rest.report_steps,
@@ -328,6 +331,7 @@ impl FirstProcess {
         if let Some(process) = &payload.rest.process {
             let capabilities = process.effective_capabilities();
             report.warnings.extend(mask_warning(payload.plan.first_mask(), &capabilities));
+            lsm::confine(&kernel, process)?;
         }
         self.tell_supervisor(&SetUp { level, filesystems, stays }, &locks)?;
         if let Some(alarm) = &self.alarm {
@@ -359,7 +363,7 @@ impl FirstProcess {
     }
 
     /// What a first process that stays needs of its own files in /proc, while they can be reached.
-    fn open_own_files(&self, kernel: &Linux) -> pid1::OwnFiles {
+    fn open_own_files(&self, kernel: &Linux, usual: Option<&ProcessSpec>) -> Result<pid1::OwnFiles> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         let user_namespace = self.start.user.is_some();
         let oom_score_adj = while_dumpable(user_namespace, || {
@@ -368,7 +372,14 @@ impl FirstProcess {
         // Without this file, which a kernel may be built without, orphans of a container without a pid namespace are not
         // found at its end.
         let children = (!self.start.pid).then(|| kernel.open_own_children().ok()).flatten();
-        pid1::OwnFiles { oom_score_adj, children }
+        let procfs = if usual.is_some_and(ProcessSpec::is_confined) {
+            let procfs = Linux::default();
+            procfs.procfs().context(ErrorCode::Proc, || "no safe /proc can be had")?;
+            Some(procfs)
+        } else {
+            None
+        };
+        Ok(pid1::OwnFiles { oom_score_adj, children, procfs })
     }
 
     /// Tells Node that all is done, and becomes what was asked for.
@@ -595,6 +606,11 @@ fn probe() -> Result<Level> {
     }
 }
 
+/// Other programs will run beside this process: nobody may share its memory.
+fn have_own_memory() -> Result<()> {
+    holder::let_go().context(ErrorCode::Supervisor, || "the memory of the first process is still shared")
+}
+
 /// Has the supervisor look at a first process in a moment. At once, it would take the processor from the command, or stand
 /// in its way when that ends.
 pub(crate) fn set_alarm(alarm: &OwnedFd) -> rustix::io::Result<()> {
@@ -702,6 +718,7 @@ pub(crate) fn send_report(node: BorrowedFd<'_>, report: &Report) -> Result<()> {
 /// What the execution asks of the processes around it.
 struct Around<'a> {
     process: &'a FirstProcess,
+    kernel: &'a Linux,
     /// Whether the caller has rights over the host.
     privileged: bool,
     pid: Option<i32>,
@@ -811,7 +828,8 @@ impl Surroundings for Around<'_> {
         let usual;
         let rights = if hook.point == HookPoint::StartContainer {
             // A program of the image: it has the rights of the command, or of what a command would be.
-            let process = if let Some(process) = &self.payload.rest.process {
+            let rest = &self.payload.rest;
+            let process = if let Some(process) = rest.process.as_ref().or(rest.usual.as_ref()) {
                 process
             } else {
                 let path = b"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -819,7 +837,7 @@ impl Surroundings for Around<'_> {
                 &usual
             };
             let (groups, open_files) = (self.process.groups(), self.process.open_files);
-            Some(hooks::Rights { process, groups, open_files })
+            Some(hooks::Rights { process, groups, open_files, kernel: self.kernel })
         } else {
             None
         };

@@ -465,8 +465,7 @@ impl Plan {
     pub fn changes_attached_mounts(&self) -> bool {
         self.steps.iter().any(|step| match &step.action {
             Action::Mount { mount, .. } => {
-                matches!(mount.kind, MountKind::Remount { .. })
-                    || mount.destination.components().all(|name| name == b"..")
+                matches!(mount.kind, MountKind::Remount { .. }) || mount.destination.is_top()
             }
             _ => false,
         })
@@ -624,7 +623,7 @@ impl Builder {
         for (position, item) in spec.content.iter().enumerate() {
             let index = match item {
                 Content::Mount(mount) => {
-                    if !is_remount(item) && mount.destination.normalized() == PathBytes::from("/") {
+                    if !is_remount(item) && mount.destination.is_top() {
                         // What was made before is not there any more.
                         later.clear();
                     }

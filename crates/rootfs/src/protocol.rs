@@ -224,6 +224,8 @@ impl Payload {
 pub struct PayloadRest {
     /// The command that it becomes; `None` if it stays as the container's first process and starts others.
     pub process: Option<ProcessSpec>,
+    /// Of a container that stays, what its commands are like where an OCI config says so.
+    pub usual: Option<ProcessSpec>,
     /// Whether the kernel's mount table is compared with the plan.
     pub verify: bool,
     /// Whether each step is reported when it is done.
@@ -592,8 +594,14 @@ mod tests {
     #[test]
     fn a_payload_is_its_plan_and_the_rest() {
         let spec = crate::spec::RootfsSpec::new(crate::spec::Root::Empty { size: None, mode: 0o755 });
-        let rest =
-            PayloadRest { process: None, verify: true, report_steps: false, level: None, privileged: true };
+        let rest = PayloadRest {
+            process: None,
+            usual: None,
+            verify: true,
+            report_steps: false,
+            level: None,
+            privileged: true,
+        };
         let payload = Payload { plan: Plan::new(&spec).unwrap(), rest };
         let bytes = encode_payload(&encode(&payload.plan), &payload.rest);
         assert_eq!(bytes, encode(&payload));

@@ -1005,7 +1005,7 @@ fn check_path(what: &str, path: &PathBytes) -> Result<()> {
 /// Nothing can be mounted between a process and its root.
 fn check_below_root(what: &str, path: &PathBytes) -> Result<()> {
     check_path(what, path)?;
-    if path.components().next().is_none() {
+    if path.is_top() {
         return Err(spec_error(format!(
             "{what}: {path} is the root itself; readonly() makes that read-only"
         )));

@@ -168,6 +168,8 @@ pub fn shell(script: &str) -> ProcessSpec {
         seccomp: None,
         descriptors: Vec::new(),
         oom_score_adj: None,
+        apparmor_profile: None,
+        selinux_label: None,
     }
 }
 
@@ -236,8 +238,14 @@ impl SpareProcess {
 }
 
 fn payload(plan: Plan, process: Option<ProcessSpec>, level: Option<Level>, cell: Cell) -> OwnedFd {
-    let rest =
-        PayloadRest { process, verify: true, report_steps: false, level, privileged: cell.privileged() };
+    let rest = PayloadRest {
+        process,
+        usual: None,
+        verify: true,
+        report_steps: false,
+        level,
+        privileged: cell.privileged(),
+    };
     memfd::sealed(c"payload", &protocol::encode(&Payload { plan, rest }), false).unwrap()
 }
 
@@ -251,13 +259,38 @@ pub fn memory() -> OwnedFd {
 
 impl Supervisor {
     pub fn start(cell: Cell) -> Self {
+        Self::start_by("exec /usr/bin/env", cell)
+    }
+
+    /// In a mount namespace of its own, with an empty tmpfs on this directory, and with filesystems of the kernel that are not
+    /// the host's. Meanwhile [`Self::path`] leads there.
+    pub fn start_isolated(cell: Cell, directory: &Path) -> Self {
+        let mount = format!("mount -t tmpfs -o mode=755 tmpfs {}", directory.display());
+        let namespaces = "--mount --propagation private --ipc --net";
+        Self::start_by(
+            &format!("exec /usr/bin/unshare {namespaces} /bin/sh -ec '{mount}; exec /usr/bin/env \"$@\"' sh"),
+            cell,
+        )
+    }
+
+    /// How a path of the supervisor's mount namespace is reached.
+    pub fn path(&self, path: &Path) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{}", self.child.id(), path.display()))
+    }
+
+    /// The mount table of the supervisor.
+    pub fn mounts(&self) -> String {
+        fs::read_to_string(format!("/proc/{}/mountinfo", self.child.id())).unwrap()
+    }
+
+    fn start_by(program: &str, cell: Cell) -> Self {
         let (here, there) = pair();
         let user = if cell == Cell::Ordinary {
             format!("/usr/bin/setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups")
         } else {
             String::new()
         };
-        let script = format!("exec 3<&0 </dev/null; exec /usr/bin/env -i {user} \"$0\"");
+        let script = format!("exec 3<&0 </dev/null; {program} -i {user} \"$0\"");
         let child = Command::new("/bin/sh")
             .args(["-c", &script, env!("CARGO_BIN_EXE_rootfs-supervisor")])
             .env_clear()

@@ -213,6 +213,8 @@ pub struct Execution<'a> {
     placed: Placed,
     /// The inode of the root directory.
     root_inode: u64,
+    /// The mount that is the root.
+    root_mount: u64,
     null: Option<OwnedFd>,
     null_is_attached: bool,
     empty: Option<OwnedFd>,
@@ -309,6 +311,7 @@ impl<'a> Execution<'a> {
             kept: BTreeMap::new(),
             placed: Placed::default(),
             root_inode: 0,
+            root_mount: 0,
             null: None,
             null_is_attached: false,
             empty: None,
@@ -532,6 +535,7 @@ impl<'a> Execution<'a> {
         }
         self.root = Some(Rc::clone(&mount));
         let id = self.ground.add_tree(&mount, host)?;
+        self.root_mount = id;
         self.ground.lock(id)?;
         let expected = self.expectations.add(Expectation::of_root(step, id));
         if matches!(root, Root::Directory(_)) {
@@ -749,9 +753,18 @@ impl<'a> Execution<'a> {
         }
     }
 
+    /// Where something that is there has its place: what its path says, unless that depends on links.
+    fn plain_path(&mut self, path: &PathBytes) -> Result<PathBytes> {
+        if !path.has_parents() {
+            return Ok(path.normalized());
+        }
+        let root = self.root()?;
+        resolve::plain_path(self.kernel, root.as_fd(), path, &mut self.ground)
+    }
+
     /// Whether it is the root directory itself, to which a link of the image can lead.
     fn is_root(&self, status: &FileStatus) -> bool {
-        status.inode == self.root_inode && self.ground.by_mount.get(&status.mount) == Some(&0)
+        (status.mount, status.inode) == (self.root_mount, self.root_inode)
     }
 
     /// The directory that a name is to be made in, which is remembered for the next name.

@@ -528,8 +528,9 @@ impl Execution<'_> {
         step: u32,
     ) -> Result<Done> {
         let root = self.root()?;
-        let place = mount.destination.normalized();
-        if self.is_root(&destination.status) && place.as_bytes() != b"/" {
+        let place = self.plain_path(&mount.destination)?;
+        let new_root = mount.destination.is_top();
+        if self.is_root(&destination.status) && !new_root {
             return Err(Error::new(
                 ErrorCode::Mount,
                 format!(
@@ -553,9 +554,8 @@ impl Execution<'_> {
             .context(ErrorCode::Mount, || "it can't be attached")?;
         let fd = Rc::new(fd);
         let id = self.ground.add_tree(&fd, host)?;
-        let path = destination.path.clone().unwrap_or_else(|| mount.destination.normalized());
+        let path = destination.path.clone().unwrap_or_else(|| place.clone());
         let attributes = mount.attributes.of_new_mount(false);
-        let new_root = path.as_bytes() == b"/";
         if new_root {
             self.expectations.clear();
         }
@@ -572,13 +572,14 @@ impl Execution<'_> {
                 _ => false,
             };
         self.placed.add(&place, &fd, id);
-        match place.as_bytes() {
-            b"/" => {
-                self.root = Some(Rc::clone(&fd));
-                self.proc_is_mounted = false;
-            }
-            b"/proc" => self.proc_is_mounted = mounted != Mounted::Other,
-            _ => {}
+        if new_root {
+            let status =
+                self.kernel.status(fd.as_fd()).context(ErrorCode::Mount, || "it can't be looked at")?;
+            (self.root_mount, self.root_inode) = (id, status.inode);
+            self.root = Some(Rc::clone(&fd));
+            self.proc_is_mounted = false;
+        } else if place.as_bytes() == b"/proc" {
+            self.proc_is_mounted = mounted != Mounted::Other;
         }
         self.kept.insert(step, fd);
         let resolved = destination.path.clone().filter(|path| *path != place);

@@ -261,6 +261,8 @@ impl Kernel for Classic<'_> {
         fn set_domainname(&self, name: &str) -> SysResult<()>;
         fn prepare_sysctl(&self) -> SysResult<()>;
         fn write_sysctl(&self, path: &str, value: &str) -> SysResult<()>;
+        fn read_attribute(&self, name: &str) -> SysResult<Vec<u8>>;
+        fn write_attribute(&self, name: &str, value: &[u8]) -> SysResult<()>;
     }
 
     fn ids_are_unique(&self) -> bool {

@@ -314,6 +314,14 @@ pub trait Kernel {
     fn prepare_sysctl(&self) -> SysResult<()>;
     /// Writes a file below /proc/sys, in this process's namespaces; `proc_sys(5)`.
     fn write_sysctl(&self, path: &str, value: &str) -> SysResult<()>;
+    /// Reads an attribute that this process has from a security module; `proc_pid_attr(5)`.
+    fn read_attribute(&self, name: &str) -> SysResult<Vec<u8>>;
+    /// Sets one, in one call.
+    fn write_attribute(&self, name: &str, value: &[u8]) -> SysResult<()>;
+    /// Gives this process a session keyring of its own; [`process::new_session_keyring`].
+    fn new_session_keyring(&self) -> SysResult<()> {
+        process::new_session_keyring()
+    }
     /// Waits this many milliseconds: for the few things that may be tried again.
     fn pause(&self, milliseconds: u64);
 }

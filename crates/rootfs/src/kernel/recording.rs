@@ -62,6 +62,8 @@ pub(crate) struct Recording {
     pub(crate) tamper: RefCell<Option<Tamper>>,
     /// Has the kernel forget that mounts are read-only.
     pub(crate) forgets_readonly: Cell<bool>,
+    /// What the attributes of security modules say, by their names.
+    security: RefCell<BTreeMap<String, Vec<u8>>>,
     /// Whether the host has SELinux.
     pub(crate) selinux: Cell<bool>,
     /// Whether this process is in another user namespace than the first.
@@ -101,6 +103,11 @@ impl Recording {
             self.attributes.borrow_mut().insert(fd, 0);
             self.attached.borrow_mut().insert(fd, (self.root_mount.get(), at));
         }
+    }
+
+    /// Has an attribute of a security module be there, and say this.
+    pub(crate) fn attribute(&self, name: &str, value: &str) {
+        self.security.borrow_mut().insert(name.to_owned(), value.as_bytes().to_vec());
     }
 
     /// Has a directory of the tree be the root of a procfs.
@@ -598,6 +605,18 @@ impl Kernel for Recording {
 
     fn write_sysctl(&self, path: &str, value: &str) -> SysResult<()> {
         self.record("write", format!("sysctl {path} = {value}"))
+    }
+
+    fn read_attribute(&self, name: &str) -> SysResult<Vec<u8>> {
+        self.security.borrow().get(name).cloned().ok_or_else(|| missing(&name.into()))
+    }
+
+    fn write_attribute(&self, name: &str, value: &[u8]) -> SysResult<()> {
+        self.record("write", format!("attribute {name} = {}", String::from_utf8_lossy(value)))
+    }
+
+    fn new_session_keyring(&self) -> SysResult<()> {
+        self.record("keyctl", "session keyring".to_owned())
     }
 
     fn pause(&self, _milliseconds: u64) {}
