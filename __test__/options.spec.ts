@@ -677,3 +677,69 @@ testNeeding([...withoutPrivileges.needs, 'busybox'])(
     }
   },
 )
+
+// ---------------------------------------------------------------- what is below, and whose filesystem it is
+
+for (const level of levels) {
+  const title = `a word for the mount alone leaves no peers of the host below it, ${level}`
+  testNeeding([...asRoot.needs, 'busybox'], level)(title, async (t) => {
+    const directory = host.scratch('sources')
+    const setup = `
+      ${sources(directory)}
+      mkdir ${directory}/peer/sub
+      mount -t tmpfs -o mode=755 below ${directory}/peer/sub
+    `
+    const rows: Array<[options: string[], own: string[], below: string[]]> = [
+      [[], ['master'], ['master']],
+      [['private'], [], ['master']],
+      [['slave'], ['master'], ['master']],
+      [['unbindable'], ['unbindable'], ['master']],
+      [['private', 'shared'], ['shared'], ['master']],
+      [['private', 'rslave'], [], ['master']],
+      [['rprivate'], [], []],
+      // Asked for: with the source itself, and all of it.
+      [['shared'], ['shared'], ['shared']],
+      [['rshared'], ['shared'], ['shared']],
+    ]
+    const mounts = rows.map(([options], place) => ({
+      destination: `/w/${place}`,
+      source: join(directory, 'peer'),
+      options: ['rbind', ...options],
+    }))
+    const table = tableOf(t, await runInCell(asRoot, describe(mounts), host, { level, setup }))
+    for (const [place, [options, own, below]] of rows.entries()) {
+      t.deepEqual(propagationOf(at(t, table, `/w/${place}`)), own, options.join())
+      t.deepEqual(propagationOf(at(t, table, `/w/${place}/sub`)), below, `${options.join()}, below`)
+    }
+  })
+
+  testNeeding([...asRoot.needs, 'busybox'], level)(
+    `ro is also the filesystem's where that is the container's own, ${level}`,
+    async (t) => {
+      const types = ['tmpfs', 'proc', 'devpts', 'sysfs', 'mqueue']
+      const own = ['tmpfs', 'proc', 'devpts']
+      const mounts = types.map((type) => ({ destination: `/w/${type}`, type, options: ['ro'] }))
+      const run = async (more: Job['calls'] = []): Promise<MountLine[]> =>
+        tableOf(t, await runInCell(asRoot, describe(mounts, more), host, { level }))
+      const table = await run()
+      for (const type of types) {
+        const mount = at(t, table, `/w/${type}`)
+        t.true(mount.options.includes('ro'), type)
+        t.is(mount.superOptions.includes('ro'), own.includes(type), `the filesystem of ${type}`)
+      }
+      // All procs of the caller's pid namespace may be one.
+      const shared = await run([['namespaces', { pid: false }]])
+      t.true(at(t, shared, '/w/proc').options.includes('ro'))
+      t.false(at(t, shared, '/w/proc').superOptions.includes('ro'))
+    },
+  )
+
+  testNeeding([...asRoot.needs, 'busybox'], level)(`iversion is accepted, ${level}`, async (t) => {
+    const words = [['iversion'], ['noiversion'], ['iversion', 'sync', 'lazytime'], ['iversion', 'ro']]
+    const mounts = words.map((options, place) => ({ destination: `/w/${place}`, type: 'tmpfs', options }))
+    const table = tableOf(t, await runInCell(asRoot, describe(mounts), host, { level }))
+    const options = words.map((_, place) => at(t, table, `/w/${place}`).superOptions)
+    for (const word of ['sync', 'lazytime']) t.true(options[2]!.includes(word), word)
+    t.true(options[3]!.includes('ro'))
+  })
+}

@@ -431,7 +431,11 @@ impl Plan {
     /// Plans a specification, which is validated first. Reads nothing but its argument.
     pub fn new(spec: &RootfsSpec) -> Result<Self> {
         spec.validate()?;
-        let mut builder = Builder { steps: Vec::new(), warnings: spec.warnings.clone() };
+        let mut builder = Builder {
+            namespaces: spec.namespaces.clone(),
+            steps: Vec::new(),
+            warnings: spec.warnings.clone(),
+        };
         builder.plan(spec);
         Ok(Self {
             steps: builder.steps,
@@ -482,6 +486,11 @@ impl Plan {
             Action::Namespaces(namespaces) => Some(namespaces),
             _ => None,
         })
+    }
+
+    /// Whether a mount is of a new filesystem that no mount outside of the container shares.
+    pub fn has_own_superblock(&self, kind: &MountKind) -> bool {
+        self.namespaces().is_some_and(|namespaces| has_own_superblock(kind, namespaces))
     }
 
     /// The root step.
@@ -540,15 +549,20 @@ impl fmt::Display for Plan {
     }
 }
 
-/// Filesystems whose superblock other mounts share: there only the mount is made read-only.
-const SHARED_SUPERBLOCKS: [&str; 5] = ["proc", "sysfs", "mqueue", "cgroup", "cgroup2"];
-
-/// Whether a filesystem of this type has a superblock that belongs to the one mount.
-pub fn has_own_superblock(fstype: &str) -> bool {
-    !SHARED_SUPERBLOCKS.contains(&fstype)
+/// Whether a mount has a superblock that no mount outside of the container shares. Where they do, only the mount is made
+/// read-only.
+fn has_own_superblock(kind: &MountKind, namespaces: &Namespaces) -> bool {
+    let MountKind::Filesystem { fstype, bind_fallback, .. } = kind else { return false };
+    match &**fstype {
+        "sysfs" | "mqueue" | "cgroup" | "cgroup2" => false,
+        // Before Linux 5.8 all mounts of it in one pid namespace share it.
+        "proc" => namespaces.pid == Namespace::New && !bind_fallback,
+        _ => true,
+    }
 }
 
 struct Builder {
+    namespaces: Namespaces,
     steps: Vec<Step>,
     warnings: Vec<Warning>,
 }
@@ -659,7 +673,8 @@ impl Builder {
         let below = later.is_some();
         let (deferrable, superblock) = match &mount.kind {
             MountKind::Filesystem { fstype, .. } => {
-                (fstype == "tmpfs" || (below && has_own_superblock(fstype)), has_own_superblock(fstype))
+                let own = has_own_superblock(&mount.kind, &self.namespaces);
+                (fstype == "tmpfs" || (below && own), own)
             }
             // An overlay's superblock can be another user namespace's; nobody in the container has rights over it then.
             MountKind::Bind { .. } | MountKind::Overlay(_) => (below, false),

@@ -14,7 +14,6 @@ use crate::kernel::copy_tree::{self, Top};
 use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow};
 use crate::options::{Links, Propagation, attr};
 use crate::path::PathBytes;
-use crate::plan::has_own_superblock;
 use crate::procfs::{self, Mounted};
 use crate::resolve::{self, Missing, Resolved};
 use crate::spec::{BindSource, IdMap, Mount, MountKind, Namespace, Symlink};
@@ -274,7 +273,7 @@ impl Execution<'_> {
         self.adapt_options(fstype, &mut data, &destination, step);
         let flags = mount.attributes.of_new_mount(readonly_later);
         let mut superblock = superblock.to_vec();
-        if flags & attr::RDONLY != 0 && has_own_superblock(fstype) {
+        if flags & attr::RDONLY != 0 && self.plan.has_own_superblock(&mount.kind) {
             superblock.push("ro".to_owned());
         }
         let made = self.new_filesystem(fstype, source, &superblock, &data, flags);
@@ -566,11 +565,7 @@ impl Execution<'_> {
             expected.propagation = expected.propagation.map(|state| state.changed(propagation.kind));
         }
         expected.superblock_readonly = mount.attributes.readonly()
-            && match &mount.kind {
-                MountKind::Filesystem { fstype, .. } => has_own_superblock(fstype),
-                MountKind::File { .. } => true,
-                _ => false,
-            };
+            && (matches!(mount.kind, MountKind::File { .. }) || self.plan.has_own_superblock(&mount.kind));
         self.placed.add(&place, &fd, id);
         if new_root {
             let status =

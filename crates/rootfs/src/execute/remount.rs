@@ -14,7 +14,7 @@ use crate::hint::Hint;
 use crate::kernel::Follow;
 use crate::options::attr;
 use crate::path::PathBytes;
-use crate::plan::{Action, has_own_superblock};
+use crate::plan::Action;
 use crate::resolve;
 use crate::spec::{Mount, MountKind};
 
@@ -147,17 +147,16 @@ impl Execution<'_> {
         }
         let device = self.kernel.status(mount).context(ErrorCode::Mount, what)?.device;
         for made in &self.plan.steps {
-            let top =
-                match &made.action {
-                    // Without a directory of the host's for it, what is written to an overlay goes to a tmpfs.
-                    Action::Root { root, .. } if is_private(root) => {
-                        self.ground.trees.first().map(|tree| Rc::clone(&tree.fd))
-                    }
-                    Action::Mount {
-                        mount: Mount { kind: MountKind::Filesystem { fstype, .. }, .. }, ..
-                    } if has_own_superblock(fstype) => self.kept.get(&made.index).cloned(),
-                    _ => None,
-                };
+            let top = match &made.action {
+                // Without a directory of the host's for it, what is written to an overlay goes to a tmpfs.
+                Action::Root { root, .. } if is_private(root) => {
+                    self.ground.trees.first().map(|tree| Rc::clone(&tree.fd))
+                }
+                Action::Mount { mount, .. } if self.plan.has_own_superblock(&mount.kind) => {
+                    self.kept.get(&made.index).cloned()
+                }
+                _ => None,
+            };
             if let Some(top) = top
                 && self.kernel.status(top.as_fd()).context(ErrorCode::Mount, what)?.device == device
             {

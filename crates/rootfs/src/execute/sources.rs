@@ -439,7 +439,16 @@ pub(super) fn implied_propagation(root: Propagation) -> Propagation {
 
 /// The propagation types that a copy of a mount gets.
 pub(super) fn propagation_of_copy(wanted: &Mount, root: Propagation) -> Vec<Propagation> {
-    if wanted.propagation.is_empty() { vec![implied_propagation(root)] } else { wanted.propagation.clone() }
+    let words = &wanted.propagation;
+    let brings_others = matches!(wanted.kind, MountKind::Bind { recursive: true, .. });
+    let only_for_the_top = brings_others && !words.iter().any(|word| word.recursive);
+    // One that is to be shared keeps its peers, and so does what it brings along.
+    let shared = words.first().is_some_and(|word| word.kind == PropagationType::Shared);
+    if words.is_empty() || (only_for_the_top && !shared) {
+        [&[implied_propagation(root)], &words[..]].concat()
+    } else {
+        words.clone()
+    }
 }
 
 /// Gives a mount its flags and propagation, with as few calls as the kernel allows.
@@ -471,11 +480,9 @@ pub(super) fn apply_attributes(
         Some(root) => propagation_of_copy(wanted, root),
         None => wanted.propagation.clone(),
     };
-    if let [only] = propagation[..]
-        && only.recursive
-    {
-        below.propagation = Some(only);
-        propagation.clear();
+    if let Some(first) = propagation.first().copied().filter(|first| first.recursive) {
+        below.propagation = Some(first);
+        propagation.remove(0);
     }
     // What is said of the mount itself comes last: it is an exception to what is said of all below.
     if below.set | below.clear != 0 || below.propagation.is_some() {

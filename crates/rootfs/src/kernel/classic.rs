@@ -47,7 +47,7 @@ struct Context {
 }
 
 /// Options that mount(2) takes as flags: what they set, and what they clear.
-const SUPERBLOCK_FLAGS: [(&str, u64, u64); 10] = [
+const SUPERBLOCK_FLAGS: [(&str, u64, u64); 11] = [
     ("ro", libc::MS_RDONLY, 0),
     ("rw", 0, libc::MS_RDONLY),
     ("sync", libc::MS_SYNCHRONOUS, 0),
@@ -58,6 +58,7 @@ const SUPERBLOCK_FLAGS: [(&str, u64, u64); 10] = [
     ("lazytime", MS_LAZYTIME, 0),
     ("nolazytime", 0, MS_LAZYTIME),
     ("iversion", libc::MS_I_VERSION, 0),
+    ("noiversion", 0, libc::MS_I_VERSION),
 ];
 const MS_LAZYTIME: u64 = 1 << 25;
 
@@ -376,6 +377,10 @@ impl Kernel for Classic<'_> {
         // A plan with one is refused before.
         let arguments = format!("{}, {{attr_set=MOUNT_ATTR_IDMAP}}", mount.as_raw_fd());
         Err(SysError { syscall: "mount_setattr", errno: libc::ENOSYS, arguments })
+    }
+
+    fn takes_iversion(&self) -> bool {
+        true
     }
 
     fn make_superblock_readonly(&self, mount: BorrowedFd<'_>) -> SysResult<()> {

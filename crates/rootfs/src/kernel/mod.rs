@@ -225,6 +225,10 @@ pub trait Kernel {
     fn detach(&self, mount: BorrowedFd<'_>) -> SysResult<()>;
     /// Runs something in a child with a private copy of this mount namespace, and returns the descriptor that it makes.
     fn in_private_mounts(&self, work: &mut dyn FnMut() -> Result<OwnedFd>) -> Result<OwnedFd>;
+    /// Whether the flag `iversion` is set like any other when a filesystem is made.
+    fn takes_iversion(&self) -> bool {
+        false
+    }
     /// Makes the superblock of a mount read-only; `fspick(2)`.
     fn make_superblock_readonly(&self, mount: BorrowedFd<'_>) -> SysResult<()>;
     /// A context in which the filesystem of a mount is changed; `fspick(2)`.

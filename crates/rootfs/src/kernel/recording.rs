@@ -43,6 +43,9 @@ pub(crate) struct Recording {
     pub(crate) calls: RefCell<Vec<String>>,
     tree: RefCell<BTreeMap<PathBytes, Node>>,
     handles: RefCell<BTreeMap<i32, Handle>>,
+    /// When each descriptor was opened: their numbers are the process's, whose other tests open some too.
+    opened: RefCell<BTreeMap<i32, u64>>,
+    opened_so_far: Cell<u64>,
     attributes: RefCell<BTreeMap<i32, u64>>,
     refuse: RefCell<Vec<(&'static str, i32)>>,
     procfs_at: RefCell<Option<PathBytes>>,
@@ -138,7 +141,14 @@ impl Recording {
             rustix::fs::memfd_create(c"recording", rustix::fs::MemfdFlags::CLOEXEC).expect("a descriptor");
         self.handles.borrow_mut().insert(fd.as_raw_fd(), handle);
         self.attributes.borrow_mut().insert(fd.as_raw_fd(), 0);
+        self.opened_so_far.set(self.opened_so_far.get() + 1);
+        self.opened.borrow_mut().insert(fd.as_raw_fd(), self.opened_so_far.get());
         fd
+    }
+
+    /// The id of a mount, by its descriptor. There is room between them for those that nobody has opened.
+    fn mount_number(&self, fd: i32) -> u64 {
+        (self.opened.borrow().get(&fd).copied().unwrap_or(0) + 10) * 100
     }
 
     fn handle(&self, fd: BorrowedFd<'_>) -> Handle {
@@ -160,11 +170,6 @@ impl Recording {
             _ => "/".into(),
         }
     }
-}
-
-/// The id of a mount, by its descriptor. There is room between them for those that nobody has opened.
-fn mount_number(fd: i32) -> u64 {
-    u64::try_from(fd + 10).unwrap_or(0) * 100
 }
 
 fn missing(path: &PathBytes) -> SysError {
@@ -260,14 +265,14 @@ impl Kernel for Recording {
 
     fn mount_id(&self, file: BorrowedFd<'_>) -> SysResult<u64> {
         Ok(match self.handle(file) {
-            Handle::Mount(_) => mount_number(file.as_raw_fd()),
+            Handle::Mount(_) => self.mount_number(file.as_raw_fd()),
             Handle::Place(path) => {
                 let attached = self.attached.borrow();
                 if self.leads_to_no_mounts.get() {
                     return Ok(self.root_mount.get());
                 }
-                let on_it = attached.iter().rfind(|(_, (_, at))| *at == path && path.as_bytes() != b"/");
-                on_it.map_or(self.root_mount.get(), |(fd, _)| mount_number(*fd))
+                let on_it = attached.iter().filter(|(_, (_, at))| *at == path && path.as_bytes() != b"/");
+                on_it.map(|(fd, _)| self.mount_number(*fd)).max().unwrap_or(self.root_mount.get())
             }
             _ => self.root_mount.get(),
         })
@@ -443,10 +448,11 @@ impl Kernel for Recording {
 
     fn mount_states(&self, ids: &[u64]) -> SysResult<Vec<Option<MountState>>> {
         let attributes = self.attributes.borrow();
+        let opened = self.opened.borrow();
         Ok(ids
             .iter()
             .map(|id| {
-                let fd = i32::try_from(id / 100).map_or(-1, |fd| fd - 10);
+                let fd = opened.iter().find(|(_, at)| (*at + 10) * 100 == *id).map_or(-1, |(fd, _)| *fd);
                 let kept = if self.forgets_readonly.get() { !crate::options::attr::RDONLY } else { !0 };
                 attributes.get(&fd).map(|bits| MountState {
                     attributes: *bits & kept,
@@ -464,7 +470,7 @@ impl Kernel for Recording {
         self.tables_read.set(self.tables_read.get() + 1);
         let mut table = Vec::new();
         for (fd, (parent, mountpoint)) in self.attached.borrow().iter() {
-            let id = mount_number(*fd);
+            let id = self.mount_number(*fd);
             let Some(state) = self.mount_states(&[id])?.pop().flatten() else { continue };
             table.push(ListedMount {
                 id,
@@ -481,7 +487,7 @@ impl Kernel for Recording {
     }
 
     fn mounts_below(&self, _mount: u64) -> SysResult<Vec<u64>> {
-        Ok(self.attached.borrow().keys().map(|fd| mount_number(*fd)).collect())
+        Ok(self.attached.borrow().keys().map(|fd| self.mount_number(*fd)).collect())
     }
 
     fn ids_are_unique(&self) -> bool {
