@@ -564,6 +564,10 @@ impl Execution<'_> {
         for propagation in &mount.propagation {
             expected.propagation = expected.propagation.map(|state| state.changed(propagation.kind));
         }
+        expected.keeps_places = matches!(
+            &mount.kind,
+            MountKind::Filesystem { fstype, .. } if ["tmpfs", "proc", "sysfs"].contains(&&**fstype)
+        );
         expected.superblock_readonly = mount.attributes.readonly()
             && (matches!(mount.kind, MountKind::File { .. }) || self.plan.has_own_superblock(&mount.kind));
         self.placed.add(&place, &fd, id);

@@ -3,6 +3,7 @@
 //! This runs in the mount namespace that the sources are in: in the first process, or in the opener, a child of the
 //! supervisor with the caller's rights, which hands the results over.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -138,11 +139,25 @@ pub struct Request<'a> {
     pub verify: bool,
 }
 
+/// The mounts that others are copies of, looked at once each.
+#[derive(Default)]
+struct Originals(RefCell<BTreeMap<u64, Original>>);
+
+impl Originals {
+    fn of(&self, kernel: &dyn Kernel, file: BorrowedFd<'_>, mount: u64) -> Result<Original> {
+        let known = self.0.borrow().get(&mount).copied();
+        let original = known.map_or_else(|| Original::of(kernel, file, mount), Ok)?;
+        self.0.borrow_mut().insert(mount, original);
+        Ok(original)
+    }
+}
+
 /// Opens all host sources of a plan.
 pub fn open(kernel: &dyn Kernel, plan: &Plan, request: &Request<'_>) -> Result<Sources> {
     let mut sources = Sources::default();
     let mut root_propagation = Propagation::RSLAVE;
     let maps = IdMaps::default();
+    let originals = Originals::default();
     let context = selinux_context(kernel, plan);
     let attached = request.attached_layers;
     let mut nodes = request.devices_for.map(|map| Nodes { kernel, map, context, tmpfs: None, attached });
@@ -198,8 +213,13 @@ pub fn open(kernel: &dyn Kernel, plan: &Plan, request: &Request<'_>) -> Result<S
                 sources.add_overlay(made, false);
             }
             Action::Mount { mount, readonly_later } => {
-                let bind =
-                    Bind { mount, readonly_later: *readonly_later, step: step.index, root_propagation };
+                let bind = Bind {
+                    mount,
+                    readonly_later: *readonly_later,
+                    step: step.index,
+                    root_propagation,
+                    originals: &originals,
+                };
                 let opened = open_bind(kernel, &bind, request, &maps);
                 if let Some(opened) = opened.map_err(at)? {
                     sources.add(opened, false);
@@ -282,6 +302,7 @@ struct Bind<'a> {
     readonly_later: bool,
     step: u32,
     root_propagation: Propagation,
+    originals: &'a Originals,
 }
 
 fn open_bind(
@@ -290,10 +311,10 @@ fn open_bind(
     request: &Request<'_>,
     maps: &IdMaps,
 ) -> Result<Option<Opened>> {
-    let Bind { mount, readonly_later, step, root_propagation } = *bind;
+    let Bind { mount, readonly_later, step, root_propagation, originals } = *bind;
     let MountKind::Bind { source, recursive, optional, within } = &mount.kind else { return Ok(None) };
     let original = |file: BorrowedFd<'_>, status: &FileStatus| {
-        request.verify.then(|| Original::of(kernel, file, status.mount)).transpose()
+        request.verify.then(|| originals.of(kernel, file, status.mount)).transpose()
     };
     let (path, copy, status, original) = match source {
         BindSource::InRoot(_) => return Ok(None),

@@ -48,6 +48,10 @@ impl Original {
 
 /// What a mount must look like at the end.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, in any combination with the others"
+)]
 pub(super) struct Expectation {
     /// The step that made it.
     pub(super) step: u32,
@@ -69,6 +73,8 @@ pub(super) struct Expectation {
     pub(super) superblock_readonly: bool,
     /// Whether it has brought others along.
     pub(super) recursive: bool,
+    /// Whether nobody else can move or rename what is in it.
+    pub(super) keeps_places: bool,
 }
 
 impl Expectation {
@@ -85,6 +91,7 @@ impl Expectation {
             joined: false,
             superblock_readonly: false,
             recursive: false,
+            keeps_places: false,
         }
     }
 
@@ -98,6 +105,7 @@ impl Expectation {
         self.attributes = attributes;
         self.unsure = !attributes;
         self.recursive = true;
+        self.keeps_places = false;
     }
 
     /// It is a copy of a mount, with flags and propagation of its own.
@@ -325,7 +333,38 @@ impl Execution<'_> {
         Ok(result)
     }
 
+    /// Whether each mount is as it should be at the first look, and there is no other. Names on the host's directories can be
+    /// changed by others at any time, and anything by hooks; where neither can be, what a mount is on tells its place.
+    fn all_is_as_planned(&self) -> Result<bool> {
+        let list = &self.expectations.list;
+        let table = self
+            .kernel
+            .mount_table_of(list.len())
+            .context(ErrorCode::Verify, || "the mount table can't be read")?;
+        let Some(table) = table.filter(|table| table.is_sorted_by_key(|mount| mount.id)) else {
+            return Ok(false);
+        };
+        let hooks = self.plan.hooks().next().is_some();
+        let keeps_place = |one: &Expectation| {
+            !hooks && one.parent.and_then(|id| self.expectations.get(id)).is_some_and(|on| on.keeps_places)
+        };
+        let is_in_place = |one: &Expectation| {
+            keeps_place(one)
+                || one.path.as_ref().is_none_or(|path| self.kernel.mount_at(path) == Ok(one.mount))
+        };
+        Ok(list.iter().all(|one| {
+            find(&table, one.mount).is_some_and(|found| {
+                one.parent.is_none_or(|parent| parent == found.parent)
+                    && one.compare(found).is_empty()
+                    && is_in_place(one)
+            })
+        }))
+    }
+
     pub(super) fn verify(&mut self) -> Result<()> {
+        if self.all_is_as_planned()? {
+            return Ok(());
+        }
         let mut table = self
             .kernel
             .mount_table(self.expectations.list.len())

@@ -236,6 +236,8 @@ impl Kernel for Classic<'_> {
         fn mount_states(&self, ids: &[u64]) -> SysResult<Vec<Option<MountState>>>;
         fn source_state(&self, file: BorrowedFd<'_>, id: u64) -> SysResult<(Option<MountState>, u64)>;
         fn mount_table(&self, expected: usize) -> SysResult<Vec<ListedMount>>;
+        fn mount_table_of(&self, count: usize) -> SysResult<Option<Vec<ListedMount>>>;
+        fn mount_at(&self, path: &PathBytes) -> SysResult<u64>;
         fn mounts_below(&self, mount: u64) -> SysResult<Vec<u64>>;
         fn make_directory(&self, parent: BorrowedFd<'_>, name: &PathBytes, mode: u32) -> SysResult<()>;
         fn make_node(&self, parent: BorrowedFd<'_>, name: &PathBytes, kind: NodeKind, mode: u32) -> SysResult<()>;

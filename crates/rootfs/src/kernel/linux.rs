@@ -614,6 +614,22 @@ impl Kernel for Linux {
         if self.ids_are_unique() { mount_table::table(expected) } else { self.mount_table_as_text() }
     }
 
+    fn mount_table_of(&self, count: usize) -> SysResult<Option<Vec<ListedMount>>> {
+        if self.ids_are_unique() { mount_table::table_of(count) } else { Ok(None) }
+    }
+
+    fn mount_at(&self, path: &PathBytes) -> SysResult<u64> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        let found = rustix::fs::statx(
+            rustix::fs::CWD,
+            c_path(path),
+            flags,
+            StatxFlags::from_bits_retain(STATX_MNT_ID_UNIQUE),
+        )
+        .map_err(failed("statx", || path.to_string()))?;
+        Ok(found.stx_mnt_id)
+    }
+
     fn mounts_below(&self, mount: u64) -> SysResult<Vec<u64>> {
         if self.ids_are_unique() {
             return mount_table::below(mount);

@@ -248,6 +248,11 @@ pub trait Kernel {
     fn source_state(&self, file: BorrowedFd<'_>, id: u64) -> SysResult<(Option<MountState>, u64)>;
     /// All mounts that can be reached from the root of this process, in the order of their ids. About as many are expected.
     fn mount_table(&self, expected: usize) -> SysResult<Vec<ListedMount>>;
+    /// The same without their places, which are the dear part of it, if it has exactly so many mounts. `None` too where that can't
+    /// be told by numbers.
+    fn mount_table_of(&self, count: usize) -> SysResult<Option<Vec<ListedMount>>>;
+    /// The mount that a path leads to, from the root of this process.
+    fn mount_at(&self, path: &PathBytes) -> SysResult<u64>;
     /// The ids of the mounts below one, in their order.
     fn mounts_below(&self, mount: u64) -> SysResult<Vec<u64>>;
     /// Whether ids of mounts are never used again, and later ones are larger.
