@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::copy_tree::{Copied, Top};
 use super::{AttributeChange, FileKind, FileStatus, Follow, Kernel, ListedMount, MountState, NodeKind};
@@ -33,6 +33,14 @@ enum Handle {
     Context(String),
 }
 
+/// What a descriptor is known by: its number is used again when it is closed, by any test of this process.
+fn key(file: &impl AsFd) -> u64 {
+    rustix::fs::fstat(file).expect("a descriptor").st_ino
+}
+
+/// What a hook mounts has no descriptor.
+const BY_HOOK: u64 = 0;
+
 /// Changes a mount table.
 pub(crate) type Tamper = Box<dyn FnMut(&mut Vec<ListedMount>)>;
 
@@ -42,17 +50,17 @@ pub(crate) struct Recording {
     /// Every call that changes something, or opens something of the host.
     pub(crate) calls: RefCell<Vec<String>>,
     tree: RefCell<BTreeMap<PathBytes, Node>>,
-    handles: RefCell<BTreeMap<i32, Handle>>,
-    /// When each descriptor was opened: their numbers are the process's, whose other tests open some too.
-    opened: RefCell<BTreeMap<i32, u64>>,
+    handles: RefCell<BTreeMap<u64, Handle>>,
+    /// When each was opened.
+    opened: RefCell<BTreeMap<u64, u64>>,
     opened_so_far: Cell<u64>,
-    attributes: RefCell<BTreeMap<i32, u64>>,
+    attributes: RefCell<BTreeMap<u64, u64>>,
     refuse: RefCell<Vec<(&'static str, i32)>>,
     procfs_at: RefCell<Option<PathBytes>>,
     root_mount: Cell<u64>,
-    propagation: RefCell<BTreeMap<i32, PropagationState>>,
+    propagation: RefCell<BTreeMap<u64, PropagationState>>,
     /// What was attached, and where.
-    attached: RefCell<BTreeMap<i32, (u64, PathBytes)>>,
+    attached: RefCell<BTreeMap<u64, (u64, PathBytes)>>,
     /// What the mounts of the host are like.
     pub(crate) source: Cell<MountState>,
     /// Where mounts are, when the table was last read.
@@ -104,7 +112,7 @@ impl Recording {
     /// A hook runs.
     pub(crate) fn hook_runs(&self) {
         if let Some(at) = self.by_hook.borrow_mut().take() {
-            let fd = -1;
+            let fd = BY_HOOK;
             self.attributes.borrow_mut().insert(fd, 0);
             self.attached.borrow_mut().insert(fd, (self.root_mount.get(), at));
         }
@@ -141,20 +149,20 @@ impl Recording {
     fn open(&self, handle: Handle) -> OwnedFd {
         let fd =
             rustix::fs::memfd_create(c"recording", rustix::fs::MemfdFlags::CLOEXEC).expect("a descriptor");
-        self.handles.borrow_mut().insert(fd.as_raw_fd(), handle);
-        self.attributes.borrow_mut().insert(fd.as_raw_fd(), 0);
+        self.handles.borrow_mut().insert(key(&fd), handle);
+        self.attributes.borrow_mut().insert(key(&fd), 0);
         self.opened_so_far.set(self.opened_so_far.get() + 1);
-        self.opened.borrow_mut().insert(fd.as_raw_fd(), self.opened_so_far.get());
+        self.opened.borrow_mut().insert(key(&fd), self.opened_so_far.get());
         fd
     }
 
     /// The id of a mount, by its descriptor. There is room between them for those that nobody has opened.
-    fn mount_number(&self, fd: i32) -> u64 {
+    fn mount_number(&self, fd: u64) -> u64 {
         (self.opened.borrow().get(&fd).copied().unwrap_or(0) + 10) * 100
     }
 
     fn handle(&self, fd: BorrowedFd<'_>) -> Handle {
-        self.handles.borrow().get(&fd.as_raw_fd()).cloned().unwrap_or(Handle::Mount("unknown".into()))
+        self.handles.borrow().get(&key(&fd)).cloned().unwrap_or(Handle::Mount("unknown".into()))
     }
 
     fn name(&self, fd: BorrowedFd<'_>) -> String {
@@ -267,7 +275,7 @@ impl Kernel for Recording {
 
     fn mount_id(&self, file: BorrowedFd<'_>) -> SysResult<u64> {
         Ok(match self.handle(file) {
-            Handle::Mount(_) => self.mount_number(file.as_raw_fd()),
+            Handle::Mount(_) => self.mount_number(key(&file)),
             Handle::Place(path) => {
                 let attached = self.attached.borrow();
                 if self.leads_to_no_mounts.get() {
@@ -307,8 +315,8 @@ impl Kernel for Recording {
         let fd = self.open(Handle::Mount(what));
         if of_host {
             let MountState { attributes, propagation } = self.source.get();
-            self.attributes.borrow_mut().insert(fd.as_raw_fd(), attributes);
-            self.propagation.borrow_mut().insert(fd.as_raw_fd(), propagation);
+            self.attributes.borrow_mut().insert(key(&fd), attributes);
+            self.propagation.borrow_mut().insert(key(&fd), propagation);
         }
         if is_root {
             self.root_mount.set(self.mount_id(std::os::fd::AsFd::as_fd(&fd))?);
@@ -323,11 +331,11 @@ impl Kernel for Recording {
             format!("set {} +{:x} -{:x} {propagation}", self.name(mount), change.set, change.clear),
         )?;
         let mut attributes = self.attributes.borrow_mut();
-        let bits = attributes.entry(mount.as_raw_fd()).or_default();
+        let bits = attributes.entry(key(&mount)).or_default();
         *bits = *bits & !change.clear | change.set;
         if let Some(propagation) = change.propagation {
             let mut all = self.propagation.borrow_mut();
-            let state = all.entry(mount.as_raw_fd()).or_default();
+            let state = all.entry(key(&mount)).or_default();
             *state = state.changed(propagation.kind);
         }
         Ok(())
@@ -339,7 +347,7 @@ impl Kernel for Recording {
             Handle::Place(path) => (self.mount_id(destination)?, path),
             _ => (0, "/".into()),
         };
-        self.attached.borrow_mut().insert(mount.as_raw_fd(), (parent, place));
+        self.attached.borrow_mut().insert(key(&mount), (parent, place));
         Ok(())
     }
 
@@ -366,7 +374,7 @@ impl Kernel for Recording {
         };
         self.record("fsmount", format!("fsmount {fstype} {attributes:x}"))?;
         let fd = self.open(Handle::Mount(fstype));
-        self.attributes.borrow_mut().insert(fd.as_raw_fd(), attributes);
+        self.attributes.borrow_mut().insert(key(&fd), attributes);
         Ok(fd)
     }
 
@@ -406,7 +414,7 @@ impl Kernel for Recording {
         user_namespace: BorrowedFd<'_>,
         recursive: bool,
     ) -> SysResult<()> {
-        *self.attributes.borrow_mut().entry(mount.as_raw_fd()).or_default() |= crate::options::attr::IDMAP;
+        *self.attributes.borrow_mut().entry(key(&mount)).or_default() |= crate::options::attr::IDMAP;
         let (mount, ids) = (self.name(mount), self.name(user_namespace));
         self.record("mount_setattr", format!("map {mount} {ids} recursive={recursive}"))
     }
@@ -454,7 +462,7 @@ impl Kernel for Recording {
         Ok(ids
             .iter()
             .map(|id| {
-                let fd = opened.iter().find(|(_, at)| (*at + 10) * 100 == *id).map_or(-1, |(fd, _)| *fd);
+                let fd = opened.iter().find(|(_, at)| (*at + 10) * 100 == *id).map_or(BY_HOOK, |(fd, _)| *fd);
                 let kept = if self.forgets_readonly.get() { !crate::options::attr::RDONLY } else { !0 };
                 attributes.get(&fd).map(|bits| MountState {
                     attributes: *bits & kept,
@@ -482,6 +490,7 @@ impl Kernel for Recording {
                 superblock_readonly: !self.forgets_readonly.get(),
             });
         }
+        table.sort_by_key(|mount| mount.id);
         if let Some(tamper) = self.tamper.borrow_mut().as_mut() {
             tamper(&mut table);
         }
@@ -559,7 +568,7 @@ impl Kernel for Recording {
 
     fn is_readonly(&self, file: BorrowedFd<'_>) -> SysResult<bool> {
         let attributes = self.attributes.borrow();
-        Ok(attributes.get(&file.as_raw_fd()).is_some_and(|bits| bits & crate::options::attr::RDONLY != 0))
+        Ok(attributes.get(&key(&file)).is_some_and(|bits| bits & crate::options::attr::RDONLY != 0))
     }
 
     fn make_symlink(&self, target: &PathBytes, parent: BorrowedFd<'_>, name: &PathBytes) -> SysResult<()> {
