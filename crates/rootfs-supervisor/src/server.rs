@@ -9,10 +9,10 @@ use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
 use rootfs::execute::Level;
 use rootfs::execute::filesystem::Filesystem;
 use rootfs::journal::{self, Record};
-use rootfs::kernel::holder;
 use rootfs::kernel::linux::{Linux, become_stub, has_mount_api};
 use rootfs::kernel::memfd;
 use rootfs::kernel::process::{self, namespaces};
+use rootfs::kernel::{holder, host};
 use rootfs::plan::Plan;
 use rootfs::process::Rlimit;
 use rootfs::protocol::{
@@ -1201,8 +1201,10 @@ fn become_first(first: &mut Option<FirstProcess>) -> ! {
 
 /// The same by way of a holder, which makes the first process. Waits for that, which takes as long as two clones.
 fn begin_held(request: process::CloneRequest<'_>, first: &mut Option<FirstProcess>) -> Option<Process> {
-    // A holder has to close what the first process has: others wait for its end.
-    if !process::can_close_ranges() {
+    // A holder has to close what the first process has: others wait for its end. And where processes that change their ids
+    // may be looked into, their new user could write to what they share with it.
+    let dumpable = host::sysctl("fs.suid_dumpable").is_none_or(|value| value == "1");
+    if dumpable || !process::can_close_ranges() {
         return None;
     }
     let (here, there) = pair().ok()?;
