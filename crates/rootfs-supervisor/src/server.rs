@@ -1240,22 +1240,23 @@ fn hold(
     if process::die_with_parent().is_err() || process::parent_pid() != supervisor {
         process::exit(1);
     }
-    holder::begin(
-        request,
-        || become_first(first),
-        |made| {
-            let Ok((pid, pidfd)) = made else { process::exit(1) };
-            let told = protocol::send(socket, Kind::Started, 0, &protocol::encode(&pid), &[pidfd.as_fd()]);
-            if told.is_err() {
-                // Nobody knows of it, so nobody would wait for it.
-                process::kill(pidfd.as_fd());
-                process::exit(1);
-            }
-            std::mem::forget(pidfd);
-            process::close_all_but(0, &[]);
-            holder::hold()
-        },
-    )
+    // The first process tells of itself: then its holder has nothing more to do that others wait for.
+    let work = || {
+        let pid = protocol::encode(&holder::own_pid());
+        let told = process::pidfd_of_self()
+            .is_ok_and(|pidfd| protocol::send(socket, Kind::Started, 0, &pid, &[pidfd.as_fd()]).is_ok());
+        if told {
+            become_first(first);
+        }
+    };
+    holder::begin(request, work, |made| {
+        if made.is_err() {
+            process::exit(1);
+        }
+        std::mem::forget(made);
+        process::close_all_but(0, &[]);
+        holder::hold()
+    })
 }
 
 fn answer_mapped(control: &OwnedFd, result: Result<()>) {

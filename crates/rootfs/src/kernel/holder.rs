@@ -10,7 +10,7 @@
 //! ([`let_go`]).
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::thread::futex;
@@ -23,6 +23,8 @@ use crate::error::{SysError, SysResult};
 static USED: AtomicU32 = AtomicU32::new(0);
 /// Whether the first process may begin: until then its parent has the memory for itself.
 static BEGUN: AtomicU32 = AtomicU32::new(0);
+/// The pid of the first process, as its maker sees it.
+static PID: AtomicI32 = AtomicI32::new(0);
 /// Where the stack of the first process is.
 static STACK: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
 
@@ -39,13 +41,13 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub fn begin<F: FnOnce()>(
     request: CloneRequest<'_>,
     work: F,
-    then: impl FnOnce(SysResult<(i32, OwnedFd)>) -> std::convert::Infallible,
+    then: impl FnOnce(SysResult<OwnedFd>) -> std::convert::Infallible,
 ) -> ! {
     let mut work = Some(work);
     match then(make(request, &mut work)) {}
 }
 
-fn make<F: FnOnce()>(request: CloneRequest<'_>, work: &mut Option<F>) -> SysResult<(i32, OwnedFd)> {
+fn make<F: FnOnce()>(request: CloneRequest<'_>, work: &mut Option<F>) -> SysResult<OwnedFd> {
     // As for a fork.
     unshare(libc::CLONE_THREAD)?;
     let protection = libc::PROT_READ | libc::PROT_WRITE;
@@ -73,12 +75,23 @@ fn make<F: FnOnce()>(request: CloneRequest<'_>, work: &mut Option<F>) -> SysResu
     if pid < 0 {
         return Err(last_error("clone", format!("CLONE_VM|CLONE_PARENT|{:#x}", request.namespaces)));
     }
-    Ok((pid, owned(pidfd.into())))
+    PID.store(pid, Ordering::Relaxed);
+    Ok(owned(pidfd.into()))
+}
+
+/// In the first process: its pid as its maker sees it.
+pub fn own_pid() -> i32 {
+    PID.load(Ordering::Relaxed)
 }
 
 extern "C" fn enter<F: FnOnce()>(work: *mut libc::c_void) -> libc::c_int {
+    let patience = futex::Timespec { tv_sec: 4, tv_nsec: 0 };
     while BEGUN.load(Ordering::Acquire) == 0 {
-        let _ = futex::wait(&BEGUN, futex::Flags::empty(), 0, None);
+        let waited = futex::wait(&BEGUN, futex::Flags::empty(), 0, Some(&patience));
+        if waited == Err(rustix::io::Errno::TIMEDOUT) {
+            // Its maker was killed before it could let it begin.
+            return 127;
+        }
     }
     // SAFETY: the maker's `Option`, which it touches no more.
     if let Some(work) = unsafe { (*work.cast::<Option<F>>()).take() } {
