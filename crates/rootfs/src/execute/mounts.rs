@@ -548,6 +548,9 @@ impl Execution<'_> {
             mounted,
             self.proc_is_mounted,
         )?;
+        // Where a link leads, it may hide mounts whose names say nothing of that: then no name is taken for a mount's.
+        let through_link =
+            resolve::resolve(self.kernel, root.as_fd(), &mount.destination, Follow::None).is_err();
         self.kernel
             .attach(fd.as_fd(), destination.fd.as_fd())
             .context(ErrorCode::Mount, || "it can't be attached")?;
@@ -570,7 +573,11 @@ impl Execution<'_> {
         );
         expected.superblock_readonly = mount.attributes.readonly()
             && (matches!(mount.kind, MountKind::File { .. }) || self.plan.has_own_superblock(&mount.kind));
-        self.placed.add(&place, &fd, id);
+        if through_link && !new_root {
+            self.placed.forget();
+        } else {
+            self.placed.add(&place, &fd, id);
+        }
         if new_root {
             let status =
                 self.kernel.status(fd.as_fd()).context(ErrorCode::Mount, || "it can't be looked at")?;
