@@ -222,6 +222,8 @@ pub struct Execution<'a> {
     /// The SELinux context of new filesystems.
     context: Option<&'a str>,
     parent: Option<Parent>,
+    /// Mounts that were covered by a read-only copy of themselves.
+    covered: BTreeSet<u64>,
     /// Empty files that were made to be hidden.
     stubs: BTreeSet<PathBytes>,
     expectations: Expectations,
@@ -318,6 +320,7 @@ impl<'a> Execution<'a> {
             id_maps: IdMaps::default(),
             context: sources::selinux_context(kernel, plan),
             parent: None,
+            covered: BTreeSet::new(),
             stubs: BTreeSet::new(),
             expectations: Expectations::default(),
             report: Report::default(),

@@ -602,7 +602,19 @@ impl Execution<'_> {
         let Some(fd) = self.kept.get(&step).cloned() else { return Ok(Done::skipped()) };
         let what = || "it can't be made read-only";
         if self.enters_by_chroot() {
-            // What is mounted on a detached tree can't be changed any more, but covered by a copy.
+            // What is mounted on a detached tree can't be changed any more, but covered by a copy. What is below one that is
+            // covered already is hidden, and a copy of it shown.
+            let id = self.kernel.mount_id(fd.as_fd()).context(ErrorCode::Mount, what)?;
+            let mut above = self.expectations.get(id).and_then(|one| one.parent);
+            while let Some(parent) = above {
+                if self.covered.contains(&parent) {
+                    let what = "a read-only mount below another read-only one, with mounts below it, needs a mount namespace of the \
+                                container's own";
+                    return Err(Error::new(ErrorCode::Unsupported, what));
+                }
+                above = self.expectations.get(parent).and_then(|one| one.parent);
+            }
+            self.covered.insert(id);
             let change = AttributeChange { set: attr::RDONLY, recursive, ..AttributeChange::default() };
             let copy = self.kernel.clone_mount(fd.as_fd(), true).context(ErrorCode::Mount, what)?;
             self.kernel.set_attributes(copy.as_fd(), change).context(ErrorCode::Mount, what)?;
