@@ -75,8 +75,14 @@ thread_local! {
 
 /// The plan is a function of the specification alone.
 fn plan_of(spec: &Rc<RootfsSpec>, described: Described) -> Parsed<EncodedPlan> {
-    let known = KNOWN.with_borrow(|known| {
-        known.iter().find(|known| *known.spec == **spec).map(|known| known.plan.clone())
+    let known = KNOWN.with_borrow_mut(|known| {
+        let mut found = known.remove(known.iter().position(|known| *known.spec == **spec)?);
+        if described != Described::Otherwise {
+            found.described = described;
+        }
+        let plan = found.plan.clone();
+        known.insert(0, found);
+        Some(plan)
     });
     if let Some(plan) = known {
         return Ok(plan);

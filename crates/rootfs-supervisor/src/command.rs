@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use rootfs::Hint;
 use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
-use rootfs::kernel::process;
+use rootfs::kernel::{holder, process};
 use rootfs::path::PathBytes;
 use rootfs::process::{ProcessSpec, RLIMITS, Rlimit, User};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -232,6 +232,8 @@ impl Prepared {
             }
         }
         let what = format!("{} can't be executed", process.command);
+        // What is looked at next belongs to the container.
+        let _ = holder::let_go();
         // A filter may kill whoever looks further.
         let reason = match process.seccomp {
             Some(_) => None,

@@ -339,7 +339,7 @@ impl FirstProcess {
             let _ = set_alarm(alarm);
         }
         if stays {
-            // The supervisor is not woken by what it is told, but by the end of it. For a command that is its execution.
+            // The supervisor may not be woken by what it is told, but by the end of it. For a command that is its execution.
             let _ = rustix::net::shutdown(&self.control, rustix::net::Shutdown::Write);
         }
         if let Some(limit) = self.open_files {

@@ -265,7 +265,7 @@ fn serve_frame(first: &FirstOfMany<'_>, frame: Frame, children: &mut BTreeMap<i3
             if let Ok(signal) = frame.decode::<i32>()
                 && let Some((pid, _)) = children.iter().find(|(_, child)| child.id == id)
             {
-                process::signal_group_of_child(*pid, signal);
+                process::signal_group(*pid, signal);
             }
             Ok(())
         }

@@ -65,7 +65,7 @@ kinds! {
     Fds 2 "Node to supervisor: more descriptors for the `Start` with the same id that follows.";
     Start 3 "Node to supervisor: make a container. Body: [`Start`]. Descriptors: see [`Start`].";
     Close 4 "Node to supervisor: kill a container.";
-    Started 5 "Supervisor to Node and to the first process, on their own sockets: it exists. Body: its pid. Descriptor: its pidfd.";
+    Started 5 "Supervisor to Node and to the first process, on their own sockets: it exists. Body: its pid. Descriptor for Node: its pidfd. A first process that waits tells the supervisor so, without either.";
     Exited 6 "Supervisor to Node: the first process has ended. Body: [`Ended`].";
     Closed 7 "Supervisor to Node: everything is taken down. Body: [`TakenDown`].";
     Refused 8 "Supervisor to Node: no first process could be made. Body: [`Error`].";
