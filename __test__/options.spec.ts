@@ -412,6 +412,10 @@ for (const level of levels) {
       ...remounted('new-ro', tmpfs, ['ro', 'nosuid', 'sync', 'size=64k']),
       ...remounted('new-bind-ro', tmpfs, ['bind', 'ro']),
       ...remounted('ro-rw', { ...tmpfs, options: ['ro'] }, ['rw']),
+      // Its filesystem stays as it was.
+      ...remounted('ro-bind-rw', { ...tmpfs, options: ['ro'] }, ['bind', 'rw']),
+      { destination: '/w/linked', type: 'tmpfs', options: ['ro'] },
+      { destination: '/led/linked', options: ['remount', 'rw'] },
       ...remounted('bind', bind, ['bind', 'rw', 'suid', 'relatime']),
       ...remounted('bind-alone', bind, ['dev']),
       ...remounted('iversion', { ...tmpfs, options: ['sync'] }, ['iversion', 'lazytime']),
@@ -423,6 +427,7 @@ for (const level of levels) {
       { destination: '/w/tree/sub', options: ['remount', 'bind', 'rw', 'shared'] },
       { destination: '/', options: ['remount', 'nosuid'] },
     ])
+    job.calls.unshift(['symlink', '/w', '/led'])
     const table = tableOf(t, await runInCell(asRoot, job, host, { level, setup: sources(directory) }))
     const found = (name: string): string[] => flagsOf(at(t, table, `/w/${name}`))
     const superblock = (name: string): string[] => at(t, table, `/w/${name}`).superOptions
@@ -432,6 +437,10 @@ for (const level of levels) {
     t.true(superblock('new-bind-ro').includes('rw'))
     t.deepEqual(found('ro-rw'), ['relatime', 'rw'])
     t.true(superblock('ro-rw').includes('rw'))
+    t.deepEqual(found('ro-bind-rw'), ['relatime', 'rw'])
+    t.true(superblock('ro-bind-rw').includes('ro'))
+    t.deepEqual(found('linked'), ['relatime', 'rw'])
+    t.true(superblock('linked').includes('rw'))
     const kept = (...gone: Flag[]): Flag[] => strict.flags.filter((flag) => !gone.includes(flag))
     t.deepEqual(found('bind'), shown({ flags: kept('ro', 'nosuid'), atime: 'relatime' }))
     t.deepEqual(found('bind-alone'), shown({ flags: kept('nodev'), atime: 'noatime' }))
@@ -444,6 +453,44 @@ for (const level of levels) {
     t.true(found('tree').includes('rw'))
     t.deepEqual(flagsOf(at(t, table, '/')), ['nosuid', 'relatime', 'rw'])
   })
+}
+
+for (const [cell, level] of [asRoot, inUserNamespace, withoutPrivileges].flatMap((one) =>
+  levels.map((level) => [one, level] as const),
+)) {
+  testNeeding([...cell.needs, 'busybox'], level)(
+    `what is said of a mount holds also where it is put on a shared one, ${cell.name}, ${level}`,
+    async (t) => {
+      const directory = host.scratch('sources')
+      const peer = { source: join(directory, 'peer') }
+      const tree = { source: join(directory, 'bare') }
+      const tmpfs = { type: 'tmpfs' }
+      const rows: Array<[name: string, mount: Record<string, unknown>, options: string[], found: string[]]> = [
+        ['new', tmpfs, [], ['shared']],
+        ['new-private', tmpfs, ['private'], []],
+        ['new-slave', tmpfs, ['slave'], []],
+        ['new-unbindable', tmpfs, ['unbindable'], ['unbindable']],
+        ['new-shared', tmpfs, ['private', 'shared'], ['shared']],
+        ['proc', { type: 'proc' }, ['private'], []],
+        ['bind', peer, ['bind'], ['master', 'shared']],
+        ['bind-private', peer, ['bind', 'private'], []],
+        ['bind-slave', peer, ['bind', 'slave'], ['master']],
+        ['bind-unbindable', peer, ['bind', 'unbindable'], ['unbindable']],
+        ['tree-private', tree, ['rbind', 'rprivate'], []],
+        ['tree-private/sub', {}, [], []],
+        ['tree-unbindable', tree, ['rbind', 'runbindable'], ['unbindable']],
+      ]
+      const mounts = rows.filter(([, mount]) => mount.type !== undefined || mount.source !== undefined)
+      const shared = { destination: '/w', type: 'tmpfs', options: ['shared'] }
+      const job = describe([
+        shared,
+        ...mounts.map(([name, mount, options]) => ({ destination: `/w/${name}`, ...mount, options })),
+      ])
+      const table = tableOf(t, await runInCell(cell, job, host, { level, setup: sources(directory) }))
+      for (const [name, , , found] of rows)
+        t.deepEqual(propagationOf(at(t, table, `/w/${name}`)).toSorted(), found, name)
+    },
+  )
 }
 
 for (const [cell, level] of [inUserNamespace, withoutPrivileges].flatMap((one) =>

@@ -267,7 +267,7 @@ impl FirstProcess {
             loopback_up().map_err(in_namespaces)?;
         }
         let kernel = Linux::default();
-        if let Some(process) = payload.rest.process.as_ref().or(payload.rest.usual.as_ref()) {
+        if let Some(process) = payload.rest.usual_process() {
             lsm::check(&kernel, process)?;
         }
         let handed = self.handed_over(&payload)?;
@@ -321,7 +321,8 @@ impl FirstProcess {
         let stock = if unusable { Stock::default() } else { ahead.stock };
         let setting = self.setting(level, payload.rest.verify);
         let execution = Execution::new(mounting, &payload.plan, setting, sources, &mut around, journal);
-        let outcome = execution.with_stock(stock).with_namespace(namespace).run()?;
+        let cwd = payload.rest.usual_process().and_then(|process| process.cwd.as_ref());
+        let outcome = execution.with_stock(stock).with_namespace(namespace).with_cwd(cwd).run()?;
         let mountinfo = if stays { Some(open_mount_table(&kernel)?) } else { None };
         let Outcome { mut report, mut locks, root, filesystems } = outcome;
         if payload.plan.namespaces().is_some_and(|namespaces| namespaces.mount != Namespace::New) {
@@ -334,14 +335,6 @@ impl FirstProcess {
             lsm::confine(&kernel, process)?;
         }
         self.tell_supervisor(&SetUp { level, filesystems, stays }, &locks)?;
-        if let Some(alarm) = &self.alarm {
-            // Without it the supervisor hears of this when it has to.
-            let _ = set_alarm(alarm);
-        }
-        if stays {
-            // The supervisor may not be woken by what it is told, but by the end of it. For a command that is its execution.
-            let _ = rustix::net::shutdown(&self.control, rustix::net::Shutdown::Write);
-        }
         if let Some(limit) = self.open_files {
             process::set_rlimit(limit)
                 .context(ErrorCode::Exec, || "the limit of open files can't be set back")?;
@@ -551,6 +544,14 @@ impl FirstProcess {
         for batch in batches {
             protocol::send(&self.control, Kind::SetUp, 0, &body, batch)
                 .map_err(|error| connection_error("the supervisor", &error))?;
+        }
+        if let Some(alarm) = &self.alarm {
+            // Without it the supervisor hears of this when it has to.
+            let _ = set_alarm(alarm);
+        }
+        if set_up.stays {
+            // The supervisor may not be woken by what it is told, but by the end of it. For a command that is its execution.
+            let _ = rustix::net::shutdown(&self.control, rustix::net::Shutdown::Write);
         }
         Ok(())
     }
@@ -829,7 +830,7 @@ impl Surroundings for Around<'_> {
         let rights = if hook.point == HookPoint::StartContainer {
             // A program of the image: it has the rights of the command, or of what a command would be.
             let rest = &self.payload.rest;
-            let process = if let Some(process) = rest.process.as_ref().or(rest.usual.as_ref()) {
+            let process = if let Some(process) = rest.usual_process() {
                 process
             } else {
                 let path = b"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

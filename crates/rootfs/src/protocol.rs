@@ -236,6 +236,13 @@ pub struct PayloadRest {
     pub privileged: bool,
 }
 
+impl PayloadRest {
+    /// What is begun in the container: the command, or what the OCI config says of those that come later.
+    pub fn usual_process(&self) -> Option<&ProcessSpec> {
+        self.process.as_ref().or(self.usual.as_ref())
+    }
+}
+
 /// A step that was carried out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecutedStep {

@@ -45,7 +45,7 @@ use crate::path::PathBytes;
 use crate::plan::{Action, Plan, Step, Warning};
 use crate::protocol::{ExecutedStep, Report};
 use crate::resolve::{self, Maker, Missing, Place, Resolved};
-use crate::spec::{BindSource, Directory, Hook, IdMap, Mount, MountIds, MountKind, Namespace, Root};
+use crate::spec::{BindSource, Directory, Hook, IdMap, Mount, MountIds, MountKind, Root};
 use filesystem::{Filesystem, Stock};
 use id_map::IdMaps;
 use placed::{Holder, Placed};
@@ -204,6 +204,8 @@ pub struct Execution<'a> {
     stock: Stock,
     /// A mount namespace to be joined.
     namespace: Option<BorrowedFd<'a>>,
+    /// The directory that the process begins in.
+    cwd: Option<&'a PathBytes>,
     root: Option<Rc<OwnedFd>>,
     root_path: PathBytes,
     attached: bool,
@@ -222,8 +224,6 @@ pub struct Execution<'a> {
     /// The SELinux context of new filesystems.
     context: Option<&'a str>,
     parent: Option<Parent>,
-    /// Mounts that were covered by a read-only copy of themselves.
-    covered: BTreeSet<u64>,
     /// Empty files that were made to be hidden.
     stubs: BTreeSet<PathBytes>,
     expectations: Expectations,
@@ -280,6 +280,13 @@ impl<'a> Execution<'a> {
         self
     }
 
+    /// Makes the directory that the process begins in, as long as something that becomes read-only can be written.
+    #[must_use]
+    pub fn with_cwd(mut self, cwd: Option<&'a PathBytes>) -> Self {
+        self.cwd = cwd;
+        self
+    }
+
     /// Prepares to carry out a plan with sources that were opened before.
     pub fn new(
         kernel: &'a dyn Kernel,
@@ -305,6 +312,7 @@ impl<'a> Execution<'a> {
             sources,
             stock: Stock::default(),
             namespace: None,
+            cwd: None,
             root: None,
             root_path: PathBytes::from("/"),
             attached: false,
@@ -320,7 +328,6 @@ impl<'a> Execution<'a> {
             id_maps: IdMaps::default(),
             context: sources::selinux_context(kernel, plan),
             parent: None,
-            covered: BTreeSet::new(),
             stubs: BTreeSet::new(),
             expectations: Expectations::default(),
             report: Report::default(),
@@ -410,7 +417,7 @@ impl<'a> Execution<'a> {
                 Ok(Done::by(self.setting.level.name()))
             }
             Action::Root { root, propagation } => self.make_root(root, *propagation, step.index),
-            Action::Mount { mount, readonly_later } => self.mount(mount, *readonly_later, step.index),
+            Action::Mount { mount, readonly_later, .. } => self.mount(mount, *readonly_later, step.index),
             Action::Directory(directory) => self.directory(directory),
             Action::Link(symlink) => self.link(symlink),
             Action::Device(device) => self.device(device, step.index),
@@ -447,7 +454,7 @@ impl<'a> Execution<'a> {
             Action::ReadonlyPath(path) => self.readonly_path(path, step.index),
             Action::Mask(mask) => self.mask(mask, step.index),
             Action::Verify => {
-                if self.enters_by_chroot() {
+                if self.plan.enters_by_chroot() {
                     return self.join_mount_namespace(step.index);
                 }
                 self.kernel
@@ -463,11 +470,6 @@ impl<'a> Execution<'a> {
 
     fn root(&self) -> Result<Rc<OwnedFd>> {
         self.root.clone().ok_or_else(|| Error::new(ErrorCode::Spec, "the plan has a step before its root"))
-    }
-
-    /// Whether the mount namespace is not the container's own, so that nothing in it may change.
-    fn enters_by_chroot(&self) -> bool {
-        self.plan.namespaces().is_some_and(|namespaces| namespaces.mount != Namespace::New)
     }
 
     /// The last step of a tree that is never attached. It is in no mount table, so there is none to compare with the plan.
@@ -494,13 +496,14 @@ impl<'a> Execution<'a> {
     }
 
     fn make_root(&mut self, root: &Root, propagation: Propagation, step: u32) -> Result<Done> {
-        if self.enters_by_chroot() && self.plan.changes_attached_mounts() {
+        if self.plan.enters_by_chroot() && self.plan.changes_attached_mounts() {
             return Err(Error::new(
                 ErrorCode::Unsupported,
-                "a mount on / and a remount need a mount namespace of the container's own",
+                "a mount on /, a remount, and the propagation of what is put on a shared mount need a mount namespace of the \
+                 container's own",
             ));
         }
-        if self.enters_by_chroot() && self.early() {
+        if self.plan.enters_by_chroot() && self.early() {
             return Err(Error::new(
                 ErrorCode::Unsupported,
                 "without a mount namespace of its own the tree has to be assembled detached, which needs Linux 6.15",
@@ -543,7 +546,7 @@ impl<'a> Execution<'a> {
         let expected = self.expectations.add(Expectation::of_root(step, id));
         if matches!(root, Root::Directory(_)) {
             let propagation = sources::implied_propagation(propagation);
-            expected.copied_from(original, &Attributes::default(), &[propagation], false);
+            expected.copied_from(original, &Attributes::default(), (&[propagation], &[]), false);
             expected.recursive = true;
         }
         if self.early() {
@@ -620,7 +623,19 @@ impl<'a> Execution<'a> {
     }
 
     fn pivot(&mut self) -> Result<Done> {
-        if self.enters_by_chroot() {
+        let closes = |step: &Step| {
+            matches!(
+                step.action,
+                Action::ReadonlyMount { .. } | Action::ReadonlyRoot { .. } | Action::ReadonlyPath(_)
+            )
+        };
+        if let Some(cwd) = self.cwd
+            && self.plan.steps.iter().any(closes)
+        {
+            // What can't be made is told by the command that needs it.
+            let _ = self.lasting_directory(cwd);
+        }
+        if self.plan.enters_by_chroot() {
             let root = self.root()?;
             self.kernel
                 .enter_root_by_chroot(root.as_fd(), None)

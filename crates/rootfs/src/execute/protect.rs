@@ -93,7 +93,7 @@ impl Execution<'_> {
             .context(ErrorCode::Mount, || "a mount's id can't be found out")?;
         let original = self.expectations.original(of);
         let expected = self.expectations.add(Expectation::new(step, id, of, path, 0));
-        expected.copied_from(original, &Attributes::default(), &[Propagation::RPRIVATE], false);
+        expected.copied_from(original, &Attributes::default(), (&[Propagation::RPRIVATE], &[]), false);
         expected.recursive = true;
         Ok(expected)
     }

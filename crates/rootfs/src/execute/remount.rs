@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use super::deny::is_private;
 use super::filesystem::{counts_changes, is_iversion, is_lazy, refused};
-use super::sources::apply_attributes;
+use super::sources::{Later, apply_attributes};
 use super::{Done, Execution, Expectation};
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
 use crate::hint::Hint;
@@ -61,7 +61,8 @@ impl Execution<'_> {
             }
         }
         // And so is a change of its attributes.
-        apply_attributes(self.kernel, file.as_fd(), mount, readonly_later, None).map_err(|mut error| {
+        let later = Later::of(self.plan, step, readonly_later);
+        apply_attributes(self.kernel, file.as_fd(), mount, later, None).map_err(|mut error| {
             if error.errno == Some(libc::EINVAL) {
                 error.message = format!("{path}: nothing is mounted there: {}", error.message);
             }
@@ -79,7 +80,7 @@ impl Execution<'_> {
             let mut one = Expectation::new(step, status.mount, status.mount, None, 0);
             one.parent = None;
             let expected = self.expectations.add(one);
-            expected.copied_from(None, attributes, &mount.propagation, false);
+            expected.copied_from(None, attributes, (&mount.propagation, &[]), false);
             expected.recursive = true;
         }
         self.kept.insert(step, Rc::new(file));

@@ -388,7 +388,10 @@ impl Kernel for Classic<'_> {
     fn make_superblock_readonly(&self, mount: BorrowedFd<'_>) -> SysResult<()> {
         let attributes = super::staging::attributes(mount)?;
         let flags = libc::MS_REMOUNT | libc::MS_RDONLY | mount_flags(attributes);
-        self.staging()?.mount(None, &Staging::path_of(mount), None, flags, None)
+        let staging = self.staging()?;
+        staging.mount(None, &Staging::path_of(mount), None, flags, None)?;
+        // The call changes both.
+        if attributes & attr::RDONLY == 0 { staging.remount(mount, 0, attr::RDONLY) } else { Ok(()) }
     }
 
     fn pick_filesystem(&self, mount: BorrowedFd<'_>) -> SysResult<OwnedFd> {
