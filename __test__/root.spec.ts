@@ -96,6 +96,21 @@ for (const cell of cells.filter(({ name }) => names.includes(name))) {
   }
 }
 
+for (const [cell, level] of cells.flatMap((one) => levels.map((level) => [one, level] as const))) {
+  testNeeding([...cell.needs, 'busybox'], level)(
+    `${cell.name}, ${level}: a missing working directory is made in a root that is read-only`,
+    async (t) => {
+      const root = await busyboxImage(join(host.scratch('image'), 'root'), { owner: cell.owner })
+      const commands = [{ command: 'sh', args: ['-c', 'pwd; touch new'], options: { cwd: '/made/here' } }]
+      const job: Job = { root, calls: [['readonly'], ['dev']], mode: 'run', commands }
+      const { error, results } = await runInCell(cell, job, host, { level })
+      t.is(error, undefined, JSON.stringify(error))
+      t.is(results[0]!.stdout, '/made/here\n')
+      t.regex(results[0]!.stderr, /Read-only file system/)
+    },
+  )
+}
+
 for (const level of levels) {
   testNeeding(['root', 'busybox', 'unshare'], level)(
     `${level}: what a link and .. lead to is where it is, and not what the path looks like`,
