@@ -262,7 +262,9 @@ testDetached('root: read-only in read-only, with mounts below, in a joined mount
     ],
   }
   const root = cells.find(({ name }) => name === 'root')!
-  const { error, results } = await runInCell(root, job, host, { setup: `mount -t tmpfs along '${outer}/along'` })
+  const { error, results } = await runInCell(root, job, host, {
+    setup: `mount -t tmpfs along '${outer}/along'`,
+  })
   t.is(error, undefined)
   t.is(
     results[0]!.stdout,

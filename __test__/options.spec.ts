@@ -465,21 +465,22 @@ for (const [cell, level] of [asRoot, inUserNamespace, withoutPrivileges].flatMap
       const peer = { source: join(directory, 'peer') }
       const tree = { source: join(directory, 'bare') }
       const tmpfs = { type: 'tmpfs' }
-      const rows: Array<[name: string, mount: Record<string, unknown>, options: string[], found: string[]]> = [
-        ['new', tmpfs, [], ['shared']],
-        ['new-private', tmpfs, ['private'], []],
-        ['new-slave', tmpfs, ['slave'], []],
-        ['new-unbindable', tmpfs, ['unbindable'], ['unbindable']],
-        ['new-shared', tmpfs, ['private', 'shared'], ['shared']],
-        ['proc', { type: 'proc' }, ['private'], []],
-        ['bind', peer, ['bind'], ['master', 'shared']],
-        ['bind-private', peer, ['bind', 'private'], []],
-        ['bind-slave', peer, ['bind', 'slave'], ['master']],
-        ['bind-unbindable', peer, ['bind', 'unbindable'], ['unbindable']],
-        ['tree-private', tree, ['rbind', 'rprivate'], []],
-        ['tree-private/sub', {}, [], []],
-        ['tree-unbindable', tree, ['rbind', 'runbindable'], ['unbindable']],
-      ]
+      const rows: Array<[name: string, mount: Record<string, unknown>, options: string[], found: string[]]> =
+        [
+          ['new', tmpfs, [], ['shared']],
+          ['new-private', tmpfs, ['private'], []],
+          ['new-slave', tmpfs, ['slave'], []],
+          ['new-unbindable', tmpfs, ['unbindable'], ['unbindable']],
+          ['new-shared', tmpfs, ['private', 'shared'], ['shared']],
+          ['proc', { type: 'proc' }, ['private'], []],
+          ['bind', peer, ['bind'], ['master', 'shared']],
+          ['bind-private', peer, ['bind', 'private'], []],
+          ['bind-slave', peer, ['bind', 'slave'], ['master']],
+          ['bind-unbindable', peer, ['bind', 'unbindable'], ['unbindable']],
+          ['tree-private', tree, ['rbind', 'rprivate'], []],
+          ['tree-private/sub', {}, [], []],
+          ['tree-unbindable', tree, ['rbind', 'runbindable'], ['unbindable']],
+        ]
       const mounts = rows.filter(([, mount]) => mount.type !== undefined || mount.source !== undefined)
       const shared = { destination: '/w', type: 'tmpfs', options: ['shared'] }
       const job = describe([

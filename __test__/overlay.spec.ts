@@ -125,12 +125,18 @@ for (const cell of cells) {
       const { image, top, upper, work } = await makeTree(cell)
       const other = owned(cell, `${upper}-other`)
       writeFileSync(join(other, 'from-other'), 'other\n')
-      const closed = [`upperdir=${owned(cell, `${upper}-closed`)}`, `workdir=${owned(cell, `${work}-closed`)}`]
+      const closed = [
+        `upperdir=${owned(cell, `${upper}-closed`)}`,
+        `workdir=${owned(cell, `${work}-closed`)}`,
+      ]
       const job: Job = {
         root: image,
         calls: [
           ['proc'],
-          ['mount', { destination: '/closed', type: 'overlay', options: [`lowerdir=${top}`, ...closed, 'ro'] }],
+          [
+            'mount',
+            { destination: '/closed', type: 'overlay', options: [`lowerdir=${top}`, ...closed, 'ro'] },
+          ],
           ['tmpfs', '/closed/below'],
           ['overlay', '/written', { lower: [top, other], upper, work }],
           ['overlay', '/read', { lower: [top, other] }],

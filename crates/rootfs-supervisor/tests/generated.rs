@@ -5,11 +5,14 @@
 #![allow(clippy::disallowed_methods, reason = "tests make and read their own files")]
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+#[path = "support/asked.rs"]
+mod asked;
 mod support;
 
 use std::os::unix::fs::{chown, symlink};
 use std::path::Path;
 
+use proptest::bool::weighted;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -24,7 +27,7 @@ use rootfs::plan::Plan;
 use rootfs::protocol::Exit;
 use rootfs::spec::{
     Content, Device, DeviceType, Hook, HookPoint, IdMap, IdMapping, Mask, MissingMask, Mount, MountKind,
-    ReadonlyRoot, Root, RootfsSpec, mount_from_oci,
+    Namespace, Namespaces, ReadonlyRoot, Root, RootfsSpec, mount_from_oci,
 };
 use support::{Cell, Supervisor, busybox_root, default_spec, host_mounts, listing, shell};
 
@@ -192,10 +195,14 @@ fn specification() -> impl Strategy<Value = RootfsSpec> {
                 Root::Empty { .. } => true,
                 Root::Overlay { overlay, .. } => overlay.upper.is_none(),
             };
-            let has_lasting = private && !(lasting.0.is_empty() && lasting.1.is_empty());
+            let copies_link =
+                |content: &Content| matches!(content, Content::Mount(mount) if mount.links.copy);
+            let copied = mounts.iter().any(copies_link);
+            let has_lasting = private && (copied || !(lasting.0.is_empty() && lasting.1.is_empty()));
             let keep = |mount: &Content| {
                 let covers_devices = usual && ["/", "/dev"].contains(&&*lexical(mount.destination()));
-                !(covers_devices || has_lasting && shows_host(mount))
+                let lasts = !private && copies_link(mount);
+                !(covers_devices || lasts || has_lasting && shows_host(mount) && !copies_link(mount))
             };
             let mounts: Vec<Content> = mounts.into_iter().filter(keep).collect();
             if has_lasting {
@@ -253,9 +260,7 @@ fn carry_out(
     cell: Cell,
     level: Option<Level>,
 ) -> Result<Option<ErrorCode>, TestCaseError> {
-    if Plan::new(spec).is_err() {
-        return Ok(Some(ErrorCode::Spec));
-    }
+    let Ok(plan) = Plan::new(spec) else { return Ok(Some(ErrorCode::Spec)) };
     let host = host_mounts();
     let mut supervisor = Supervisor::start_isolated(cell, Path::new(HERE));
     let directory = supervisor.path(Path::new(HERE));
@@ -270,11 +275,35 @@ fn carry_out(
     let code = ended.failure.as_ref().map(|error| error.code);
     // A process that has ended without a word, or has said what nobody expects.
     prop_assert_ne!(code, Some(ErrorCode::Supervisor), "{:?}", ended);
+    // Nobody else is there who could change anything: what is carried out is what was asked for.
+    let what = || ended.failure.as_ref().map(ToString::to_string);
+    prop_assert!(!matches!(code, Some(ErrorCode::Verify | ErrorCode::Race)), "{:?}\n{}", what(), plan);
     prop_assert_eq!(ended.exit == Exit::Code(0), code.is_none(), "{:?}", ended);
     prop_assert_eq!((supervisor.mounts(), content(&directory)), before, "{:?}", ended);
     drop(supervisor);
     prop_assert_eq!(host_mounts(), host);
     Ok(code)
+}
+
+/// In the mount namespace that is there, without what needs one of the container's own.
+fn in_inherited_mounts(spec: RootfsSpec) -> RootfsSpec {
+    let namespaces = Namespaces { mount: Namespace::Inherit, ..spec.namespaces };
+    let (propagation, readonly) = (None, spec.readonly.map(|_| ReadonlyRoot { recursive: false }));
+    let (masks, readonly_paths, hooks) = (vec![], vec![], vec![]);
+    RootfsSpec { namespaces, propagation, readonly, masks, readonly_paths, hooks, ..spec }
+}
+
+/// So many in each run; `PROPTEST_CASES` says otherwise.
+fn config() -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(48);
+    // Local rejects are words that contradict each other.
+    ProptestConfig {
+        cases,
+        max_shrink_iters: 400,
+        max_local_rejects: u32::MAX,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
 }
 
 fn place() -> impl Strategy<Value = (Cell, Option<Level>)> {
@@ -288,11 +317,74 @@ fn place() -> impl Strategy<Value = (Cell, Option<Level>)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
-    fn nothing_is_left_whatever_is_asked_for(spec in specification(), (cell, level) in place()) {
+    fn nothing_is_left_whatever_is_asked_for(
+        spec in specification(),
+        (cell, level) in place(),
+        inherit in weighted(0.1),
+    ) {
+        let spec = if inherit && cell == Cell::Root { in_inherited_mounts(spec) } else { spec };
         carry_out(&spec, cell, level)?;
+    }
+}
+
+/// More mounts than one, some of them shared.
+const TREES: &str = "mkdir /mnt/tree /mnt/peer; mount -t tmpfs -o mode=777 tree /mnt/tree; mkdir -m 777 /mnt/tree/sub; \
+                     mount -t tmpfs -o mode=777,nosuid,noatime sub /mnt/tree/sub; mount -t tmpfs -o mode=777 peer /mnt/peer; \
+                     mount --make-shared /mnt/peer";
+
+fn check_asked(
+    all: &[asked::Said],
+    cell: Cell,
+    level: Option<Level>,
+    readonly: bool,
+) -> Result<bool, TestCaseError> {
+    // What is mounted on a peer of its own master is mounted on itself too.
+    if all.iter().filter(|said| said.what == asked::What::Tree("/mnt/peer")).count() > 1 {
+        return Ok(false);
+    }
+    let mut spec = RootfsSpec::new(Root::Directory(format!("{HERE}/root").as_str().into()));
+    spec.add(rootfs::defaults::proc());
+    spec.extend(all.iter().filter_map(asked::mount));
+    spec.readonly = readonly.then_some(ReadonlyRoot { recursive: false });
+    let Ok(plan) = Plan::new(&spec) else { return Ok(false) };
+    let mut supervisor = Supervisor::start_isolated_with(cell, Path::new(HERE), TREES);
+    let directory = supervisor.path(Path::new(HERE));
+    fill(&directory, cell);
+    let before = (supervisor.mounts(), content(&directory));
+    let running = supervisor
+        .begin(cell, &spec, Some(shell("cat /proc/self/mountinfo")), level)
+        .map_err(|error| TestCaseError::fail(format!("refused by the supervisor: {error:?}")))?;
+    let ended = supervisor.finish(&running);
+    let code = ended.failure.as_ref().map(|error| error.code);
+    let what = || format!("{}\n{plan}", ended.failure.as_ref().map_or_else(String::new, ToString::to_string));
+    prop_assert!(
+        !matches!(code, Some(ErrorCode::Verify | ErrorCode::Race | ErrorCode::Supervisor)),
+        "{}",
+        what()
+    );
+    // What is shared with the host is seen there, and stays.
+    let passes = |said: &asked::Said| {
+        said.what == asked::What::Tree("/mnt/peer") && said.words.iter().any(|word| word.ends_with("shared"))
+    };
+    if !all.iter().any(passes) {
+        prop_assert_eq!((supervisor.mounts(), content(&directory)), before, "{:?}", ended);
+    }
+    if code.is_none() {
+        let difference = asked::difference(all, &ended.output);
+        prop_assert!(difference.is_none(), "{:?}\n{}\n{}", difference, plan, ended.output);
+    }
+    Ok(code.is_none())
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn what_was_asked_for_is_there(all in vec(asked::said(), 1..6), (cell, level) in place(), readonly in any::<bool>()) {
+        check_asked(&all, cell, level, readonly)?;
     }
 }
 
@@ -309,4 +401,10 @@ fn a_few_of_them_are_carried_out() {
         carried_out += usize::from(carry_out(&spec, Cell::Root, None).unwrap().is_none());
     }
     assert!(carried_out > 0);
+    let mut carried_out = 0;
+    for _ in 0..20 {
+        let all = vec(asked::said(), 1..4).new_tree(&mut runner).unwrap().current();
+        carried_out += usize::from(check_asked(&all, Cell::Root, None, false).unwrap());
+    }
+    assert!(carried_out > 4, "{carried_out}");
 }

@@ -198,6 +198,8 @@ pub struct Running {
     pub pid: i32,
     pub pidfd: OwnedFd,
     output: OwnedFd,
+    /// It has failed before the supervisor could tell of it.
+    failure: Option<Error>,
 }
 
 /// A first process that waits to be asked for something.
@@ -233,7 +235,7 @@ impl SpareProcess {
         };
         protocol::send_as(&self.node, Kind::Begin, self.id, &[], &fds, Some(sender)).unwrap();
         let Self { id, pid, node, journal, pidfd, .. } = self;
-        Running { id, node, journal, pid, pidfd, output }
+        Running { id, node, journal, pid, pidfd, output, failure: None }
     }
 }
 
@@ -265,7 +267,12 @@ impl Supervisor {
     /// In a mount namespace of its own, with an empty tmpfs on this directory, and with filesystems of the kernel that are not
     /// the host's. Meanwhile [`Self::path`] leads there.
     pub fn start_isolated(cell: Cell, directory: &Path) -> Self {
-        let mount = format!("mount -t tmpfs -o mode=755 tmpfs {}", directory.display());
+        Self::start_isolated_with(cell, directory, "true")
+    }
+
+    /// The same, and then this is done there, in words of the shell without single quotes.
+    pub fn start_isolated_with(cell: Cell, directory: &Path, script: &str) -> Self {
+        let mount = format!("mount -t tmpfs -o mode=755 tmpfs {}; {script}", directory.display());
         let namespaces = "--mount --propagation private --ipc --net";
         Self::start_by(
             &format!("exec /usr/bin/unshare {namespaces} /bin/sh -ec '{mount}; exec /usr/bin/env \"$@\"' sh"),
@@ -366,9 +373,14 @@ impl Supervisor {
             assert_eq!(refused.kind, Kind::Refused);
             return Err(Box::new(refused.decode().unwrap()));
         };
+        let mut failure = None;
+        if frame.kind == Kind::Failed {
+            failure = Some(frame.decode().unwrap());
+            frame = protocol::receive(&node).unwrap();
+        }
         assert_eq!((frame.kind, frame.id), (Kind::Started, self.next));
         let pid = frame.decode().unwrap();
-        Ok(Running { id: self.next, node, journal, pid, pidfd: frame.fds.pop().unwrap(), output })
+        Ok(Running { id: self.next, node, journal, pid, pidfd: frame.fds.pop().unwrap(), output, failure })
     }
 
     /// The first process that the supervisor has made before it is asked for.
@@ -404,7 +416,7 @@ impl Supervisor {
 
     /// Waits for the end of a container.
     pub fn finish(&self, running: &Running) -> Ended {
-        let (mut report, mut failure) = (None, None);
+        let (mut report, mut failure) = (None, running.failure.clone());
         while let Ok(frame) = protocol::receive(&running.node) {
             match frame.kind {
                 Kind::Ready => report = Some(frame.decode().unwrap()),

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use super::deny::is_private;
 use super::filesystem::{counts_changes, is_iversion, is_lazy, refused};
 use super::sources::{Later, apply_attributes};
-use super::{Done, Execution, Expectation};
+use super::{Done, Execution, Expectation, Level};
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
 use crate::hint::Hint;
 use crate::kernel::Follow;
@@ -46,8 +46,12 @@ impl Execution<'_> {
         let changes = Self::superblock_changes(mount, superblock, readonly_later);
         let mut done = Done::default();
         let changes_filesystem = !(changes.is_empty() && data.is_empty());
+        let says_readonly = mount.attributes.mentioned() & attr::RDONLY != 0;
+        let may_change = !bind
+            && (changes_filesystem || says_readonly)
+            && self.may_change_filesystem(step, file.as_fd())?;
         if changes_filesystem && !bind {
-            if self.may_change_filesystem(step, file.as_fd())? {
+            if may_change {
                 self.reconfigure(path, file.as_fd(), &changes, superblock, data)?;
             } else if let Some(word) = superblock.first().or(data.first().map(|(key, _)| key)) {
                 return Err(Error::new(
@@ -68,13 +72,14 @@ impl Execution<'_> {
             }
             error
         })?;
-        let superblock_changes = done.strategy.is_none() && !bind;
         let attributes = &mount.attributes;
         if let Some(expected) = self.expectations.get_mut(status.mount) {
             expected.change(attributes, &mount.propagation);
-            if superblock_changes && attributes.mentioned() & attr::RDONLY != 0 {
+            if may_change && says_readonly {
                 expected.superblock_readonly = attributes.readonly();
             }
+            let reaches_covered = self.setting.level != Level::Classic;
+            self.expectations.change_below(status.mount, attributes, &mount.propagation, reaches_covered);
         } else {
             // One that was brought along.
             let mut one = Expectation::new(step, status.mount, status.mount, None, 0);

@@ -258,6 +258,50 @@ impl Expectations {
         }
     }
 
+    /// One was changed with all below it. What is on a mount that was brought along may be one of these.
+    pub(super) fn change_below(
+        &mut self,
+        top: u64,
+        attributes: &Attributes,
+        propagation: &[Propagation],
+        reaches_covered: bool,
+    ) {
+        let below = Attributes {
+            set: attributes.set_recursive,
+            clear: attributes.clear_recursive,
+            atime: attributes.atime_recursive,
+            ..Attributes::default()
+        };
+        let propagation: Vec<Propagation> = propagation.iter().copied().filter(|one| one.recursive).collect();
+        if below == Attributes::default() && propagation.is_empty() {
+            return;
+        }
+        let on_root = |one: &Expectation| {
+            let parent = one.parent.and_then(|id| self.get(id))?;
+            (parent.path == one.path).then_some(parent.mount)
+        };
+        let covered: BTreeSet<u64> =
+            if reaches_covered { BTreeSet::new() } else { self.list.iter().filter_map(on_root).collect() };
+        let (mut changed, mut unsure) = (BTreeSet::from([top]), BTreeSet::new());
+        for place in 0..self.list.len() {
+            let (mount, parent) = (self.list[place].mount, self.list[place].parent);
+            let Some(parent) = parent.filter(|_| mount != top) else { continue };
+            let is_known = self.by_mount.contains_key(&parent);
+            let one = &mut self.list[place];
+            if changed.contains(&parent) {
+                changed.insert(mount);
+                one.change(&below, &propagation);
+            }
+            if !is_known || unsure.contains(&parent) {
+                unsure.insert(mount);
+            }
+            if unsure.contains(&mount) || covered.contains(&mount) {
+                one.unsure |= below.mentioned();
+                one.propagation = one.propagation.filter(|_| propagation.is_empty());
+            }
+        }
+    }
+
     /// Mounts of ours below one, which are not to be read-only.
     pub(super) fn writable_below(&self, top: u64, destination: &PathBytes) -> Vec<u64> {
         let destination = destination.normalized();
