@@ -534,16 +534,3 @@ for (const cell of cells.filter(
     },
   )
 }
-
-testNeeding(['root', 'unshare', 'busybox'])(
-  'a kernel without pidfds that can be waited for is refused by name',
-  async (t) => {
-    const root = cells[0]!
-    const image = await imageFor(root, 'busybox')
-    const job: Job = { root: image, calls: [['defaults']], mode: 'prepare', commands: [] }
-    const without = { errno: 'EINVAL', calls: ['waitid'] } as const
-    const { error } = await runInCell(root, job, host, { without })
-    t.is(error?.code, 'ERR_ROOTFS_UNSUPPORTED')
-    t.regex(error?.message ?? '', /pidfds need Linux 5\.4/)
-  },
-)

@@ -25,8 +25,15 @@ export const withoutClone3: readonly string[] = [
   'statmount',
 ]
 
-/** All of it. */
-export const sinceClassic: readonly string[] = ['clone3', 'pidfd_getfd', 'pidfd_open', ...withoutClone3]
+/** All that is newer than Linux 4.18. */
+export const sinceClassic: readonly string[] = [
+  'clone3',
+  'pidfd_getfd',
+  'pidfd_open',
+  'pidfd_send_signal',
+  'waitid_pidfd',
+  ...withoutClone3,
+]
 
 let built: Promise<string> | undefined
 

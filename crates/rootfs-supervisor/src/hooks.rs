@@ -15,7 +15,6 @@ use rootfs::plan::Plan;
 use rootfs::process::{ProcessSpec, Rlimit};
 use rootfs::protocol::{self, Exit};
 use rootfs::spec::{Hook, HookPoint, Root};
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::MemfdFlags;
 
 use crate::command::{Groups, limit_resources, strings, take_identity};
@@ -235,22 +234,8 @@ pub(crate) fn run(hook: &Hook, context: &Context<'_>) -> Result<()> {
 
 /// Waits for the end of a process. `false` when the time was over first.
 fn wait(pidfd: BorrowedFd<'_>, seconds: Option<u32>) -> bool {
-    let deadline =
-        seconds.map(|seconds| std::time::Instant::now() + std::time::Duration::from_secs(u64::from(seconds)));
-    loop {
-        let left = deadline.map(|deadline| {
-            let left = deadline.saturating_duration_since(std::time::Instant::now());
-            Timespec {
-                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-                tv_nsec: i64::from(left.subsec_nanos()),
-            }
-        });
-        match rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], left.as_ref()) {
-            Ok(0) => return false,
-            Err(rustix::io::Errno::INTR) => {}
-            Ok(_) | Err(_) => return true,
-        }
-    }
+    let patience = seconds.map(|seconds| std::time::Duration::from_secs(u64::from(seconds)));
+    process::wait_until_ended_within(pidfd, patience)
 }
 
 /// What a hook wrote, for the error.

@@ -7,6 +7,7 @@ use rootfs::Hint;
 use rootfs::error::{Error, ErrorCode, Result, SysError};
 use rootfs::kernel::linux::Linux;
 use rootfs::kernel::process::{self, CloneRequest, Fork};
+use rootfs::kernel::without_pidfds;
 use rootfs::namespace::NamespaceKind;
 use rootfs::protocol::{self, Answer, Kind, Start};
 use rootfs::spec::{IdMap, IdMapping};
@@ -80,6 +81,9 @@ fn hear(kernel: &Linux, socket: &OwnedFd, joiner: i32) -> Result<Made> {
             Kind::Started => {
                 let pid = frame.decode().map_err(gone)?;
                 let pidfd = frame.fds.pop().ok_or_else(|| gone(protocol::FrameError::Descriptors))?;
+                without_pidfds::watch(pid, &pidfd).map_err(|call| {
+                    Error::from_call(ErrorCode::Supervisor, "the first process can't be watched", &call)
+                })?;
                 return Ok(Made { pid, pidfd, user });
             }
             _ => return Err(frame.decode::<Error>().map_or_else(gone, Box::new)),

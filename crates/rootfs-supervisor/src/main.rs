@@ -19,7 +19,7 @@ mod unexecutable;
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rootfs::kernel::process;
+use rootfs::kernel::{process, without_pidfds};
 use rustix::fs::{Mode, OFlags};
 
 /// The descriptor of the socket that Node gives.
@@ -46,6 +46,7 @@ fn main() {
     if replace_standard_streams().is_err() {
         process::exit(1);
     }
+    without_pidfds::find_out();
     let only_probe = std::env::args_os().nth(1).is_some_and(|argument| argument == "probe");
     if only_probe {
         process::exit(probe::run(&socket));

@@ -1,6 +1,6 @@
 //! A first process that stays: it reaps what ends in its container, and starts commands when Node asks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -60,6 +60,38 @@ struct Child {
     warning: Option<Warning>,
 }
 
+/// What was started.
+#[derive(Default)]
+struct Commands {
+    /// By their pids.
+    running: BTreeMap<i32, Child>,
+    /// The last ones that have ended, by the numbers that Node has given them: what they have begun may still be in their
+    /// process groups.
+    ended: VecDeque<(u64, i32)>,
+}
+
+impl Commands {
+    /// So many are remembered.
+    const REMEMBERED: usize = 256;
+
+    /// Sends a signal to the process group of a command.
+    fn signal(&self, id: u64, signal: i32) {
+        if let Some((pid, _)) = self.running.iter().find(|(_, child)| child.id == id) {
+            process::signal_group(*pid, signal);
+        } else if let Some((_, pid)) = self.ended.iter().find(|(ended, _)| *ended == id)
+            // As long as a group has members its number belongs to no new process.
+            && !process::exists(*pid)
+        {
+            process::signal_group(*pid, signal);
+        }
+    }
+
+    fn ended(&mut self, id: u64, pid: i32) {
+        self.ended.truncate(Self::REMEMBERED - 1);
+        self.ended.push_front((id, pid));
+    }
+}
+
 /// Stays until Node or the supervisor closes its end. Returns only an error.
 pub(crate) fn run(first: &FirstOfMany<'_>) -> Box<Error> {
     use std::os::fd::AsRawFd;
@@ -73,10 +105,10 @@ pub(crate) fn run(first: &FirstOfMany<'_>) -> Box<Error> {
     }
     keep.sort_unstable();
     process::close_all_but(3, &keep);
-    let mut children = BTreeMap::new();
-    let result = serve(first, &mut children);
+    let mut commands = Commands::default();
+    let result = serve(first, &mut commands);
     if !first.pid_namespace {
-        end_all(first, &children);
+        end_all(first, &commands.running);
     }
     match result {
         Ok(()) => process::exit(0),
@@ -125,7 +157,7 @@ fn reap_known(children: &BTreeMap<i32, Child>) {
     }
 }
 
-fn serve(first: &FirstOfMany<'_>, children: &mut BTreeMap<i32, Child>) -> Result<()> {
+fn serve(first: &FirstOfMany<'_>, commands: &mut Commands) -> Result<()> {
     if !first.pid_namespace {
         process::become_subreaper()
             .map_err(|call| Error::from_call(ErrorCode::Supervisor, "orphans can't be taken over", &call))?;
@@ -140,6 +172,7 @@ fn serve(first: &FirstOfMany<'_>, children: &mut BTreeMap<i32, Child>) -> Result
     }
     send_report(first.node.as_fd(), first.report)?;
     loop {
+        let children = &mut commands.running;
         let mut executing: Vec<i32> =
             children.iter().filter(|(_, child)| child.execution.is_some()).map(|(pid, _)| *pid).collect();
         let (node_ready, ended) = {
@@ -188,11 +221,11 @@ fn serve(first: &FirstOfMany<'_>, children: &mut BTreeMap<i32, Child>) -> Result
         }
         if ended {
             drain(&signals);
-            reap(first, children);
+            reap(first, commands);
         }
         if node_ready {
             match protocol::receive(first.node) {
-                Ok(frame) => serve_frame(first, frame, children)?,
+                Ok(frame) => serve_frame(first, frame, commands)?,
                 Err(FrameError::Closed) => return Ok(()),
                 Err(error) => return Err(connection_error("Node", &error)),
             }
@@ -234,8 +267,9 @@ fn tell_execution(first: &FirstOfMany<'_>, pid: i32, child: &mut Child) {
 /// The id of a command whose failure Node knows already.
 const FAILED: u64 = u64::MAX;
 
-fn reap(first: &FirstOfMany<'_>, children: &mut BTreeMap<i32, Child>) {
+fn reap(first: &FirstOfMany<'_>, commands: &mut Commands) {
     loop {
+        let children = &mut commands.running;
         let ended = process::reap_any(|pid| {
             if let Some(child) = children.get_mut(&pid) {
                 tell_execution(first, pid, child);
@@ -245,6 +279,7 @@ fn reap(first: &FirstOfMany<'_>, children: &mut BTreeMap<i32, Child>) {
         // What is not in the list is an orphan, and nobody asks how it ended.
         let Some(child) = children.remove(&pid) else { continue };
         if child.id != FAILED {
+            commands.ended(child.id, pid);
             let _ = protocol::send(
                 first.node,
                 Kind::ChildExited,
@@ -256,16 +291,14 @@ fn reap(first: &FirstOfMany<'_>, children: &mut BTreeMap<i32, Child>) {
     }
 }
 
-fn serve_frame(first: &FirstOfMany<'_>, frame: Frame, children: &mut BTreeMap<i32, Child>) -> Result<()> {
+fn serve_frame(first: &FirstOfMany<'_>, frame: Frame, commands: &mut Commands) -> Result<()> {
     let id = frame.id;
     let checked = first.caller.map_or(Ok(()), |caller| check_sender(&frame, caller));
     match frame.kind {
         // The end of its commands is nothing that needs rights, nor the end of all, which is the end of the connection.
         Kind::Signal => {
-            if let Ok(signal) = frame.decode::<i32>()
-                && let Some((pid, _)) = children.iter().find(|(_, child)| child.id == id)
-            {
-                process::signal_group(*pid, signal);
+            if let Ok(signal) = frame.decode::<i32>() {
+                commands.signal(id, signal);
             }
             Ok(())
         }
@@ -278,7 +311,7 @@ fn serve_frame(first: &FirstOfMany<'_>, frame: Frame, children: &mut BTreeMap<i3
         Kind::Spawn => {
             match spawn(first, frame) {
                 Ok((pid, child)) => {
-                    children.insert(pid, child);
+                    commands.running.insert(pid, child);
                 }
                 Err(error) => send_failure(first.node.as_fd(), Kind::SpawnFailed, id, &error),
             }

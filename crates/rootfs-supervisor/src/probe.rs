@@ -9,7 +9,7 @@ use rootfs::error::{SysError, SysResult};
 use rootfs::kernel::classic::Classic;
 use rootfs::kernel::linux::{Linux, become_stub, can_assemble_detached, read_to_end};
 use rootfs::kernel::process::{self, CloneRequest, namespaces};
-use rootfs::kernel::{Kernel, host, trial};
+use rootfs::kernel::{Kernel, host, trial, without_pidfds};
 use rootfs::mountinfo;
 use rootfs::options::Propagation;
 use rootfs::path::PathBytes;
@@ -202,6 +202,7 @@ impl Caller {
     fn trial(&self, feature: Feature) -> Option<Outcome> {
         Some(match feature {
             Feature::Supervisor | Feature::MemfdExec => return None,
+            Feature::Pidfd if without_pidfds::are_needed() => Err(Refusal::from(process::no_pidfds())),
             Feature::Pidfd => in_child(CloneRequest::default(), || Ok(())),
             Feature::MountApi => self.with_mounts(|| {
                 trial::mount_api().map_err(|call| Refusal::of_call(&call, Some(Hint::NoMountApi)))

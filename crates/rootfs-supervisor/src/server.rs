@@ -12,7 +12,7 @@ use rootfs::journal::{self, Record};
 use rootfs::kernel::linux::{Linux, become_stub, has_mount_api};
 use rootfs::kernel::memfd;
 use rootfs::kernel::process::{self, namespaces};
-use rootfs::kernel::{holder, host};
+use rootfs::kernel::{holder, host, without_pidfds};
 use rootfs::plan::Plan;
 use rootfs::process::Rlimit;
 use rootfs::protocol::{
@@ -44,6 +44,8 @@ enum Event {
     Stub,
     Hooks(u64),
     Holder(u64),
+    /// A child has ended, and there is no pidfd that says so.
+    Child,
 }
 
 impl Event {
@@ -54,7 +56,8 @@ impl Event {
             Self::Control(id) => id << 2 | 2,
             Self::Cleaned => 3,
             Self::Stub => 1 << 2 | 3,
-            // They count from two.
+            Self::Child => 2 << 2 | 3,
+            // They count from three.
             Self::Holder(number) => number << 2 | 3,
             // No container has the number 0.
             Self::Hooks(id) => id << 2,
@@ -67,6 +70,7 @@ impl Event {
             (id, 2) => Self::Control(id),
             (0, 3) => Self::Cleaned,
             (1, 3) => Self::Stub,
+            (2, 3) => Self::Child,
             (number, 3) => Self::Holder(number),
             (0, _) => Self::Node,
             (id, _) => Self::Hooks(id),
@@ -203,6 +207,8 @@ struct Server {
     /// Those that were killed.
     holders: BTreeMap<u64, OwnedFd>,
     holders_killed: u64,
+    /// Where signals tell that a child has ended.
+    child_signals: Option<OwnedFd>,
 }
 
 /// A frame that waits for Node.
@@ -247,8 +253,14 @@ pub(crate) fn run(node: OwnedFd) -> i32 {
         unneeded: Vec::new(),
         holders: BTreeMap::new(),
         holders_killed: 0,
+        child_signals: without_pidfds::are_needed().then(|| process::child_signals().ok()).flatten(),
     };
-    if rustix::net::sockopt::set_socket_passcred(&server.node, true).is_err()
+    let hears_children = server
+        .child_signals
+        .as_ref()
+        .is_none_or(|signals| server.watch(signals.as_fd(), Event::Child).is_ok());
+    if !hears_children
+        || rustix::net::sockopt::set_socket_passcred(&server.node, true).is_err()
         || rustix::io::ioctl_fionbio(&server.node, true).is_err()
         || server.watch(server.node.as_fd(), Event::Node).is_err()
         || server.greet().is_err()
@@ -348,6 +360,7 @@ impl Server {
                     Event::Stub => self.stub_made(),
                     Event::Hooks(id) => self.hooks_ended(id),
                     Event::Holder(number) => self.holder_ended(number),
+                    Event::Child => self.child_ended(),
                 }
             }
             if node && !self.hear_node() {
@@ -885,6 +898,14 @@ impl Server {
         self.prepare_for_more();
     }
 
+    /// What stands for a child that has ended can be read afterwards.
+    fn child_ended(&self) {
+        let Some(signals) = &self.child_signals else { return };
+        let mut information = [0_u8; 1024];
+        while rustix::io::read(signals, &mut information).is_ok_and(|count| count > 0) {}
+        without_pidfds::notice_ends();
+    }
+
     /// A holder that nobody needs any more ends when there is time for that.
     fn put_away(&mut self, holder: OwnedFd) {
         self.unneeded.push(holder);
@@ -894,7 +915,7 @@ impl Server {
         for holder in std::mem::take(&mut self.unneeded) {
             process::kill(holder.as_fd());
             // See `Event`.
-            let number = self.holders_killed + 2;
+            let number = self.holders_killed + 3;
             self.holders_killed += 1;
             if self.watch(holder.as_fd(), Event::Holder(number)).is_ok() {
                 self.holders.insert(number, holder);
@@ -1139,11 +1160,7 @@ impl Server {
         for container in asked() {
             let Some(since) = container.ending else { continue };
             let left = ENDING.saturating_sub(since.elapsed());
-            let left = rustix::event::Timespec {
-                tv_sec: i64::try_from(left.as_secs()).unwrap_or(0),
-                tv_nsec: left.subsec_nanos().into(),
-            };
-            let _ = rustix::event::poll(&mut [PollFd::new(&container.pidfd, PollFlags::IN)], Some(&left));
+            process::wait_until_ended_within(container.pidfd.as_fd(), Some(left));
             container.kill_now();
         }
     }

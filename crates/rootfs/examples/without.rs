@@ -28,8 +28,11 @@ const CALLS: [(&str, libc::c_long); 18] = [
     ("pidfd_open", libc::SYS_pidfd_open),
     ("pidfd_send_signal", libc::SYS_pidfd_send_signal),
     ("statmount", 457),
-    ("waitid", libc::SYS_waitid),
+    ("waitid_pidfd", libc::SYS_waitid),
 ];
+
+/// Calls that are refused only with this as their first argument: what an older kernel doesn't know of them.
+const WITH_FIRST_ARGUMENT: [(&str, u32); 1] = [("waitid_pidfd", libc::P_PIDFD)];
 
 const LOAD_WORD: u16 = 0x20;
 const JUMP_IF_EQUAL: u16 = 0x15;
@@ -41,7 +44,7 @@ const ARCHITECTURE: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
 const ARCHITECTURE: u32 = 0xc000_00b7;
 
-fn filter(calls: &[u32], errno: u32) -> Vec<u8> {
+fn filter(calls: &[(u32, Option<u32>)], errno: u32) -> Vec<u8> {
     let mut program = Vec::new();
     let mut add = |code: u16, jump_true: u8, jump_false: u8, k: u32| {
         program.extend_from_slice(&code.to_ne_bytes());
@@ -53,7 +56,16 @@ fn filter(calls: &[u32], errno: u32) -> Vec<u8> {
     add(JUMP_IF_EQUAL, 1, 0, ARCHITECTURE);
     add(RETURN, 0, 0, ALLOW);
     add(LOAD_WORD, 0, 0, 0);
-    for call in calls {
+    for (call, first) in calls {
+        if let Some(first) = first {
+            // Of the argument, a 64-bit word, the lower half.
+            add(JUMP_IF_EQUAL, 0, 4, *call);
+            add(LOAD_WORD, 0, 0, if cfg!(target_endian = "little") { 16 } else { 20 });
+            add(JUMP_IF_EQUAL, 0, 1, *first);
+            add(RETURN, 0, 0, FAIL | errno);
+            add(LOAD_WORD, 0, 0, 0);
+            continue;
+        }
         add(JUMP_IF_EQUAL, 0, 1, *call);
         add(RETURN, 0, 0, FAIL | errno);
     }
@@ -77,7 +89,8 @@ fn run() -> Result<String, String> {
         .split(',')
         .map(|name| {
             let call = CALLS.iter().find(|(call, _)| *call == name);
-            call.and_then(|(_, number)| u32::try_from(*number).ok())
+            let first = WITH_FIRST_ARGUMENT.iter().find(|(call, _)| *call == name).map(|(_, first)| *first);
+            call.and_then(|(_, number)| Some((u32::try_from(*number).ok()?, first)))
                 .ok_or(format!("{name}: no call known here"))
         })
         .collect::<Result<Vec<_>, _>>()?;

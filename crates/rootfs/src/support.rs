@@ -42,7 +42,7 @@ macro_rules! features {
 features! {
     Supervisor "supervisor" "–" "starting the helper process" "nothing works: `ERR_ROOTFS_SUPERVISOR`";
     MemfdExec "memfdExec" "3.17" "executing the supervisor from memory, where nobody can change it; the sysctl vm.memfd_noexec below 2" "`ROOTFS_SUPERVISOR_EXEC=/path/to/rootfs-supervisor`";
-    Pidfd "pidfd" "5.4" "making and watching processes: pidfds that can be polled and waited for" "nothing works: `ERR_ROOTFS_UNSUPPORTED`";
+    Pidfd "pidfd" "5.4" "making and watching processes: pidfds that can be polled and waited for" "an eventfd for each process, and its number";
     MountApi "mountApi" "5.12" "every mount: `fsopen`, `open_tree`, `mount_setattr`, `move_mount`" "level `classic`: mount(2), see below";
     DetachedMounts "detachedMounts" "6.15" "mounting on detached mounts: assembling a tree that nobody sees (level `detached`)" "level `attached`";
     OpenTreeAttr "openTreeAttr" "6.15" "copying a mount with other attributes in one call" "two calls";

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use rootfs::Hint;
 use rootfs::error::{Error, ErrorCode, Result, SysError};
-use rootfs::kernel::memfd;
 use rootfs::kernel::process::{self, Target};
+use rootfs::kernel::{memfd, without_pidfds};
 use rootfs::mountinfo;
 use rootfs::protocol::{self, Exit, Frame, FrameError, Kind, Spawned, TakenDown};
 
@@ -202,7 +202,7 @@ fn serve_container(state: &mut State, id: u64, container: &mut Container, mut fr
     match frame.kind {
         Kind::Started => {
             let Ok(pid) = frame.decode::<i32>() else { return Ok(()) };
-            let pidfd = frame.fds.pop().map(Arc::new);
+            let pidfd = frame.fds.pop().inspect(|pidfd| without_pidfds::remember(pid, pidfd)).map(Arc::new);
             container.process = Some((pid, pidfd));
             // A command that is run to its end may be over already; the supervisor can end it, if that is asked for.
             if !state.collectors.contains_key(&id) {
@@ -319,6 +319,7 @@ fn watchable(pidfd: Option<OwnedFd>, told: Option<i32>) -> Result<(i32, OwnedFd)
     let missing = || Error::new(ErrorCode::Supervisor, what);
     let pidfd = pidfd.ok_or_else(missing)?;
     if let Some(pid) = told {
+        without_pidfds::remember(pid, &pidfd);
         return Ok((pid, pidfd));
     }
     let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());

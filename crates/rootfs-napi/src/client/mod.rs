@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
-use rootfs::kernel::memfd;
+use rootfs::kernel::{memfd, without_pidfds};
 use rootfs::mountinfo;
 use rootfs::namespace::NamespaceKind;
 use rootfs::plan::Plan;
@@ -280,6 +280,7 @@ impl SpareProcess {
         let mut fds = frame.fds.into_iter();
         let (socket, journal, pidfd) = (fds.next()?, fds.next()?, fds.next()?);
         rustix::io::ioctl_fionbio(&socket, true).ok()?;
+        without_pidfds::remember(pid, &pidfd);
         let until = Instant::now() + SPARE_LIFETIME;
         Some(Self { id, supervisor, start, socket, journal, pid, pidfd, until })
     }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use rootfs::error::{Error, ErrorCode, Result};
 use rootfs::journal;
-use rootfs::kernel::process;
 use rootfs::kernel::supervisor_process::SupervisorProcess;
+use rootfs::kernel::{process, without_pidfds};
 use rootfs::protocol::{self, Answer, Ended, Exit, Frame, FrameError, Kind, Leftover, TakenDown};
 use rustix::event::epoll;
 
@@ -131,15 +131,21 @@ impl Client {
         for (_, container) in &lost {
             if let Some((pid, Some(pidfd))) = &container.process {
                 // The kernel has killed it with its supervisor; what is in its group has only lost its leader.
-                process::kill(pidfd.as_fd());
+                if !without_pidfds::are_needed() {
+                    process::kill(pidfd.as_fd());
+                }
                 if !container.pid_namespace {
                     process::kill_group_of(pidfd.as_fd(), *pid);
                 }
             }
         }
         for (_, container) in &lost {
-            if let Some((_, Some(pidfd))) = &container.process {
-                supervisor::wait_until_ended(pidfd, 1);
+            match &container.process {
+                Some((pid, Some(_))) if without_pidfds::are_needed() => {
+                    without_pidfds::wait_until_gone(*pid, Duration::from_secs(1));
+                }
+                Some((_, Some(pidfd))) => supervisor::wait_until_ended(pidfd, 1),
+                _ => {}
             }
         }
         {

@@ -29,6 +29,9 @@ use crate::spec::IdMap;
 #[derive(Default)]
 pub struct Linux {
     procfs: OnceCell<ProcfsHandle>,
+    /// The directory of a process in it, and which that is, where pathrs could not find it again: without `openat2` it needs
+    /// /proc itself, which a root that was entered may not have.
+    own_directory: OnceCell<(u32, OwnedFd)>,
     /// The directory /proc/sys, which is only opened for writing below it.
     sysctls: OnceCell<OwnedFd>,
     unique_ids: Cell<Option<bool>>,
@@ -143,6 +146,15 @@ impl Linux {
             return Ok(handle);
         }
         let handle = ProcfsHandle::new().map_err(|error| from_pathrs(&error, &"/proc".into()))?;
+        if !has_openat2() {
+            let flags = pathrs::flags::OpenFlags::O_PATH
+                | pathrs::flags::OpenFlags::O_DIRECTORY
+                | pathrs::flags::OpenFlags::O_CLOEXEC;
+            let own = handle
+                .open(ProcfsBase::ProcSelf, ".", flags)
+                .map_err(|error| from_pathrs(&error, &"/proc/self".into()))?;
+            let _ = self.own_directory.set((std::process::id(), own.into()));
+        }
         Ok(self.procfs.get_or_init(|| handle))
     }
 
@@ -153,8 +165,21 @@ impl Linux {
 
     /// Opens a file of this process below /proc.
     pub fn open_proc_self(&self, name: &str, flags: OFlags) -> SysResult<OwnedFd> {
+        const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+        let procfs = self.procfs()?;
+        if let Some((pid, directory)) = self.own_directory.get()
+            && *pid == std::process::id()
+        {
+            let describe = || format!("/proc/self/{name}, {}", open_flags(flags));
+            let file = rustix::fs::openat(directory, name, flags | OFlags::NOFOLLOW, Mode::empty())
+                .map_err(failed("openat", describe))?;
+            if self.filesystem_magic(file.as_fd())? != PROC_SUPER_MAGIC {
+                return Err(SysError { syscall: "openat", errno: libc::EXDEV, arguments: describe() });
+            }
+            return Ok(file);
+        }
         let flags = pathrs::flags::OpenFlags::from_bits_retain(u64::from(flags.bits()));
-        self.procfs()?
+        procfs
             .open(ProcfsBase::ProcSelf, name, flags)
             .map(OwnedFd::from)
             .map_err(|error| from_pathrs(&error, &PathBytes::from(format!("/proc/self/{name}"))))
@@ -181,6 +206,7 @@ impl Linux {
     /// Forgets the procfs handle: nothing of the host's may be held when a command runs.
     pub fn drop_procfs(&mut self) {
         self.procfs.take();
+        self.own_directory.take();
         self.sysctls.take();
     }
 
@@ -364,7 +390,7 @@ impl Kernel for Linux {
         if self.unique_ids.get() != Some(false) {
             // An id is only of use with statmount, which may be missing or refused on its own.
             if let Some(id) = Self::unique_mount_id(file)?
-                && (self.unique_ids.get().is_some() || mount_table::state(id).is_ok())
+                && (self.unique_ids.get().is_some() || mount_table::is_complete(id))
             {
                 self.unique_ids.set(Some(true));
                 return Ok(id);
@@ -975,6 +1001,15 @@ pub fn has_mount_api() -> bool {
             && there(libc::syscall(libc::SYS_move_mount, -1, nothing, -1, nothing, all))
             && there(libc::syscall(libc::SYS_fsopen, nothing, all))
     }
+}
+
+/// Whether paths can be resolved with limits by the kernel. It says what is wrong with the arguments where it can.
+fn has_openat2() -> bool {
+    let nothing = std::ptr::null::<libc::c_void>();
+    // SAFETY: the kernel is given no memory: a struct of no size is refused before anything is read.
+    let result = unsafe { libc::syscall(libc::SYS_openat2, -1, nothing, nothing, 0) };
+    let errno = std::io::Error::last_os_error().raw_os_error();
+    result >= 0 || ![Some(libc::ENOSYS), Some(libc::EPERM)].contains(&errno)
 }
 
 /// Moves this process, for good, into a new mount namespace with nothing in it but one empty, read-only filesystem.

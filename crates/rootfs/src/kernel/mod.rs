@@ -22,6 +22,7 @@ pub mod recording;
 mod staging;
 pub mod supervisor_process;
 pub mod trial;
+pub mod without_pidfds;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 

@@ -101,6 +101,11 @@ fn head(buffer: &[MaybeUninit<u64>]) -> &StatMount {
     unsafe { &*buffer.as_ptr().cast::<StatMount>() }
 }
 
+/// Whether both calls can be made: a filter may know one of them.
+pub(super) fn is_complete(id: u64) -> bool {
+    state(id).is_ok() && list(id, 0).is_ok()
+}
+
 /// The state of a mount of this process's mount namespace.
 pub(super) fn state(id: u64) -> SysResult<Option<MountState>> {
     let mut buffer = [MaybeUninit::zeroed(); HEAD / 8];

@@ -3,8 +3,10 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use super::linux::owned;
+use super::without_pidfds;
 use crate::error::{SysError, SysResult};
 use crate::process::{Capabilities, Rlimit};
 
@@ -81,8 +83,9 @@ fn clone_process(request: CloneRequest<'_>, flags: u64, exit_signal: libc::c_int
     // CLONE_THREAD asks the kernel for nothing, but it answers EINVAL when there are other threads.
     unshare(libc::CLONE_THREAD)?;
     let mut pidfd: libc::c_int = -1;
+    let with_pidfd = if without_pidfds::are_needed() { 0 } else { libc::CLONE_PIDFD };
     let mut args = CloneArgs {
-        flags: flags | request.namespaces | u64::from(libc::CLONE_PIDFD.cast_unsigned()),
+        flags: flags | request.namespaces | u64::from(with_pidfd.cast_unsigned()),
         pidfd: (&raw mut pidfd).addr() as u64,
         exit_signal: exit_signal.cast_unsigned().into(),
         ..CloneArgs::default()
@@ -103,6 +106,10 @@ fn clone_process(request: CloneRequest<'_>, flags: u64, exit_signal: libc::c_int
     };
     match pid {
         0 => {
+            if without_pidfds::are_needed() {
+                without_pidfds::forget_all();
+                unblock_child_signals();
+            }
             if BATCH.swap(false, Ordering::Relaxed) {
                 schedule(libc::SCHED_OTHER);
             }
@@ -110,6 +117,10 @@ fn clone_process(request: CloneRequest<'_>, flags: u64, exit_signal: libc::c_int
         }
         pid => {
             let pid = i32::try_from(pid).unwrap_or(-1);
+            if without_pidfds::are_needed() {
+                let pidfd = without_pidfds::stand_for(pid).inspect_err(|_| end_child(pid))?;
+                return Ok(Fork::Parent { pid, pidfd });
+            }
             if pidfd < 0 {
                 // A kernel before Linux 5.2 has ignored the flag.
                 // SAFETY: this child is ours, and no memory is given to the calls.
@@ -125,7 +136,7 @@ fn clone_process(request: CloneRequest<'_>, flags: u64, exit_signal: libc::c_int
 }
 
 /// What a kernel without them says about pidfds.
-pub(super) fn no_pidfds() -> SysError {
+pub fn no_pidfds() -> SysError {
     SysError { syscall: "clone", errno: libc::ENOSYS, arguments: "CLONE_PIDFD: pidfds need Linux 5.4".into() }
 }
 
@@ -135,6 +146,12 @@ pub fn can_wait_for_pidfds(pidfd: BorrowedFd<'_>) -> bool {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     let waited = rustix::process::waitid(WaitId::PidFd(pidfd), options);
     !matches!(waited, Err(rustix::io::Errno::INVAL))
+}
+
+/// Whether a child's pidfd can be used for all that is done with one.
+pub(super) fn is_complete_pidfd(pidfd: BorrowedFd<'_>) -> bool {
+    can_wait_for_pidfds(pidfd)
+        && !send_signal(pidfd, 0, Target::Process).is_err_and(|call| call.errno == libc::ENOSYS)
 }
 
 /// `clone(2)`, which clone3 is the newer form of. The order of its arguments is not the same everywhere.
@@ -346,6 +363,16 @@ pub fn child_signals() -> SysResult<OwnedFd> {
         libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
     };
     check(fd.into(), "signalfd", String::new).map(owned)
+}
+
+fn unblock_child_signals() {
+    // SAFETY: the set is initialized before it is read.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
+    }
 }
 
 /// Closes every descriptor from `first` on but the ones to keep, which must be sorted; `close_range(2)`.
@@ -668,6 +695,12 @@ pub mod namespaces {
 /// How a child has ended.
 pub fn wait_for(pidfd: BorrowedFd<'_>) -> SysResult<crate::protocol::Exit> {
     use rustix::process::{WaitId, WaitIdOptions};
+    if without_pidfds::are_needed() {
+        let pid = without_pidfds::pid_of(pidfd)?;
+        let status = wait_for_pid(pid)?;
+        without_pidfds::forget(pidfd);
+        return Ok(exit_of_status(status));
+    }
     loop {
         match rustix::process::waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED) {
             Ok(status) => return Ok(exit_of(status.as_ref())),
@@ -681,8 +714,63 @@ pub fn wait_for(pidfd: BorrowedFd<'_>) -> SysResult<crate::protocol::Exit> {
 /// nobody else.
 pub fn wait_until_ended(pidfd: BorrowedFd<'_>) {
     use rustix::process::{WaitId, WaitIdOptions};
+    if without_pidfds::are_needed() {
+        if let Ok(pid) = without_pidfds::pid_of(pidfd) {
+            without_pidfds::wait_until_ended(pid);
+        }
+        return;
+    }
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
     while matches!(rustix::process::waitid(WaitId::PidFd(pidfd), options), Err(rustix::io::Errno::INTR)) {}
+}
+
+/// Waits until a child has ended, and leaves it as it is. `false` when the time was over first.
+pub fn wait_until_ended_within(pidfd: BorrowedFd<'_>, patience: Option<Duration>) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec};
+    let deadline = patience.map(|patience| Instant::now() + patience);
+    loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if without_pidfds::are_needed() {
+            // Nobody tells: whoever asks looks.
+            match without_pidfds::pid_of(pidfd) {
+                Ok(pid) if !without_pidfds::has_child_ended(pid) => {}
+                _ => return true,
+            }
+            if left.is_some_and(|left| left.is_zero()) {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+            continue;
+        }
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
+        match rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], left.as_ref()) {
+            Ok(0) => return false,
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(_) | Err(_) => return true,
+        }
+    }
+}
+
+fn wait_for_pid(pid: i32) -> SysResult<libc::c_int> {
+    let mut status = 0;
+    loop {
+        // SAFETY: the status outlives the call.
+        if unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL) } >= 0 {
+            return Ok(status);
+        }
+        let call = last_error("waitpid", pid.to_string());
+        if !call.is(nix::errno::Errno::EINTR) {
+            return Err(call);
+        }
+    }
+}
+
+fn exit_of_status(status: libc::c_int) -> crate::protocol::Exit {
+    if libc::WIFSIGNALED(status) {
+        crate::protocol::Exit::Signal(libc::WTERMSIG(status))
+    } else {
+        crate::protocol::Exit::Code(libc::WEXITSTATUS(status))
+    }
 }
 
 fn exit_of(status: Option<&rustix::process::WaitIdStatus>) -> crate::protocol::Exit {
@@ -720,12 +808,7 @@ pub fn reap_any(before: impl FnOnce(i32)) -> Option<(i32, crate::protocol::Exit)
     if pid <= 0 {
         return None;
     }
-    let exit = if libc::WIFSIGNALED(status) {
-        crate::protocol::Exit::Signal(libc::WTERMSIG(status))
-    } else {
-        crate::protocol::Exit::Code(libc::WEXITSTATUS(status))
-    };
-    Some((pid, exit))
+    Some((pid, exit_of_status(status)))
 }
 
 /// Whether the process of a pidfd has ended.
@@ -770,6 +853,9 @@ pub enum Target {
 /// Sends any signal, also a real-time one, or with 0 none; `pidfd_send_signal(2)`.
 pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32, target: Target) -> SysResult<()> {
     const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
+    if without_pidfds::are_needed() {
+        return signal_by_number(pidfd, signal, target);
+    }
     let flags = if target == Target::Group { PIDFD_SIGNAL_PROCESS_GROUP } else { 0 };
     let no_information = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: without information about the signal, the kernel makes it, and no memory is given to the call.
@@ -777,6 +863,27 @@ pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32, target: Target) -> SysRes
         libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_information, flags)
     };
     check(result, "pidfd_send_signal", || format!("{signal}, {target:?}")).map(drop)
+}
+
+fn signal_by_number(handle: BorrowedFd<'_>, signal: i32, target: Target) -> SysResult<()> {
+    let fail = |errno| SysError { syscall: "kill", errno, arguments: format!("{signal}, {target:?}") };
+    let pid = without_pidfds::pid_of(handle)?;
+    if target == Target::Group {
+        // As long as a group has members its number belongs to no new process. One that has the number is the leader, or
+        // somebody else: whoever is the leader's parent knows.
+        if pid <= 1 || exists(pid) {
+            return Err(fail(libc::ENOSYS));
+        }
+        // SAFETY: takes no memory.
+        let result = unsafe { libc::kill(-pid, signal) };
+        return check(result.into(), "kill", || format!("-{pid}, {signal}")).map(drop);
+    }
+    if pid <= 1 || has_ended(handle)? {
+        return Err(fail(libc::ESRCH));
+    }
+    // SAFETY: takes no memory.
+    let result = unsafe { libc::kill(pid, signal) };
+    check(result.into(), "kill", || format!("{pid}, {signal}")).map(drop)
 }
 
 /// Sends a signal to a process group; one that is gone is no error. Its leader must not have been waited for: its number
@@ -788,6 +895,12 @@ pub fn signal_group(leader: i32, signal: i32) {
             libc::kill(-leader, signal);
         }
     }
+}
+
+/// Whether there is a process with this number.
+pub fn exists(pid: i32) -> bool {
+    // SAFETY: takes no memory.
+    pid > 0 && (unsafe { libc::kill(pid, 0) } == 0 || last_error("kill", "").errno == libc::EPERM)
 }
 
 /// Kills a process group, see [`signal_group`].
@@ -811,13 +924,11 @@ pub fn reap_next() -> bool {
 /// Kills the process group that a process leads, also when it is gone.
 pub fn kill_group_of(pidfd: BorrowedFd<'_>, pid: i32) {
     let refused = send_signal(pidfd, libc::SIGKILL, Target::Group);
-    if refused.is_err_and(|call| call.errno == libc::EINVAL) && pid > 1 {
+    if refused.is_err_and(|call| [libc::EINVAL, libc::ENOSYS].contains(&call.errno)) && pid > 1 {
         // Before Linux 6.9. As long as a group has members its number belongs to no new process: one that has the number
         // now is either the leader himself, or somebody else's.
         let leads = send_signal(pidfd, 0, Target::Process).is_ok();
-        // SAFETY: takes no memory.
-        let taken = unsafe { libc::kill(pid, 0) } == 0;
-        if leads || !taken {
+        if leads || !exists(pid) {
             kill_group(pid);
         }
     }
@@ -839,15 +950,12 @@ pub fn kill_child(pid: i32) {
 /// The same, and waits for its end.
 pub fn end_child(pid: i32) {
     kill_child(pid);
-    // SAFETY: no memory is given to the call.
-    while unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL) } < 0
-        && last_error("waitpid", "").is(nix::errno::Errno::EINTR)
-    {}
+    let _ = wait_for_pid(pid);
 }
 
 /// Kills the process of a pidfd.
 pub fn kill(pidfd: BorrowedFd<'_>) {
-    let _ = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
+    let _ = send_signal(pidfd, libc::SIGKILL, Target::Process);
 }
 
 /// Has the kernel map all of this program's memory now. After a fork each page would otherwise be mapped, and copied,

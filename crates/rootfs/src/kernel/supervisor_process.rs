@@ -7,6 +7,8 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use super::linux::failed;
+use super::without_pidfds;
 use crate::error::{SysError, SysResult};
 
 /// What is executed.
@@ -156,17 +158,9 @@ pub fn start(
             arguments: "CLONE_VM|CLONE_VFORK|CLONE_PIDFD".into(),
         });
     }
-    if pidfd < 0 {
-        // A kernel before Linux 5.2 has ignored the flag.
-        end(pid);
-        return Err(super::process::no_pidfds());
-    }
-    // SAFETY: the kernel has just made this descriptor for us.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    if !super::process::can_wait_for_pidfds(pidfd.as_fd()) {
-        end(pid);
-        return Err(super::process::no_pidfds());
-    }
+    // A kernel before Linux 5.2 has ignored the flag.
+    // SAFETY: else it has just made this descriptor for us.
+    let pidfd = (pidfd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) });
     if arguments.errno != 0 {
         reap(pid);
         let call = CALLS.get(arguments.failed_call as usize).copied().unwrap_or("execveat");
@@ -176,7 +170,31 @@ pub fn start(
             arguments: "rootfs-supervisor".into(),
         });
     }
+    let pidfd = match pidfd.filter(|pidfd| super::process::is_complete_pidfd(pidfd.as_fd())) {
+        Some(pidfd) => pidfd,
+        None => stand_for(pid).inspect_err(|_| end(pid))?,
+    };
     Ok(SupervisorProcess { pid, pidfd })
+}
+
+/// Where there are no pidfds a thread waits for the supervisor, and leaves its status to others.
+fn stand_for(pid: i32) -> SysResult<OwnedFd> {
+    use rustix::event::EventfdFlags;
+    without_pidfds::need();
+    let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+    let event = rustix::event::eventfd(0, flags).map_err(failed("eventfd", String::new))?;
+    let own = rustix::io::fcntl_dupfd_cloexec(&event, 0).map_err(failed("fcntl", String::new))?;
+    let thread = std::thread::Builder::new().name("rootfs-wait".into()).stack_size(64 << 10);
+    let waiting = thread.spawn(move || {
+        without_pidfds::wait_until_ended(pid);
+        let _ = rustix::io::write(&own, &1_u64.to_ne_bytes());
+    });
+    if let Err(error) = waiting {
+        let errno = error.raw_os_error().unwrap_or(libc::EAGAIN);
+        return Err(SysError { syscall: "clone", errno, arguments: "a thread that waits".into() });
+    }
+    without_pidfds::remember(pid, &event);
+    Ok(event)
 }
 
 /// Ends a supervisor that was started in vain.
