@@ -1,6 +1,7 @@
 //! What is wanted: one specification, made from builder calls or an OCI config, checked without a kernel.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 pub use crate::content::{Directory, FileContent, Symlink};
 use crate::error::{Error, ErrorCode, Result};
@@ -475,6 +476,19 @@ pub struct Hook {
     pub function: Option<u32>,
 }
 
+/// What an OCI config says and nothing comes of: a config that is written says it again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unenforced {
+    /// `linux.resources`.
+    pub resources: Option<Value>,
+    /// Entries of `linux.devices` that make no node, each with its place in that list.
+    pub devices: Vec<(usize, Value)>,
+    /// `process.consoleSize`.
+    pub console_size: Option<Value>,
+    /// The sets of `process.capabilities`, with the names that are unknown or of no use there.
+    pub capabilities: Vec<(String, Vec<String>)>,
+}
+
 /// Everything about a root filesystem.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootfsSpec {
@@ -512,6 +526,8 @@ pub struct RootfsSpec {
     pub bundle: Option<PathBytes>,
     /// What was found when the specification was read, and the caller should know.
     pub warnings: Vec<Warning>,
+    /// What else the OCI config says that it comes from.
+    pub unenforced: Unenforced,
 }
 
 /// A state of a [`RootfsSpec`] to which it can go back.
@@ -544,6 +560,7 @@ impl RootfsSpec {
             annotations: Vec::new(),
             bundle: None,
             warnings: Vec::new(),
+            unenforced: Unenforced::default(),
         }
     }
 

@@ -137,6 +137,11 @@ impl<'a> Node<'a> {
         Error::new(ErrorCode::Spec, message).with_pointer(&self.pointer)
     }
 
+    /// The value as it is.
+    pub(super) fn verbatim(&self) -> Value {
+        self.value.clone()
+    }
+
     pub(super) fn boolean(&self) -> Result<bool> {
         self.value.as_bool().ok_or_else(|| self.unexpected("boolean"))
     }
@@ -266,11 +271,15 @@ impl<'a> Node<'a> {
             };
             match field.treatment {
                 Treatment::Enforced => fields.push(node),
-                Treatment::WithoutEffect => {}
+                Treatment::WithoutEffect => fields.push(node),
+                Treatment::Reported => {
+                    if !is_empty(value) {
+                        let message = format!("{} is not enforced: {}", node.name, field.note);
+                        node.context.warn("not-enforced", message);
+                    }
+                    fields.push(node);
+                }
                 _ if is_empty(value) => {}
-                Treatment::Reported => node
-                    .context
-                    .warn("not-enforced", format!("{} is not enforced: {}", node.name, field.note)),
                 Treatment::Refused(code) => {
                     let error = node.error(code, format_args!("this is not enforced: {}", field.note));
                     return Err(node.may_be_ignored(error));
@@ -288,10 +297,23 @@ pub(super) struct Object<'a> {
 }
 
 impl<'a> Object<'a> {
+    fn path_of(&self, key: &str) -> String {
+        if self.node.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.node.path) }
+    }
+
+    /// What a field says that nothing comes of.
+    pub(super) fn unenforced(&self, key: &str) -> Option<Value> {
+        let path = self.path_of(key);
+        debug_assert!(
+            fields::find(&path).is_some_and(|field| field.treatment != Treatment::Enforced),
+            "{path} is enforced"
+        );
+        self.fields.iter().find(|node| node.path == path).map(Node::verbatim)
+    }
+
     /// A field, unless it is missing, null, or ignored.
     pub(super) fn get(&self, key: &str) -> Option<&Node<'a>> {
-        let path =
-            if self.node.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.node.path) };
+        let path = self.path_of(key);
         let known = fields::find(&path).filter(|field| field.treatment == Treatment::Enforced);
         debug_assert!(known.is_some(), "{path} is read, and the table doesn't say so");
         #[cfg(test)]

@@ -592,6 +592,20 @@ pub(super) fn again(config: &Config) -> Result<Config> {
 fn what_runc_writes_comes_back() {
     let config = read_value(&runc_spec(), &options(&[])).unwrap();
     assert_eq!(again(&config).unwrap(), config);
+    let written = write(&config.rootfs, config.process.as_ref()).unwrap();
+    for part in ["/linux/resources", "/process/capabilities"] {
+        assert_eq!(written.pointer(part), runc_spec().pointer(part), "{part}");
+    }
+}
+
+#[test]
+fn capabilities_that_were_changed_are_written_and_not_those_of_the_config() {
+    let Config { rootfs, process } = read_value(&runc_spec(), &options(&[])).unwrap();
+    let mut process = process.unwrap();
+    process.capabilities.as_mut().unwrap().bounding = 1;
+    let written = write(&rootfs, Some(&process)).unwrap();
+    assert_eq!(written["process"]["capabilities"]["bounding"], json!(["CAP_CHOWN"]));
+    assert_eq!(written["process"]["capabilities"].get("ambient"), None);
 }
 
 type Change = fn(&mut RootfsSpec);
