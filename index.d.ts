@@ -1033,4 +1033,8 @@ export interface Warning {
   readonly message: string
   /** The index of the step it is about. */
   readonly step?: number
+  /** Which value of an OCI config it is about, as a JSON pointer (RFC 6901). */
+  readonly pointer?: string
+  /** Which argument of a builder's method it is about, such as `'destination'` or `'mount.options[2]'`. */
+  readonly argument?: string
 }

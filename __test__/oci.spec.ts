@@ -501,7 +501,11 @@ test('what is wrong with the parts together is told by fromSpec, with its pointe
       '/linux/readonlyPaths/0',
       /^linux/,
     ],
-    [{ mounts: [{ destination: '/t', type: 'tmpfs' }, bind] }, '/mounts/1', /^mounts\[1\]: without mappings/],
+    [
+      { mounts: [{ destination: '/t', type: 'tmpfs' }, bind] },
+      '/mounts/1/options/1',
+      /^mounts\[1\]\.options\[1\]: without mappings/,
+    ],
     [
       { linux: {}, hooks: { createRuntime: [{ path: '/h' }] } },
       '/hooks/createRuntime',

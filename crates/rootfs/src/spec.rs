@@ -7,6 +7,7 @@ pub use crate::content::{Directory, FileContent, Symlink};
 use crate::error::{Error, ErrorCode, Result};
 use crate::namespace::NamespaceKind;
 use crate::options::{self, Attributes, Links, Propagation};
+use crate::origin::{Item, Origins, Part, locate};
 use crate::overlay::Overlay;
 use crate::path::PathBytes;
 use crate::plan::Warning;
@@ -134,6 +135,13 @@ pub struct MountIdMap {
     pub ids: MountIds,
     /// Whether mounts below the source are mapped too.
     pub recursive: bool,
+}
+
+impl MountIdMap {
+    /// The option word for it.
+    pub const fn word(&self) -> &'static str {
+        if self.recursive { "ridmap" } else { "idmap" }
+    }
 }
 
 /// One mount.
@@ -528,6 +536,8 @@ pub struct RootfsSpec {
     pub warnings: Vec<Warning>,
     /// What else the OCI config says that it comes from.
     pub unenforced: Unenforced,
+    /// Where its items were said.
+    pub origins: Origins,
 }
 
 /// A state of a [`RootfsSpec`] to which it can go back.
@@ -561,6 +571,7 @@ impl RootfsSpec {
             bundle: None,
             warnings: Vec::new(),
             unenforced: Unenforced::default(),
+            origins: Origins::new(),
         }
     }
 
@@ -605,6 +616,12 @@ impl RootfsSpec {
         self.hooks.truncate(hooks);
         self.exchange_lists(&mut rest);
         *self = rest;
+        self.origins.retain(|item, _| match item {
+            Item::Content(place) => *place < content,
+            Item::Device(place) => *place < devices,
+            Item::Mask(place) => *place < masks,
+            Item::Namespaces => true,
+        });
     }
 
     fn exchange_lists(&mut self, other: &mut Self) {
@@ -614,6 +631,7 @@ impl RootfsSpec {
         swap(&mut self.masks, &mut other.masks);
         swap(&mut self.readonly_paths, &mut other.readonly_paths);
         swap(&mut self.hooks, &mut other.hooks);
+        swap(&mut self.origins, &mut other.origins);
     }
 
     /// Checks everything that can be checked without a kernel, except what the types rule out already.
@@ -643,8 +661,12 @@ impl RootfsSpec {
         }
         for (index, item) in self.content.iter().enumerate().skip(content) {
             item.validate(self).map_err(|mut error| {
-                error.message = format!("mounts[{index}]: {}", error.message);
                 error.destination = Some(item.destination().clone());
+                if self.origins.contains_key(&Item::Content(index)) {
+                    return error.located(|part| locate(&self.origins, Item::Content(index), part));
+                }
+                error.part = None;
+                error.message = format!("mounts[{index}]: {}", error.message);
                 error
             })?;
         }
@@ -736,19 +758,26 @@ impl RootfsSpec {
     }
 
     fn validate_mount(&self, mount: &Mount) -> Result<()> {
-        check_path("destination", &mount.destination)?;
+        check_path("destination", &mount.destination)
+            .map_err(|error| error.about(Part::Field("destination")))?;
         mount.validate_links()?;
         if let Some(id_map) = &mount.id_map {
-            self.validate_id_map(id_map, &mount.kind)?;
+            self.validate_id_map(id_map, &mount.kind).map_err(|error| {
+                error.about(match id_map.ids {
+                    MountIds::Map(_) => Part::Field("uidMappings"),
+                    MountIds::UserNamespace => Part::Option(id_map.word().to_owned()),
+                })
+            })?;
         }
+        let of_source = |error: Box<Error>| error.about(Part::Field("source"));
         match &mount.kind {
             MountKind::Bind { source, within, .. } => {
                 let path = match source {
                     BindSource::Host(path) | BindSource::Fd { path, .. } | BindSource::InRoot(path) => path,
                 };
-                check_path("source", path)?;
+                check_path("source", path).map_err(of_source)?;
                 if matches!(source, BindSource::Host(_)) && !path.is_absolute() {
-                    return Err(spec_error(format!("source: {path} is not an absolute path")));
+                    return Err(of_source(spec_error(format!("source: {path} is not an absolute path"))));
                 }
                 if let Some(within) = within {
                     check_path("within", within)?;
@@ -763,13 +792,14 @@ impl RootfsSpec {
                 if *copy_up && fstype != "tmpfs" {
                     return Err(spec_error(format!(
                         "the option \"tmpcopyup\" is for a tmpfs, and this is a {fstype}"
-                    )));
+                    ))
+                    .about(Part::Option("tmpcopyup".to_owned())));
                 }
                 if fstype.is_empty() || fstype.contains('\0') {
-                    return Err(spec_error("type: a filesystem's name is needed"));
+                    return Err(spec_error("type: a filesystem's name is needed").about(Part::Field("type")));
                 }
                 if let Some(source) = source {
-                    check_path("source", source)?;
+                    check_path("source", source).map_err(of_source)?;
                 }
             }
             MountKind::File { content, mode, uid, gid } => {
@@ -783,7 +813,12 @@ impl RootfsSpec {
                 check_id("file", *gid)?;
                 check_mode("file", *mode)?;
             }
-            MountKind::Overlay(overlay) => overlay.validate(false)?,
+            MountKind::Overlay(overlay) => overlay.validate(false).map_err(|error| {
+                // What the builder's method calls it is in front.
+                let name = error.message.split(':').next().unwrap_or_default();
+                let word = if name == "volatile" { name.to_owned() } else { format!("{name}dir") };
+                error.about(Part::Option(word))
+            })?,
             MountKind::Cgroup { .. } | MountKind::Remount { .. } => {}
         }
         Ok(())
@@ -826,9 +861,11 @@ impl Mount {
         match (refused.words().next(), &self.kind) {
             (None, _) => Ok(()),
             (Some(word), MountKind::Filesystem { fstype, .. }) => {
-                Err(spec_error(format!("the option \"{word}\" can't be given to a {fstype}")))
+                Err(spec_error(format!("the option \"{word}\" can't be given to a {fstype}"))
+                    .about(Part::Option(word.to_owned())))
             }
-            (Some(word), _) => Err(spec_error(format!("the option \"{word}\" is for binds"))),
+            (Some(word), _) => Err(spec_error(format!("the option \"{word}\" is for binds"))
+                .about(Part::Option(word.to_owned()))),
         }
     }
 }
@@ -948,15 +985,18 @@ pub fn mount_from_oci(
             None => MountKind::Remount { bind: false, superblock: superblock(), data: parsed.data.clone() },
         }
     } else if let Some(recursive) = parsed.bind {
-        let source = source.ok_or_else(|| spec_error("a bind needs a source"))?;
+        let source =
+            source.ok_or_else(|| spec_error("a bind needs a source").about(Part::Field("source")))?;
         MountKind::Bind { source: BindSource::Host(source), recursive, optional: false, within: None }
     } else {
         match fstype {
             None | Some("" | "none") => {
-                return Err(spec_error("a mount needs a type, or the option \"bind\" or \"rbind\""));
+                return Err(spec_error("a mount needs a type, or the option \"bind\" or \"rbind\"")
+                    .about(Part::Field("type")));
             }
             Some("bind") => {
-                return Err(spec_error("a mount of type \"bind\" needs the option \"bind\" or \"rbind\""));
+                return Err(spec_error("a mount of type \"bind\" needs the option \"bind\" or \"rbind\"")
+                    .about(Part::Field("options")));
             }
             Some("cgroup" | "cgroup2") => MountKind::Cgroup { source: other_than("cgroup") },
             Some("overlay") => MountKind::Overlay(Overlay {
@@ -974,7 +1014,8 @@ pub fn mount_from_oci(
         }
     };
     if parsed.copy_up && !matches!(kind, MountKind::Filesystem { .. }) {
-        return Err(spec_error("the option \"tmpcopyup\" is for a mount of type tmpfs"));
+        return Err(spec_error("the option \"tmpcopyup\" is for a mount of type tmpfs")
+            .about(Part::Option("tmpcopyup".to_owned())));
     }
     let id_map = match (parsed.id_map, mappings) {
         (None, None) => None,

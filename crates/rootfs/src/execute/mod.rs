@@ -41,6 +41,7 @@ use crate::hint::Hint;
 use crate::journal::{Identity, Record, State, Writer};
 use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow, Kernel};
 use crate::options::{Attributes, Propagation, PropagationType};
+use crate::origin::Location;
 use crate::path::PathBytes;
 use crate::plan::{Action, Plan, Step, Warning};
 use crate::protocol::{ExecutedStep, Report};
@@ -396,7 +397,12 @@ impl<'a> Execution<'a> {
     }
 
     fn warn(&mut self, code: &str, step: u32, message: String) {
-        self.report.warnings.push(Warning { code: code.to_owned(), message, step: Some(step) });
+        self.report.warnings.push(Warning {
+            code: code.to_owned(),
+            message,
+            step: Some(step),
+            location: Location::default(),
+        });
     }
 
     fn carry_out(&mut self, step: &'a Step) -> Result<Done> {

@@ -262,10 +262,13 @@ fn in_order(hooks: &[Hook]) -> Vec<&Hook> {
 }
 
 /// What a config says that the specification doesn't keep in its own terms, as it is written.
-fn verbatim(config: &Value) -> [Value; 4] {
+fn verbatim(config: &Value) -> [Value; 5] {
     let part = |pointer: &str| config.pointer(pointer).cloned().unwrap_or(Value::Null);
     let parameters = part("/linux/sysctl").as_object().map(|map| map.keys().cloned().collect::<Vec<_>>());
+    let words = |mount: &Value| mount["options"].as_array().cloned().unwrap_or_default();
+    let mounts = config["mounts"].as_array().map(|mounts| mounts.iter().map(words).collect::<Vec<_>>());
     [
+        mounts.into(),
         part("/linux/resources"),
         part("/process/consoleSize"),
         part("/process/capabilities"),

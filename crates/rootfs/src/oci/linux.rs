@@ -6,6 +6,7 @@ use super::mounts::{cannot, path_text};
 use super::node::{Node, Object};
 use crate::error::{ErrorCode, Result};
 use crate::options::Propagation;
+use crate::origin::{Item, Origin};
 use crate::path::PathBytes;
 use crate::spec::{
     Content, Device, DeviceType, IdMap, IdMapping, MAX_ID, MAX_LABEL, Mask, MissingMask, MountKind,
@@ -27,6 +28,7 @@ pub(super) fn read(top: &Object<'_>, rootfs: &mut RootfsSpec) -> Result<()> {
     rootfs.dev = !bind_covers_dev;
     let Some(linux) = top.get("linux") else { return Err(top.missing("linux")) };
     let linux = linux.object()?;
+    rootfs.origins.insert(Item::Namespaces, Origin::of_config("/linux/namespaces", Vec::new()));
     rootfs.unenforced.resources = linux.unenforced("resources");
     read_namespaces(&linux, rootfs)?;
     if let Some(devices) = linux.get("devices") {
@@ -34,27 +36,35 @@ pub(super) fn read(top: &Object<'_>, rootfs: &mut RootfsSpec) -> Result<()> {
             match read_device(device)? {
                 Some(read) if !bind_covers_dev => {
                     read.validate(&device.name).map_err(|error| error.with_pointer(&device.pointer))?;
+                    let item = Item::Device(rootfs.devices.len());
+                    rootfs.origins.insert(item, Origin::of_config(&device.pointer, Vec::new()));
                     rootfs.devices.push(read);
                     continue;
                 }
                 Some(read) => {
                     let message = format!("{}: {} is not made: a bind covers /dev", device.name, read.path);
-                    device.context().warn("device-not-made", message);
+                    device.warn("device-not-made", message);
                 }
                 None => {
                     let message =
                         format!("{}: without a path it is about cgroups only, and skipped", device.name);
-                    device.context().warn("device-not-made", message);
+                    device.warn("device-not-made", message);
                 }
             }
             rootfs.unenforced.devices.push((place, device.verbatim()));
         }
     }
     rootfs.propagation = linux.read("rootfsPropagation", read_propagation)?.flatten();
-    let paths = |key| linux.read(key, |list| list.list(read_path_below_root));
-    let masks = paths("maskedPaths")?.unwrap_or_default();
-    rootfs.masks.extend(masks.into_iter().map(|path| Mask { path, missing: MissingMask::Skip }));
-    rootfs.readonly_paths = paths("readonlyPaths")?.unwrap_or_default();
+    let paths = |key| {
+        linux.read(key, |list| list.list(|node| Ok((node.pointer.clone(), read_path_below_root(node)?))))
+    };
+    for (pointer, path) in paths("maskedPaths")?.unwrap_or_default() {
+        let item = Item::Mask(rootfs.masks.len());
+        rootfs.origins.insert(item, Origin::of_config(pointer, Vec::new()));
+        rootfs.masks.push(Mask { path, missing: MissingMask::Skip });
+    }
+    let readonly_paths = paths("readonlyPaths")?.unwrap_or_default();
+    rootfs.readonly_paths = readonly_paths.into_iter().map(|(_, path)| path).collect();
     if rootfs.namespaces.mount != Namespace::New {
         for (key, empty) in
             [("maskedPaths", rootfs.masks.is_empty()), ("readonlyPaths", rootfs.readonly_paths.is_empty())]

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::fields::{self, Treatment};
 use crate::error::{Error, ErrorCode, Result};
+use crate::origin::Location;
 use crate::path::PathBytes;
 use crate::plan::Warning;
 
@@ -29,10 +30,6 @@ impl<'a> Context<'a> {
             #[cfg(test)]
             read: RefCell::default(),
         }
-    }
-
-    pub(super) fn warn(&self, code: &str, message: String) {
-        self.warnings.borrow_mut().push(Warning { code: code.to_owned(), message, step: None });
     }
 
     pub(super) fn take_warnings(&self) -> Vec<Warning> {
@@ -90,10 +87,6 @@ impl<'a> Node<'a> {
         Self { context, value, pointer: String::new(), name: "the config".to_owned(), path: String::new() }
     }
 
-    pub(super) fn context(&self) -> &'a Context<'a> {
-        self.context
-    }
-
     fn field(&self, key: &str, value: &'a Value) -> Self {
         let dotted = |before: &str| {
             if self.path.is_empty() { key.to_owned() } else { format!("{before}.{key}") }
@@ -119,6 +112,18 @@ impl<'a> Node<'a> {
     pub(super) fn located(&self, mut error: Box<Error>) -> Box<Error> {
         error.message = format!("{}: {}", self.name, error.message);
         error.with_pointer(&self.pointer)
+    }
+
+    /// What the caller should know about this value.
+    pub(super) fn warn(&self, code: &str, message: String) {
+        let location = Location::pointer(&self.pointer);
+        let warning = Warning { code: code.to_owned(), message, step: None, location };
+        self.context.warnings.borrow_mut().push(warning);
+    }
+
+    /// Its place in the list that it is an element of.
+    pub(super) fn place(&self) -> usize {
+        self.pointer.rsplit('/').next().and_then(|place| place.parse().ok()).unwrap_or_default()
     }
 
     /// An error about this value.
@@ -221,7 +226,7 @@ impl<'a> Node<'a> {
     }
 
     fn warn_ignored(&self) {
-        self.context.warn("ignored-field", format!("{} is ignored, as asked", self.name));
+        self.warn("ignored-field", format!("{} is ignored, as asked", self.name));
     }
 
     /// Each element of an array through a parser.
@@ -275,7 +280,7 @@ impl<'a> Node<'a> {
                 Treatment::Reported => {
                     if !is_empty(value) {
                         let message = format!("{} is not enforced: {}", node.name, field.note);
-                        node.context.warn("not-enforced", message);
+                        node.warn("not-enforced", message);
                     }
                     fields.push(node);
                 }

@@ -100,7 +100,7 @@ fn read_capabilities(node: &Node<'_>, named: &mut Vec<(String, Vec<String>)>) ->
             "process.capabilities.ambient: {} dropped: not permitted and inheritable",
             names(dropped).join(", ")
         );
-        node.context().warn("ambient-dropped", message);
+        object.get("ambient").unwrap_or(node).warn("ambient-dropped", message);
     }
     Ok(capabilities)
 }
@@ -116,7 +116,7 @@ fn read_set(list: &Node<'_>) -> Result<Vec<String>> {
         if number(name).is_none() {
             // As the specification asks: a process with less than it asks for is safe.
             let message = format!("{}: {name:?} is unknown, and not given", item.name);
-            item.context().warn("unknown-capability", message);
+            item.warn("unknown-capability", message);
         }
         Ok(name.to_owned())
     })
