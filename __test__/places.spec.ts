@@ -189,6 +189,23 @@ for (const [index, [one, place]] of refused.entries()) {
   })
 }
 
+test('an owner among the options that is not mapped is refused where it is', (t) => {
+  const users = { namespaces: [{ type: 'mount' }, { type: 'user' }], ...mappings }
+  const owned = tmpfs('/x', ['ro', 'uid=0', 'gid=1'])
+  t.like(
+    t.throws(() => Rootfs.fromSpec(config([owned], users))),
+    {
+      code: 'ERR_ROOTFS_SPEC',
+      pointer: '/mounts/0/options/2',
+      message: `mounts[0].options[2]: the option "gid=1": 1 is none of the groups that the container's user namespace maps: 0`,
+    },
+  )
+  t.throws(() => make().namespaces({ user: true }).mount(owned), {
+    code: 'ERR_INVALID_ARG_VALUE',
+    message: /^mount\.options\[2\]: the option "gid=1"/,
+  })
+})
+
 testNeeding(['root', 'busybox'])('what is found out while it is prepared has its place too', async (t) => {
   const image = await busyboxImage(join(host.scratch('bundle'), 'image'))
   const file = join(host.scratch('file'), 'file')

@@ -327,6 +327,12 @@ impl IdMap {
         matches!((&self.uids[..], &self.gids[..]), ([u], [g]) if u.size == 1 && g.size == 1)
     }
 
+    /// Of a namespace in which only root is mapped: to nobody that matters here.
+    fn single() -> Self {
+        let line = IdMapping { container_id: 0, host_id: 0, size: 1 };
+        Self { uids: vec![line], gids: vec![line] }
+    }
+
     /// The host's id of an id inside, in one of the two lists.
     pub fn to_host(list: &[IdMapping], inside: u32) -> Option<u32> {
         list.iter().find_map(|line| {
@@ -821,7 +827,12 @@ impl RootfsSpec {
             })?,
             MountKind::Cgroup { .. } | MountKind::Remount { .. } => {}
         }
-        Ok(())
+        match &self.namespaces.user {
+            UserNamespace::Mapped(map) => mount.validate_ids(map),
+            UserNamespace::Caller => mount.validate_ids(&IdMap::single()),
+            // It depends on the caller, or is known when the namespace is joined.
+            UserNamespace::UnlessPrivileged | UserNamespace::Path(_) | UserNamespace::None => Ok(()),
+        }
     }
 
     fn validate_id_map(&self, id_map: &MountIdMap, kind: &MountKind) -> Result<()> {
@@ -849,6 +860,41 @@ impl RootfsSpec {
 const ON_ORDINARY_DIRECTORIES: [&str; 3] = ["proc", "sysfs", "devpts"];
 
 impl Mount {
+    /// Options of a filesystem that are ids. The kernel takes them for ids of the user namespace in which it is made, which is
+    /// the container's at every level, and refuses one without a mapping there with nothing but EINVAL, or takes
+    /// it for nobody's (proc).
+    pub(crate) fn validate_ids(&self, map: &IdMap) -> Result<()> {
+        let (MountKind::Filesystem { data, .. } | MountKind::Remount { data, .. }) = &self.kind else {
+            return Ok(());
+        };
+        let is_devpts = matches!(&self.kind, MountKind::Filesystem { fstype, .. } if fstype == "devpts");
+        for (key, value) in data {
+            let (list, whose) = match &**key {
+                "uid" => (&map.uids, "users"),
+                // It is left out, with a warning: the usual group of terminals is rarely mapped.
+                "gid" if !is_devpts => (&map.gids, "groups"),
+                _ => continue,
+            };
+            let Some(id) = value.as_deref().and_then(parse_id) else { continue };
+            if IdMap::to_host(list, id).is_none() {
+                let mapped: Vec<String> = list
+                    .iter()
+                    .map(|line| match line.size {
+                        1 => line.container_id.to_string(),
+                        size => format!("{} to {}", line.container_id, line.container_id + (size - 1)),
+                    })
+                    .collect();
+                let word = format!("{key}={}", value.as_deref().unwrap_or_default());
+                return Err(spec_error(format!(
+                    "the option \"{word}\": {id} is none of the {whose} that the container's user namespace maps: {}",
+                    mapped.join(", ")
+                ))
+                .about(Part::Option(word)));
+            }
+        }
+        Ok(())
+    }
+
     /// The words for symbolic links make sense only where there can be any.
     fn validate_links(&self) -> Result<()> {
         let refused = match &self.kind {
@@ -1079,6 +1125,16 @@ fn check_name(what: &str, path: &PathBytes) -> Result<()> {
     }
 }
 
+/// A number as the kernel reads it in an option: `kstrtouint()`, base 0. Whatever else is there, it refuses itself.
+fn parse_id(text: &str) -> Option<u32> {
+    let (digits, radix) = match text.as_bytes() {
+        [b'0', b'x' | b'X', ..] => (&text[2..], 16),
+        [b'0', _, ..] => (&text[1..], 8),
+        _ => (text, 10),
+    };
+    u32::from_str_radix(digits, radix).ok()
+}
+
 fn check_mode(what: &str, mode: u32) -> Result<()> {
     if mode > 0o7777 {
         Err(spec_error(format!("{what}: mode {mode:o} has bits that are no permission")))
@@ -1142,6 +1198,47 @@ mod tests {
         assert_eq!(IdMap::to_host(&lines, 0), Some(1000));
         assert_eq!(IdMap::to_host(&lines, 10), Some(100_009));
         assert_eq!(IdMap::to_host(&lines, 11), None);
+    }
+
+    #[test]
+    fn ids_among_the_options_of_a_filesystem_are_mapped() {
+        let line = |container_id, host_id, size| IdMapping { container_id, host_id, size };
+        let map = IdMap { uids: vec![line(0, 1000, 1), line(5, 2000, 10)], gids: vec![line(0, 1000, 8)] };
+        for (fstype, word, mapped) in [
+            ("tmpfs", "uid=0", true),
+            ("tmpfs", "uid=1", false),
+            ("tmpfs", "uid=14", true),
+            ("tmpfs", "uid=15", false),
+            ("tmpfs", "uid=0xe", true),
+            ("tmpfs", "uid=0xf", false),
+            ("tmpfs", "uid=010", true),
+            ("tmpfs", "uid=020", false),
+            ("tmpfs", "uid=me", true),
+            ("tmpfs", "gid=7", true),
+            ("tmpfs", "gid=8", false),
+            ("proc", "gid=8", false),
+            ("devpts", "gid=8", true),
+            ("devpts", "uid=1", false),
+            ("fuse", "size=1", true),
+        ] {
+            let mut spec = RootfsSpec::new(Root::Directory("/srv".into()));
+            spec.add(oci(Some(fstype), &[word]).unwrap());
+            spec.validate().unwrap();
+            spec.namespaces.user = UserNamespace::Mapped(map.clone());
+            let result = spec.validate();
+            assert_eq!(result.is_ok(), mapped, "{fstype} {word}");
+            if let Err(error) = result {
+                assert!(error.code == ErrorCode::Spec && error.message.contains(word), "{error}");
+                let list = if word.starts_with("gid") { "maps: 0 to 7" } else { "maps: 0, 5 to 14" };
+                assert!(error.message.ends_with(list), "{error}");
+            }
+        }
+        let mut spec = RootfsSpec::new(Root::Directory("/srv".into()));
+        spec.namespaces.user = UserNamespace::Caller;
+        spec.add(oci(Some("tmpfs"), &["uid=0"]).unwrap());
+        spec.validate().unwrap();
+        spec.add(oci(None, &["remount", "uid=1"]).unwrap());
+        assert!(spec.validate().unwrap_err().message.contains("uid=1"));
     }
 
     #[test]

@@ -328,8 +328,20 @@ impl<'a> Execution<'a> {
         }
     }
 
+    /// Which ids are mapped is known only here where that depends on the caller, or a user namespace is joined.
+    fn check_ids(&self) -> Result<()> {
+        let Some(user) = &self.setting.user else { return Ok(()) };
+        for step in &self.plan.steps {
+            if let Action::Mount { mount, .. } = &step.action {
+                mount.validate_ids(user).map_err(|error| Self::locate(error, step))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Carries out the steps that come before the command.
     pub fn run(mut self) -> Result<Outcome> {
+        self.check_ids()?;
         self.prepare_id_maps()?;
         for step in &self.plan.steps {
             if matches!(&step.action, Action::Hook(hook) if hook.point.is_after_start()) {
