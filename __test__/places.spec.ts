@@ -91,6 +91,34 @@ const warnings: Array<[string, [OciSpec, string, string[]?] | undefined, [Rootfs
   ],
   ['unknown-bind-option', [config([mount(['sync', 'rbind'])]), '/mounts/0/options/0']],
   [
+    'unknown-option',
+    [config([tmpfs('/a', ['size=1m', 'noexec', 'sizes=1m', 'noacl'])]), '/mounts/0/options/2'],
+    [make().mount(tmpfs('/a', ['mode=700', 'hidepid=2'])), 'mount.options[1]'],
+  ],
+  [
+    'unknown-option',
+    [
+      config([{ destination: '/x', type: 'ext4', source: '/dev/sda', options: ['data=ordered'] }]),
+      '/mounts/0/options/0',
+    ],
+    [make().mount({ destination: '/x', type: 'mqueue', options: ['ro', 'gid=0'] }), 'mount.options[1]'],
+  ],
+  [
+    'unknown-option',
+    [
+      config([tmpfs('/x'), { destination: '/x', options: ['remount', 'size=1m', 'bogus'] }]),
+      '/mounts/1/options/2',
+    ],
+    [
+      make().mount({
+        destination: '/x',
+        type: 'overlay',
+        options: ['lowerdir=/a:/b', 'xino=off', 'bogus=on'],
+      }),
+      'mount.options[2]',
+    ],
+  ],
+  [
     'nodev-device',
     [config([mount(['rbind', 'rnodev'], { source: '/dev/null' })]), '/mounts/0/options/1'],
     [make().bind('/dev/null', '/x'), 'nodev'],

@@ -797,6 +797,11 @@ impl Builder {
                 format!("\"{word}\" has no effect on the mount on {destination}"),
             );
         }
+        for word in mount.unknown_options() {
+            let message =
+                format!("\"{word}\" is unknown here, and given to the filesystem on {destination} as it is");
+            self.warn("unknown-option", index, at(&Part::Option(word)), message);
+        }
         if let MountKind::Bind { source: BindSource::Host(source), .. } = &mount.kind {
             let flags = mount.attributes.set | mount.attributes.set_recursive;
             if flags & attr::NODEV != 0 && source.normalized().starts_with(&"/dev".into()) {

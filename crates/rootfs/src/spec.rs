@@ -895,6 +895,22 @@ impl Mount {
         Ok(())
     }
 
+    /// Options that are given to a filesystem though nothing is known of them.
+    pub(crate) fn unknown_options(&self) -> impl Iterator<Item = String> {
+        let (fstype, data) = match &self.kind {
+            MountKind::Filesystem { fstype, data, .. } => (Some(fstype.as_str()), data.as_slice()),
+            MountKind::Overlay(overlay) => (Some("overlay"), overlay.data.as_slice()),
+            MountKind::Remount { data, .. } => (None, data.as_slice()),
+            MountKind::Bind { .. } | MountKind::File { .. } | MountKind::Cgroup { .. } => (None, &[][..]),
+        };
+        data.iter().filter(move |(key, _)| !options::is_known_option(fstype, key)).map(|(key, value)| {
+            match value {
+                Some(value) => format!("{key}={value}"),
+                None => key.clone(),
+            }
+        })
+    }
+
     /// The words for symbolic links make sense only where there can be any.
     fn validate_links(&self) -> Result<()> {
         let refused = match &self.kind {
