@@ -424,21 +424,21 @@ fn hook_point(when: &JsArg, points: &[&str]) -> Parsed<HookPoint> {
 
 /// A function of the caller, under the number by which TypeScript knows it.
 pub(crate) fn function_hook(when: &JsArg, number: u32, name: String) -> Parsed<Hook> {
-    const POINTS: [&str; 3] = ["createRuntime", "poststart", "poststop"];
-    if let JsArg::String(point) = when
-        && HOOK_POINTS.contains(&&**point)
-        && !POINTS.contains(&&**point)
-    {
+    let named = |point: &&HookPoint| *when == JsArg::String(point.name().into());
+    if let Some(point) = HookPoint::ALL.iter().find(named).filter(|point| !point.takes_functions()) {
+        let others = HookPoint::ALL.iter().filter(|point| point.takes_functions());
+        let others: Vec<&str> = others.map(|point| point.name()).collect();
         return Err(Failure::argument(
             ArgumentKind::Type,
             format!(
-                "Expected program ({{ path }}) for hook but received a function: only programs can run at {point}, and \
-                 functions at {}",
-                POINTS.join(", ")
+                "Expected program ({{ path }}) for hook but received a function: hooks at {} run in the container's \
+                 namespaces, where this process isn't; functions can run at {}",
+                point.name(),
+                others.join(", ")
             ),
         ));
     }
-    let point = hook_point(when, &POINTS)?;
+    let point = hook_point(when, &HOOK_POINTS)?;
     let path = if name.is_empty() { "function".to_owned() } else { name };
     Ok(Hook {
         point,

@@ -457,9 +457,9 @@ impl HookPoint {
         matches!(self, Self::Poststart | Self::Poststop)
     }
 
-    /// Whether a function of the caller can run there.
+    /// Whether a function of the caller can run there: it runs where the caller is.
     pub const fn takes_functions(self) -> bool {
-        matches!(self, Self::CreateRuntime | Self::Poststart | Self::Poststop)
+        self.in_runtime_namespaces()
     }
 
     /// The container's status as the hook is told it; OCI runtime-spec, runtime.md, State.
