@@ -729,6 +729,24 @@ impl Kernel for Linux {
         .map_err(failed("fchownat", || format!("{}, {uid:?}, {gid:?}", number(file))))
     }
 
+    fn set_mode(&self, file: BorrowedFd<'_>, mode: u32) -> SysResult<()> {
+        // fchmod refuses O_PATH descriptors. SAFETY: the empty path is a constant, and the rest are numbers.
+        let result = unsafe {
+            libc::syscall(libc::SYS_fchmodat2, file.as_raw_fd(), c"".as_ptr(), mode, libc::AT_EMPTY_PATH)
+        };
+        if result == 0 {
+            return Ok(());
+        }
+        let error = last_error("fchmodat2", || format!("{}, \"\", {mode:#o}, AT_EMPTY_PATH", number(file)));
+        // Before Linux 6.6, and where a filter doesn't know it, by its name in our own procfs.
+        if error.errno != libc::ENOSYS && error.errno != libc::EPERM {
+            return Err(error);
+        }
+        let name = format!("self/fd/{}", file.as_raw_fd());
+        rustix::fs::chmodat(self.procfs()?.as_fd(), &*name, Mode::from_bits_retain(mode), AtFlags::empty())
+            .map_err(|_| error)
+    }
+
     fn set_directory_mode(&self, directory: BorrowedFd<'_>, mode: u32) -> SysResult<()> {
         // fchmod refuses O_PATH descriptors, and fchmodat2, which doesn't, needs Linux 6.6. "." is no link.
         rustix::fs::chmodat(directory, c".", Mode::from_bits_retain(mode), AtFlags::empty())

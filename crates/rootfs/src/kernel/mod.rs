@@ -276,6 +276,8 @@ pub trait Kernel {
     ) -> SysResult<()>;
     /// Changes the owner, the group, or both, of what is open.
     fn set_owner(&self, file: BorrowedFd<'_>, uid: Option<u32>, gid: Option<u32>) -> SysResult<()>;
+    /// Changes the permission bits of what is open, a device too.
+    fn set_mode(&self, file: BorrowedFd<'_>, mode: u32) -> SysResult<()>;
     /// Changes the permission bits of a directory.
     fn set_directory_mode(&self, directory: BorrowedFd<'_>, mode: u32) -> SysResult<()>;
     /// Whether the mount, or its filesystem, is read-only; `fstatfs(2)`.

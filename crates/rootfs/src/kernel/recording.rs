@@ -562,6 +562,10 @@ impl Kernel for Recording {
         self.record("fchownat", format!("owner {} {uid:?}:{gid:?}", self.name(file)))
     }
 
+    fn set_mode(&self, file: BorrowedFd<'_>, mode: u32) -> SysResult<()> {
+        self.record("fchmodat2", format!("mode {} {mode:o}", self.name(file)))
+    }
+
     fn set_directory_mode(&self, directory: BorrowedFd<'_>, mode: u32) -> SysResult<()> {
         self.record("fchmodat", format!("mode {} {mode:o}", self.name(directory)))
     }
