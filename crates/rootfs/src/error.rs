@@ -217,6 +217,12 @@ impl Error {
         self
     }
 
+    /// Adds what the kernel said about a filesystem.
+    pub(crate) fn with_kernel_log(mut self: Box<Self>, log: Vec<String>) -> Box<Self> {
+        self.kernel_log = log;
+        self
+    }
+
     /// Adds advice, unless there already is some.
     pub fn with_hint(mut self: Box<Self>, hint: impl Into<String>) -> Box<Self> {
         self.hint.get_or_insert_with(|| hint.into());

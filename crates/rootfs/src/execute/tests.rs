@@ -119,6 +119,17 @@ pub(super) fn tree() -> Recording {
 }
 
 #[test]
+fn what_the_kernel_says_of_a_superblock_that_stays_writable_is_told() {
+    let kernel = Recording::new(&[]);
+    let mut spec = RootfsSpec::new(Root::Directory("/srv/root".into()));
+    spec.add(defaults::filesystem("/x", "tmpfs", attr::RDONLY, &[]));
+    kernel.refuse("superblock ro", libc::EPERM);
+    let error = run(&kernel, &spec, Level::Detached).unwrap_err();
+    assert!(error.message.contains("its superblock can't be made read-only"), "{error}");
+    assert_eq!(error.kernel_log, ["e tmpfs: Unknown parameter"]);
+}
+
+#[test]
 fn a_device_is_given_away_by_the_descriptor_that_was_checked() {
     let kernel = Recording::new(&[]);
     let mut spec = RootfsSpec::new(Root::Directory("/srv/root".into()));

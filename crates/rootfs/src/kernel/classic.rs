@@ -386,7 +386,7 @@ impl Kernel for Classic<'_> {
         true
     }
 
-    fn make_superblock_readonly(&self, mount: BorrowedFd<'_>) -> SysResult<()> {
+    fn make_superblock_readonly(&self, mount: BorrowedFd<'_>, _: &mut Vec<String>) -> SysResult<()> {
         let attributes = super::staging::attributes(mount)?;
         let flags = libc::MS_REMOUNT | libc::MS_RDONLY | mount_flags(attributes);
         self.staging()?.mount(None, &Staging::path_of(mount), None, flags, None)

@@ -558,10 +558,11 @@ impl Kernel for Linux {
         super::overlay::in_private_mounts(self, work)
     }
 
-    fn make_superblock_readonly(&self, mount: BorrowedFd<'_>) -> SysResult<()> {
+    fn make_superblock_readonly(&self, mount: BorrowedFd<'_>, log: &mut Vec<String>) -> SysResult<()> {
         let context = self.pick_filesystem(mount)?;
-        self.set_filesystem_flag(context.as_fd(), "ro")?;
-        self.reconfigure_filesystem(context.as_fd())
+        self.set_filesystem_flag(context.as_fd(), "ro")
+            .and_then(|()| self.reconfigure_filesystem(context.as_fd()))
+            .inspect_err(|_| *log = self.filesystem_log(context.as_fd()))
     }
 
     fn pick_filesystem(&self, mount: BorrowedFd<'_>) -> SysResult<OwnedFd> {

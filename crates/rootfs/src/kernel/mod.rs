@@ -229,8 +229,8 @@ pub trait Kernel {
     fn takes_iversion(&self) -> bool {
         false
     }
-    /// Makes the superblock of a mount read-only; `fspick(2)`.
-    fn make_superblock_readonly(&self, mount: BorrowedFd<'_>) -> SysResult<()>;
+    /// Makes the superblock of a mount read-only; `fspick(2)`. What the kernel says of a failure goes to `log`.
+    fn make_superblock_readonly(&self, mount: BorrowedFd<'_>, log: &mut Vec<String>) -> SysResult<()>;
     /// A context in which the filesystem of a mount is changed; `fspick(2)`.
     fn pick_filesystem(&self, mount: BorrowedFd<'_>) -> SysResult<OwnedFd>;
     /// Changes the filesystem as its context says; `fsconfig(2)`.

@@ -434,8 +434,9 @@ impl Kernel for Recording {
         work()
     }
 
-    fn make_superblock_readonly(&self, mount: BorrowedFd<'_>) -> SysResult<()> {
+    fn make_superblock_readonly(&self, mount: BorrowedFd<'_>, log: &mut Vec<String>) -> SysResult<()> {
         self.record("fspick", format!("superblock ro {}", self.name(mount)))
+            .inspect_err(|_| *log = self.filesystem_log(mount))
     }
 
     fn pick_filesystem(&self, mount: BorrowedFd<'_>) -> SysResult<OwnedFd> {
