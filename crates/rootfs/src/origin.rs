@@ -57,7 +57,7 @@ impl Location {
         let mut name = String::new();
         for key in self.pointer.as_ref()?.split('/').skip(1) {
             if key.bytes().all(|byte| byte.is_ascii_digit()) {
-                name.push_str(&format!("[{key}]"));
+                name.extend(["[", key, "]"]);
             } else {
                 name.push_str(if name.is_empty() { "" } else { "." });
                 name.push_str(&key.replace("~1", "/").replace("~0", "~"));

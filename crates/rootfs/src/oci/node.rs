@@ -275,8 +275,7 @@ impl<'a> Node<'a> {
                 return Err(node.may_be_ignored(node.wrong("this field is unknown")));
             };
             match field.treatment {
-                Treatment::Enforced => fields.push(node),
-                Treatment::WithoutEffect => fields.push(node),
+                Treatment::Enforced | Treatment::WithoutEffect => fields.push(node),
                 Treatment::Reported => {
                     if !is_empty(value) {
                         let message = format!("{} is not enforced: {}", node.name, field.note);
