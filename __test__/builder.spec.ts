@@ -423,7 +423,7 @@ const mistakes: Mistake[] = [
     title: 'an idmapped tmpfs',
     call: untyped('mount', { destination: '/x', type: 'tmpfs', options: ['idmap'] }),
     code: 'ERR_INVALID_ARG_VALUE',
-    message: /idMap: only a bind can be idmapped/,
+    message: /mount\.options\[0\]: only a bind can be idmapped/,
   },
   {
     title: 'uidMappings without gidMappings',

@@ -1,7 +1,16 @@
 // What is put into the tree: directories, links, files and device nodes, in every cell and at both levels; and what of it
 // stays on the host.
 import { createHash, randomBytes } from 'node:crypto'
-import { lstatSync, mkdirSync, readFileSync, readlinkSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  chownSync,
+  lstatSync,
+  mkdirSync,
+  readFileSync,
+  readlinkSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { Rootfs, type RootfsError } from 'rootfs'
@@ -144,6 +153,33 @@ testCells('what was asked for is there, exactly as asked', async (t, cell, level
   t.deepEqual(names, expected)
   for (const line of before) t.true(snapshotTree(image).includes(line), line)
 })
+
+for (const level of levels) {
+  testNeeding(['root', 'unshare', 'busybox'], level)(
+    `${level}: a device has its own owner and mode, and not those of the directory`,
+    async (t) => {
+      const [cell] = cells
+      const image = await newImage(cell!)
+      const nodes = join(image, 'nodes')
+      mkdirSync(nodes)
+      chownSync(nodes, 0, 1234)
+      chmodSync(nodes, 0o2755)
+      const calls: Job['calls'] = [
+        ['defaults'],
+        ['device', { path: '/nodes/zero', type: 'c', major: 1, minor: 5 }],
+        ['device', { path: '/nodes/full', type: 'c', major: 1, minor: 7, mode: 0o6640, uid: 5, gid: 6 }],
+        ['device', { path: '/nodes/fifo', type: 'p', mode: 0o600, gid: 7 }],
+      ]
+      const script = `cd /nodes && stat -c '%n %a %u:%g %F' zero full fifo`
+      const outcome = await runScript(cell!, image, calls, script, level)
+      t.deepEqual(printed(t, outcome), [
+        'zero 666 0:0 character special file',
+        'full 6640 5:6 character special file',
+        'fifo 600 0:7 fifo',
+      ])
+    },
+  )
+}
 
 function hostId(cell: Cell, inside: number): number {
   for (const line of cell.map ?? []) {

@@ -37,6 +37,47 @@ function at(t: ExecutionContext, found: MountLine[], destination: string): Mount
 const [root, , ranges] = cells as [Cell, Cell, Cell]
 const unprivileged = cells.find(({ uid }) => uid === nobody)!
 
+for (const [name, last] of [
+  ['root', 4_294_967_294],
+  ['root with its own id in a user namespace', 0],
+  ['root with ranges in a user namespace', 65_535],
+  ['unprivileged', 0],
+] as const) {
+  const cell = cells.find((one) => one.name === name)!
+  for (const level of levels) {
+    const testHere = testNeeding([...cell.needs, 'busybox'], level)
+
+    testHere(`${name}, ${level}: an owner among the options is one that is mapped`, async (t) => {
+      const job = (type: string, ...options: string[]): Job => ({
+        calls: [mount('/proc', 'proc'), mount('/x', type, options)],
+        mode: 'prepare',
+        commands: [sh('stat -c %u:%g /x')],
+        root: directory,
+      })
+      const directory = await image(cell)
+      const given = await runInCell(cell, job('tmpfs', `uid=${last}`, `gid=${last}`), host, { level })
+      t.is(given.error, undefined, given.error?.message)
+      t.is(given.results[0]!.stdout, `${last}:${last}\n`)
+      if (last === 4_294_967_294) return
+      for (const [type, word] of [
+        ['tmpfs', `uid=${last + 1}`],
+        ['tmpfs', `gid=${last + 1}`],
+        ['devpts', `uid=${last + 1}`],
+        ['proc', `gid=${last + 1}`],
+      ] as const) {
+        const { error, left } = await runInCell(cell, job(type, word), host, { level })
+        t.regex(error?.code ?? '', /^ERR_ROOTFS_SPEC$|^ERR_INVALID_ARG_VALUE$/)
+        const message = new RegExp(
+          `"${word}": ${last + 1} is none .* maps: 0${last > 0 ? ` to ${last}` : ''}$`,
+        )
+        t.regex(error?.message ?? '', message)
+        t.is(error?.syscall, undefined)
+        t.deepEqual(left, [])
+      }
+    })
+  }
+}
+
 for (const cell of [root, ranges, unprivileged]) {
   for (const level of levels) {
     const testHere = testNeeding([...cell.needs, 'busybox'], level)
@@ -221,6 +262,7 @@ for (const cell of [root, ranges, unprivileged]) {
         t.is(error?.code, 'ERR_ROOTFS_MOUNT', what)
         t.is(error!.destination, '/x', what)
         t.regex(error!.message, named, what)
+        t.regex(error!.message, /: the option "[^",]+" is refused: /, what)
         // What mount(2) refuses is only in the kernel's own log.
         if (level === 'classic') continue
         t.true(

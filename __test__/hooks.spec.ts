@@ -113,7 +113,7 @@ for (const [way, begin] of Object.entries(ways)) {
     for (const point of points) {
       rootfs.hook(point, program(script(point === 'startContainer' ? inside : evidence, point)))
     }
-    for (const point of ['createRuntime', 'poststart', 'poststop'] as const) {
+    for (const point of ['prestart', 'createRuntime', 'poststart', 'poststop'] as const) {
       rootfs.hook(point, ({ root }) => {
         functions.push([point, root, root !== undefined && existsSync(join(root, 'own', point))])
       })
@@ -135,6 +135,7 @@ for (const [way, begin] of Object.entries(ways)) {
       ],
     )
     t.deepEqual(functions, [
+      ['prestart', states[0].root, true],
       ['createRuntime', states[0].root, true],
       ['poststart', proc, true],
       ['poststop', undefined, false],
@@ -191,12 +192,17 @@ for (const [way, begin] of Object.entries(ways)) {
         const args = [`--mount=${state.mountNamespace}`, 'cat', '/proc/self/mountinfo']
         mounts.push((await runProgram('nsenter', args)).stdout)
       })
+      .hook('prestart', async (state) => {
+        await delay(20)
+        t.truthy(readlinkSync(state.mountNamespace))
+        told.push(['prestart', state])
+      })
     await leavesNothing(t, root, async () => {
       await begin(rootfs)
     })
     t.deepEqual(
       told.map(([point]) => point),
-      ['createRuntime', 'poststart', 'poststop'],
+      ['prestart', 'createRuntime', 'poststart', 'poststop'],
     )
     for (const [, state] of told) {
       t.deepEqual(state, {
@@ -210,39 +216,41 @@ for (const [way, begin] of Object.entries(ways)) {
     t.true(mounts[0]!.includes(` ${root}/made `), 'the tree is there in the mount namespace')
   })
 
-  testHere(
-    `${way}: a createRuntime function that throws fails the preparation and undoes everything`,
-    async (t) => {
-      const root = await image()
-      const cause = new Error('not today')
-      for (const fn of [
-        function network() {
-          throw cause
-        },
-        async function network() {
-          await delay(10)
-          throw cause
-        },
-      ]) {
-        let stopped = 0
-        const rootfs = new Rootfs(root)
-          .defaults()
-          .tmpfs('/made')
-          .hook('createRuntime', fn)
-          .hook('poststop', () => void stopped++)
-        await leavesNothing(t, root, async () => {
-          const error = await t.throwsAsync(begin(rootfs), {
-            instanceOf: RootfsError,
-            code: 'ERR_ROOTFS_HOOK',
+  for (const point of ['prestart', 'createRuntime'] as const) {
+    testHere(
+      `${way}: a ${point} function that throws fails the preparation and undoes everything`,
+      async (t) => {
+        const root = await image()
+        const cause = new Error('not today')
+        for (const fn of [
+          function network() {
+            throw cause
+          },
+          async function network() {
+            await delay(10)
+            throw cause
+          },
+        ]) {
+          let stopped = 0
+          const rootfs = new Rootfs(root)
+            .defaults()
+            .tmpfs('/made')
+            .hook(point, fn)
+            .hook('poststop', () => void stopped++)
+          await leavesNothing(t, root, async () => {
+            const error = await t.throwsAsync(begin(rootfs), {
+              instanceOf: RootfsError,
+              code: 'ERR_ROOTFS_HOOK',
+            })
+            t.is((error as Error).cause, cause)
+            t.true(error!.message.includes(`${point}[0] network: Error: not today`), error!.message)
+            t.is((error as RootfsError).step?.type, 'hook')
           })
-          t.is((error as Error).cause, cause)
-          t.regex(error!.message, /createRuntime\[0\] network: Error: not today/)
-          t.is((error as RootfsError).step?.type, 'hook')
-        })
-        t.is(stopped, 1)
-      }
-    },
-  )
+          t.is(stopped, 1)
+        }
+      },
+    )
+  }
 
   testHere(`${way}: a poststart function that throws kills the container`, async (t) => {
     const root = await image()
@@ -387,7 +395,7 @@ testHere('programs at other points have an empty environment', async (t) => {
   t.true(readFileSync(join(evidence, 'env'), 'utf8').startsWith('0\n'))
 })
 
-for (const point of ['createRuntime', 'poststart'] as const) {
+for (const point of ['prestart', 'createRuntime', 'poststart'] as const) {
   testHere(`an abort during a ${point} function ends the container, and it is not waited for`, async (t) => {
     const root = await image()
     const controller = new AbortController()
@@ -457,14 +465,15 @@ testHere(
 testHere('functions are refused at other points, and what is no hook everywhere', async (t) => {
   const rootfs = new Rootfs(await image())
   const hook = (when: unknown, what: unknown) => rootfs.hook(when as HookPoint, what as { path: string })
-  for (const point of ['prestart', 'createContainer', 'startContainer', 'sometimes', undefined]) {
+  for (const point of ['createContainer', 'startContainer', 'sometimes', undefined]) {
     t.regex((t.throws(() => hook(point, () => {})) as NodeJS.ErrnoException).code!, /^ERR_INVALID_ARG_/)
   }
-  t.throws(() => hook('prestart', () => {}), {
-    instanceOf: TypeError,
-    message:
-      /^Expected program .* but received a function: only programs can run at prestart, and functions at createRuntime/,
-  })
+  for (const point of ['createContainer', 'startContainer']) {
+    t.throws(() => hook(point, () => {}), {
+      instanceOf: TypeError,
+      message: `Expected program ({ path }) for hook but received a function: hooks at ${point} run in the container's namespaces, where this process isn't; functions can run at prestart, createRuntime, poststart, poststop`,
+    })
+  }
   for (const what of [
     undefined,
     null,

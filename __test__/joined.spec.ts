@@ -179,6 +179,25 @@ testHere('root: a user namespace with another one of the host joins both', async
   t.is((await rootfs.run(command, args)).stdout, wanted(inside, ['user']) + wanted(outside, ['network']))
 })
 
+testHere(
+  'root: an owner among the options of a filesystem is mapped in a joined user namespace',
+  async (t) => {
+    const pid = await holder(t, ['--user', '--map-root-user', '--uts'])
+    const attempt = async (uid: number) =>
+      new Rootfs(await image())
+        .defaults({ cgroup: false })
+        .tmpfs('/x', { uid })
+        .namespaces(paths(pid, ['user']))
+    const stat = ['-c', '%u', '/x']
+    t.is((await (await attempt(0)).run('/bin/stat', stat)).stdout, '0\n')
+    const error = await t.throwsAsync<RootfsError>((await attempt(1)).run('/bin/stat', stat), {
+      code: 'ERR_ROOTFS_SPEC',
+      message: /"uid=1": 1 is none .* maps: 0$/,
+    })
+    t.like(error, { destination: '/x', syscall: undefined })
+  },
+)
+
 testHere('root: a new user namespace can be in a network namespace of the host', async (t) => {
   const pid = await holder(t, ['--net', '--uts'])
   const rootfs = new Rootfs(await image())

@@ -423,6 +423,35 @@ const minimal = (): OciSpec => ({
   linux: { namespaces: [{ type: 'mount' }] },
 })
 
+test('what a config says and nothing comes of is in what toSpec gives', (t) => {
+  const spec = {
+    ociVersion: '1.2.0',
+    root: { path: '/r' },
+    process: {
+      args: ['sh'],
+      cwd: '/',
+      user: { uid: 0, gid: 0 },
+      consoleSize: { height: 25, width: 80 },
+      capabilities: { ambient: ['CAP_KILL', 'CAP_CHOWN'], bounding: ['CAP_KILL', 'CAP_OF_TOMORROW'] },
+    },
+    linux: {
+      namespaces: [{ type: 'mount' }, { type: 'ipc' }, { type: 'network' }],
+      devices: [
+        { type: 'c', major: 10, minor: 200 },
+        { path: '/dev/x', type: 'p', fileMode: 0o600, uid: 0, gid: 0 },
+      ],
+      resources: { devices: [{ allow: false, access: 'rwm' }], memory: { limit: 2 ** 40 } },
+      sysctl: { 'net/core/somaxconn': '1', 'kernel.msgmax': '2', 'net.core.somaxconn': '3' },
+    },
+  }
+  const written = Rootfs.fromSpec(spec as unknown as OciSpec).toSpec() as unknown as typeof spec
+  t.deepEqual(written.linux.resources, spec.linux.resources)
+  t.deepEqual(written.linux.devices, spec.linux.devices)
+  t.deepEqual(Object.entries(written.linux.sysctl), Object.entries(spec.linux.sysctl))
+  t.deepEqual(written.process.capabilities, spec.process.capabilities)
+  t.deepEqual(written.process.consoleSize, spec.process.consoleSize)
+})
+
 test('what is refused has its pointer, and passes when it is named', async (t) => {
   const seccomp = {
     ...minimal(),
@@ -472,7 +501,11 @@ test('what is wrong with the parts together is told by fromSpec, with its pointe
       '/linux/readonlyPaths/0',
       /^linux/,
     ],
-    [{ mounts: [{ destination: '/t', type: 'tmpfs' }, bind] }, '/mounts/1', /^mounts\[1\]: without mappings/],
+    [
+      { mounts: [{ destination: '/t', type: 'tmpfs' }, bind] },
+      '/mounts/1/options/1',
+      /^mounts\[1\]\.options\[1\]: without mappings/,
+    ],
     [
       { linux: {}, hooks: { createRuntime: [{ path: '/h' }] } },
       '/hooks/createRuntime',

@@ -1,6 +1,6 @@
 // Each option word on each kind of mount, against the mount table that the kernel shows inside. What a word does is said
 // here once more, so that it isn't the library that is asked about itself.
-import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { chownSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { Rootfs } from 'rootfs'
@@ -128,7 +128,7 @@ interface Target {
   source?: string
   options: string[]
   /** Options that name something of the sources. */
-  layers?: (directory: string) => string[]
+  layers?: (directory: string, word: string) => string[]
   /** Its flags without a word. */
   before: State
   /** The same of what is mounted below it. */
@@ -139,6 +139,8 @@ interface Target {
   readonly?: true
   /** Whether the source has peers. */
   shared?: true
+  /** Where it is mounted on something that is shared, which makes it shared too. */
+  on?: 'shared'
 }
 
 const targets: Target[] = [
@@ -158,6 +160,20 @@ const targets: Target[] = [
     own: true,
     readonly: true,
   },
+  {
+    name: 'written-overlay',
+    type: 'overlay',
+    options: [],
+    // Each has its own: two that write to the same directories are refused.
+    layers: (directory, word) => [
+      `lowerdir=${join(directory, 'lower')}`,
+      `upperdir=${join(directory, 'upper', word)}`,
+      `workdir=${join(directory, 'work', word)}`,
+    ],
+    before: bare,
+    own: true,
+  },
+  { name: 'on-shared', type: 'tmpfs', options: [], before: bare, own: true, on: 'shared' },
   { name: 'peer', source: 'peer', options: ['bind'], before: bare, shared: true },
 ]
 
@@ -205,7 +221,7 @@ function shown({ flags: set, atime }: State): string[] {
 
 function shownPropagation(target: Target, { propagation }: Meaning, locked: boolean): string[] {
   // Nothing said: what a bind receives comes from its source, as for the root.
-  const asked = propagation ?? (target.source === undefined ? 'private' : 'slave')
+  const asked = propagation ?? target.on ?? (target.source === undefined ? 'private' : 'slave')
   if (asked === 'unbindable') return ['unbindable']
   // In a mount namespace of fewer rights the source itself is a slave already.
   const received = target.shared && (asked === 'slave' || (asked === 'shared' && locked))
@@ -215,8 +231,14 @@ function shownPropagation(target: Target, { propagation }: Meaning, locked: bool
 // ---------------------------------------------------------------- the containers
 
 /** Makes the sources in the driver's own mount namespace. */
-function sources(directory: string): string {
+function sources(directory: string, owner = 0): string {
   for (const name of ['bare', 'strict', 'plain', 'hard', 'peer', 'lower']) mkdirSync(join(directory, name))
+  for (const name of ['upper', 'work']) {
+    for (const word of Object.keys(meanings)) {
+      mkdirSync(join(directory, name, word), { recursive: true })
+      chownSync(join(directory, name, word), owner, owner)
+    }
+  }
   const hard = 'ro,nosuid,nodev,noexec,noatime,nodiratime,nosymfollow'
   return `(
     cd ${directory}
@@ -237,6 +259,7 @@ const calls = (mounts: Array<Record<string, unknown>>): Job['calls'] => [
   ['file', '/marker', ''],
   ['bind', findProgram('busybox'), program],
   ['proc'],
+  ['mount', { destination: '/shared', type: 'tmpfs', options: ['shared'] }],
   ...mounts.map((mount): [string, unknown] => ['mount', mount]),
 ]
 
@@ -287,14 +310,19 @@ interface Try {
 }
 
 const tries: Try[] = Object.entries(meanings).flatMap(([word, meaning]) =>
-  targets.map((target) => ({ word, meaning, target, destination: `/w/${word}/${target.name}` })),
+  targets.map((target) => ({
+    word,
+    meaning,
+    target,
+    destination: `/${target.on ?? 'w'}/${word}/${target.name}`,
+  })),
 )
 
 const mountOf = ({ word, target, destination }: Try, directory: string): Record<string, unknown> => ({
   destination,
   type: target.type,
   source: target.source === undefined ? undefined : join(directory, target.source),
-  options: [...target.options, ...(target.layers?.(directory) ?? []), word],
+  options: [...target.options, ...(target.layers?.(directory, word) ?? []), word],
 })
 
 function checkTry(
@@ -323,7 +351,7 @@ for (const cell of [asRoot, inUserNamespace, withoutPrivileges]) {
     testNeeding([...cell.needs, 'busybox'], level)(title, async (t) => {
       t.timeout(120_000)
       const directory = host.scratch('sources')
-      const setup = sources(directory)
+      const setup = sources(directory, cell.writesAs)
       const allowed = tries.filter((one) => !isRefused(cell, level, one))
       const refused = tries.filter((one) => isRefused(cell, level, one))
       const jobs = [allowed, ...refused.map((one) => [one])]

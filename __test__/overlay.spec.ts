@@ -375,6 +375,25 @@ const failing: Failing[] = [
   },
 ]
 
+for (const level of levels) {
+  testNeeding(['root', 'unshare', 'busybox'], level)(
+    `${level}: an unknown option of an overlay that is only read is named, without a hint about upper`,
+    async (t) => {
+      const { image, top } = await makeTree(root)
+      const options = [`lowerdir=${image}:${top}`, 'xino=off', 'bogus=on']
+      const job: Job = {
+        root: image,
+        calls: [['mount', { destination: '/x', type: 'overlay', options }]],
+        mode: 'run',
+        commands: [sh('true')],
+      }
+      const { error } = await runInCell(root, job, host, { level })
+      t.like(error, { code: 'ERR_ROOTFS_MOUNT', errnoName: 'EINVAL', hint: undefined })
+      t.regex(error!.message, /: the option "bogus=on" is refused: /)
+    },
+  )
+}
+
 for (const { title, calls, code, message, errnoName, hint, log, setup } of failing) {
   asRoot(title, async (t) => {
     const tree = await makeTree(root)

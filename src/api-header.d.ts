@@ -36,9 +36,9 @@ export interface HookState {
   /** The host's pid of the container's first process; at `poststop` it has ended. */
   pid: number
   /**
-   * Where the container's root is. At `createRuntime` in `mountNamespace`, where the mounts are there below it and the
+   * Where the container's root is. At `prestart` and `createRuntime` in `mountNamespace`, where the mounts are there below it and the
    * host's tree is too; later the directory on the host. For a root that the host doesn't have (an overlay, or an empty one)
-   * it is below `/proc/PID/root` at `createRuntime`, `/proc/PID/root` at `poststart`, and missing at `poststop`.
+   * it is below `/proc/PID/root` at these, `/proc/PID/root` at `poststart`, and missing at `poststop`.
    */
   root?: string
   /** `/proc/PID/ns/mnt`, for tools that enter it, such as nsenter(1). At `poststop` it is gone. */
@@ -254,14 +254,16 @@ export interface Rootfs {
    */
   toSpec(): OciSpec
   /**
-   * A function that is awaited in this process: at `createRuntime` its failure fails the preparation and undoes
+   * A function that is awaited in this process: at `prestart` and `createRuntime` its failure fails the preparation and undoes
    * everything, at `poststart` it kills the container; both are `ERR_ROOTFS_HOOK`. At `poststop` its failure is a process
    * warning. At `poststart` and `poststop` functions come after programs.
    *
    * A promise of a function is waited for without a limit of time: as long as that of a `poststop` function is pending,
-   * neither `run` nor `close` is over. Only at `createRuntime` and `poststart` an abort or `close` doesn't wait for it.
+   * neither `run` nor `close` is over. Only at `prestart`, `createRuntime` and `poststart` an abort or `close` doesn't wait for
+   * it. `createContainer` and `startContainer` are in the container's namespaces, where this process isn't: a function there is
+   * `ERR_INVALID_ARG_TYPE`.
    */
-  hook(when: 'createRuntime' | 'poststart' | 'poststop', hook: HookFunction): this
+  hook(when: 'prestart' | 'createRuntime' | 'poststart' | 'poststop', hook: HookFunction): this
   /** The ordered, typed steps that `prepare` would take. Reads nothing but the builder. */
   plan(): Plan
   /** Makes the root filesystem, and a first process in it that waits for commands. */

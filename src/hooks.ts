@@ -12,7 +12,7 @@ interface Hook {
   run: HookFunction
 }
 
-type FunctionPoint = 'createRuntime' | 'poststart' | 'poststop'
+type FunctionPoint = 'prestart' | 'createRuntime' | 'poststart' | 'poststop'
 
 /** Of builders that have any, as their lists are now; undefined until there is the first one at all. */
 let known: WeakMap<object, readonly Hook[]> | undefined

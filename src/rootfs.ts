@@ -73,7 +73,7 @@ export class Rootfs extends native.Rootfs {
   }
 
   override hook(when: HookPoint, hook: OciHook): this
-  override hook(when: 'createRuntime' | 'poststart' | 'poststop', hook: HookFunction): this
+  override hook(when: 'prestart' | 'createRuntime' | 'poststart' | 'poststop', hook: HookFunction): this
   override hook(when: HookPoint, hook: OciHook | HookFunction): this {
     if (typeof hook === 'function') {
       addHook(this, when, hook)

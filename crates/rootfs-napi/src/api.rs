@@ -451,6 +451,12 @@ pub(crate) struct Warning {
     /// The index of the step it is about.
     #[napi(readonly)]
     pub step: Option<u32>,
+    /// Which value of an OCI config it is about, as a JSON pointer (RFC 6901).
+    #[napi(readonly)]
+    pub pointer: Option<String>,
+    /// Which argument of a builder's method it is about, such as `'destination'` or `'mount.options[2]'`.
+    #[napi(readonly)]
+    pub argument: Option<String>,
 }
 
 pub(crate) fn step(step: &plan::Step) -> Step {
@@ -483,7 +489,13 @@ pub(crate) fn executed_step(plan: &plan::Plan, done: &protocol::ExecutedStep) ->
 }
 
 pub(crate) fn warning(warning: &plan::Warning) -> Warning {
-    Warning { code: warning.code.clone(), message: warning.message.clone(), step: warning.step }
+    Warning {
+        code: warning.code.clone(),
+        message: warning.message.clone(),
+        step: warning.step,
+        pointer: warning.location.pointer.clone(),
+        argument: warning.location.argument.clone(),
+    }
 }
 
 /// A line of the container's mount table; `proc_pid_mountinfo(5)`.

@@ -10,6 +10,7 @@ use napi::{Env, Result};
 use napi_derive::napi;
 use rootfs::PathBytes;
 use rootfs::defaults;
+use rootfs::origin::Item;
 use rootfs::plan::Plan;
 use rootfs::protocol;
 use rootfs::spec::{BindSource, Mask, MissingMask, ReadonlyRoot, Root, RootfsSpec};
@@ -400,7 +401,9 @@ impl Rootfs {
     #[napi(ts_args_type = "mount: OciMount", ts_return_type = "this")]
     pub fn mount<'a>(&mut self, env: Env, this: This<'a>, mount: JsArg) -> Result<Object<'a>> {
         self.change(env, |spec| {
-            spec.add(options::oci_mount(mount)?);
+            let (mount, origin) = options::oci_mount(mount)?;
+            spec.origins.insert(Item::Content(spec.content.len()), origin);
+            spec.add(mount);
             Ok(())
         })?;
         Ok(this.object)

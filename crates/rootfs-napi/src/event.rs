@@ -55,7 +55,13 @@ impl JsEvent {
         let report = |told: &mut Self, report: &Report| {
             let skipped = report.skipped.iter().filter_map(|index| plan.steps.get(*index as usize));
             told.skipped = filled(skipped.map(step).collect());
-            told.warnings = filled(plan.warnings.iter().chain(&report.warnings).map(warning).collect());
+            told.warnings = filled(
+                plan.warnings
+                    .iter()
+                    .map(warning)
+                    .chain(report.warnings.iter().map(|found| warning(&plan.located(found))))
+                    .collect(),
+            );
         };
         let failed = |error| ErrorData::new(error, Some(&plan));
         told.kind = match news {
@@ -152,6 +158,8 @@ fn left_warning(left: Leftover) -> Warning {
         code: "mountpoint-left".to_owned(),
         message: format!("the mountpoint {} was made and is left: {}", lossy(&left.path), left.reason),
         step: None,
+        pointer: None,
+        argument: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use rootfs::PathBytes;
 use rootfs::options::{Attributes, Links, Propagation, attr};
+use rootfs::origin::Origin;
 use rootfs::overlay::{MAX_LOWER, Overlay, pair};
 use rootfs::spec::{
     BindSource, Hook, HookPoint, IdMap, IdMapping, MAX_LABEL, MissingMask, Mount, MountIdMap, MountIds,
@@ -239,7 +240,7 @@ pub(crate) fn readonly(options: JsArg, default: bool) -> Parsed<bool> {
     Ok(readonly)
 }
 
-pub(crate) fn oci_mount(value: JsArg) -> Parsed<Mount> {
+pub(crate) fn oci_mount(value: JsArg) -> Parsed<(Mount, Origin)> {
     let mut object = Options::nested("mount", &value)?;
     let destination = object.require("destination", path)?;
     let source = object.take("source", path)?;
@@ -261,7 +262,9 @@ pub(crate) fn oci_mount(value: JsArg) -> Parsed<Mount> {
             ));
         }
     };
-    let mut mount = mount_from_oci(destination, source, fstype.as_deref(), &words, mappings)?;
+    let origin = Origin::of_argument("mount", &words);
+    let mut mount = mount_from_oci(destination, source, fstype.as_deref(), &words, mappings)
+        .map_err(|error| error.located(|part| origin.locate(part)))?;
     if let MountKind::Overlay(overlay) = &mut mount.kind {
         for (name, path) in overlay.directories_mut().filter(|(_, path)| !path.is_absolute()) {
             *path = host_path(name, &JsArg::Bytes(path.as_bytes().to_vec()))?;
@@ -272,7 +275,7 @@ pub(crate) fn oci_mount(value: JsArg) -> Parsed<Mount> {
     {
         *path = host_path("source", &JsArg::Bytes(path.as_bytes().to_vec()))?;
     }
-    Ok(mount)
+    Ok((mount, origin))
 }
 
 /// One path or several.
@@ -421,21 +424,21 @@ fn hook_point(when: &JsArg, points: &[&str]) -> Parsed<HookPoint> {
 
 /// A function of the caller, under the number by which TypeScript knows it.
 pub(crate) fn function_hook(when: &JsArg, number: u32, name: String) -> Parsed<Hook> {
-    const POINTS: [&str; 3] = ["createRuntime", "poststart", "poststop"];
-    if let JsArg::String(point) = when
-        && HOOK_POINTS.contains(&&**point)
-        && !POINTS.contains(&&**point)
-    {
+    let named = |point: &&HookPoint| *when == JsArg::String(point.name().into());
+    if let Some(point) = HookPoint::ALL.iter().find(named).filter(|point| !point.takes_functions()) {
+        let others = HookPoint::ALL.iter().filter(|point| point.takes_functions());
+        let others: Vec<&str> = others.map(|point| point.name()).collect();
         return Err(Failure::argument(
             ArgumentKind::Type,
             format!(
-                "Expected program ({{ path }}) for hook but received a function: only programs can run at {point}, and \
-                 functions at {}",
-                POINTS.join(", ")
+                "Expected program ({{ path }}) for hook but received a function: hooks at {} run in the container's \
+                 namespaces, where this process isn't; functions can run at {}",
+                point.name(),
+                others.join(", ")
             ),
         ));
     }
-    let point = hook_point(when, &POINTS)?;
+    let point = hook_point(when, &HOOK_POINTS)?;
     let path = if name.is_empty() { "function".to_owned() } else { name };
     Ok(Hook {
         point,

@@ -6,6 +6,7 @@ use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::hint::Hint;
+use crate::origin::{Location, Part};
 use crate::path::PathBytes;
 
 /// The result of everything that can fail here. The error is boxed: it is large, and rare.
@@ -156,6 +157,9 @@ pub struct Error {
     pub pointer: Option<String>,
     /// What to do about it.
     pub hint: Option<String>,
+    /// Which part of an item of the specification it is about, until its place is known.
+    #[serde(skip)]
+    pub(crate) part: Option<Part>,
 }
 
 impl Error {
@@ -174,6 +178,7 @@ impl Error {
             kernel_log: Vec::new(),
             pointer: None,
             hint: None,
+            part: None,
         })
     }
 
@@ -189,6 +194,32 @@ impl Error {
     /// Says which value of an OCI config it is about, unless that is known more exactly already.
     pub fn with_pointer(mut self: Box<Self>, pointer: impl Into<String>) -> Box<Self> {
         self.pointer.get_or_insert_with(|| pointer.into());
+        self
+    }
+
+    /// Says which part of an item it is about, unless that is known more exactly already.
+    pub(crate) fn about(mut self: Box<Self>, part: Part) -> Box<Self> {
+        self.part.get_or_insert(part);
+        self
+    }
+
+    /// Says where the part is that it is about.
+    pub fn located(mut self: Box<Self>, locate: impl FnOnce(&Part) -> Location) -> Box<Self> {
+        let location = locate(&self.part.take().unwrap_or(Part::Whole));
+        // In OCI form it has no such name.
+        if self.message.starts_with("idMap: ") {
+            self.message.drain(.."idMap: ".len());
+        }
+        if let Some(name) = location.name() {
+            self.message = format!("{name}: {}", self.message);
+        }
+        self.pointer = self.pointer.take().or(location.pointer);
+        self
+    }
+
+    /// Adds what the kernel said about a filesystem.
+    pub(crate) fn with_kernel_log(mut self: Box<Self>, log: Vec<String>) -> Box<Self> {
+        self.kernel_log = log;
         self
     }
 

@@ -23,6 +23,7 @@ pub mod namespace;
 pub mod oci;
 pub mod open;
 pub mod options;
+pub mod origin;
 pub mod overlay;
 pub mod path;
 pub mod plan;

@@ -291,6 +291,69 @@ pub const WORDS: &[Word] = {
     ]
 };
 
+/// Options that any filesystem may have; `mount(8)`.
+const COMMON_OPTIONS: &[&str] =
+    &["acl", "noacl", "context", "fscontext", "defcontext", "rootcontext", "seclabel"];
+
+/// The options of the filesystems that every container has, as of Linux 6.18. Whatever else is asked for is given to the
+/// kernel all the same: it knows.
+const FILESYSTEM_OPTIONS: &[(&str, &[&str])] = &[
+    (
+        "tmpfs",
+        &[
+            "size",
+            "nr_blocks",
+            "nr_inodes",
+            "mode",
+            "uid",
+            "gid",
+            "huge",
+            "mpol",
+            "inode32",
+            "inode64",
+            "noswap",
+            "quota",
+            "usrquota",
+            "grpquota",
+            "usrquota_block_hardlimit",
+            "usrquota_inode_hardlimit",
+            "grpquota_block_hardlimit",
+            "grpquota_inode_hardlimit",
+            "casefold",
+            "strict_encoding",
+        ],
+    ),
+    ("ramfs", &["mode"]),
+    ("devpts", &["uid", "gid", "mode", "ptmxmode", "max", "newinstance"]),
+    ("proc", &["gid", "hidepid", "subset", "pidns"]),
+    (
+        "overlay",
+        &[
+            "lowerdir",
+            "lowerdir+",
+            "upperdir",
+            "workdir",
+            "default_permissions",
+            "redirect_dir",
+            "index",
+            "uuid",
+            "nfs_export",
+            "userxattr",
+            "xino",
+            "metacopy",
+            "verity",
+            "volatile",
+            "fsync",
+        ],
+    ),
+];
+
+/// Whether an option is known as one of a filesystem; of any that is known, where the type isn't said.
+pub fn is_known_option(fstype: Option<&str>, key: &str) -> bool {
+    let mut own = FILESYSTEM_OPTIONS.iter().filter(|(name, _)| fstype.is_none_or(|fstype| *name == fstype));
+    COMMON_OPTIONS.contains(&key) || own.any(|(_, keys)| keys.contains(&key))
+}
+
 /// The table's entry for a word.
 pub fn find(name: &str) -> Option<Word> {
     WORDS.iter().find(|word| word.name == name).copied()

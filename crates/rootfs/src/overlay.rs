@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorCode, Result};
+use crate::origin::Part;
 use crate::path::PathBytes;
 
 /// The most lower directories that the kernel takes; `OVL_MAX_STACK`.
@@ -48,7 +49,8 @@ impl Overlay {
                 ("workdir", Some(path)) => work = Some(unescape(&path)),
                 ("volatile", None) => overlay.volatile = true,
                 ("lowerdir" | "lowerdir+" | "upperdir" | "workdir", None) => {
-                    return Err(spec_error(format!("the option \"{key}\" needs a directory")));
+                    return Err(spec_error(format!("the option \"{key}\" needs a directory"))
+                        .about(Part::Option(key)));
                 }
                 ("datadir+", _) => return Err(data_only()),
                 (_, value) => overlay.data.push((key, value)),

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::defaults;
 use crate::error::Result;
 use crate::options::{Propagation, PropagationType, attr};
+use crate::origin::{Item, Location, Part, locate};
 use crate::path::PathBytes;
 use crate::process::Capabilities;
 use crate::spec::{
@@ -410,6 +411,8 @@ pub struct Warning {
     pub message: String,
     /// The step it is about.
     pub step: Option<u32>,
+    /// What of the specification it is about.
+    pub location: Location,
 }
 
 /// The ordered steps that make a root filesystem.
@@ -425,6 +428,9 @@ pub struct Plan {
     pub bundle: Option<PathBytes>,
     /// The SELinux context of the files of new filesystems, where the host has SELinux.
     pub mount_label: Option<String>,
+    /// Where the items were said that steps are made from, for warnings of the execution; not sent to it.
+    #[serde(skip)]
+    pub locations: BTreeMap<u32, Location>,
 }
 
 impl Plan {
@@ -439,6 +445,7 @@ impl Plan {
             steps: Vec::new(),
             warnings: spec.warnings.clone(),
             shared: false,
+            locations: BTreeMap::new(),
         };
         builder.plan(spec);
         Ok(Self {
@@ -447,7 +454,19 @@ impl Plan {
             annotations: spec.annotations.clone(),
             mount_label: spec.mount_label.clone(),
             bundle: spec.bundle.clone(),
+            locations: builder.locations,
         })
+    }
+
+    /// A warning of the execution, with what of the specification it is about.
+    #[must_use]
+    pub fn located(&self, warning: &Warning) -> Warning {
+        let mut warning = warning.clone();
+        if warning.location == Location::default() {
+            let location = warning.step.and_then(|step| self.locations.get(&step));
+            warning.location = location.cloned().unwrap_or_default();
+        }
+        warning
     }
 
     /// Whether a step needs the tree attached while the host's tree is still there.
@@ -528,6 +547,7 @@ pub fn mask_warning(first_mask: Option<u32>, capabilities: &Capabilities) -> Opt
         code: "mask-removable".to_owned(),
         message: "the process keeps CAP_SYS_ADMIN, so it can unmount what hides masked paths".to_owned(),
         step: Some(step),
+        location: Location::default(),
     })
 }
 
@@ -586,6 +606,7 @@ struct Builder {
     warnings: Vec<Warning>,
     /// Whether a mount is shared already, so that one that is put on it becomes shared too.
     shared: bool,
+    locations: BTreeMap<u32, Location>,
 }
 
 impl Builder {
@@ -599,8 +620,8 @@ impl Builder {
         index
     }
 
-    fn warn(&mut self, code: &str, step: Option<u32>, message: String) {
-        self.warnings.push(Warning { code: code.to_owned(), message, step });
+    fn warn(&mut self, code: &str, step: u32, location: Location, message: String) {
+        self.warnings.push(Warning { code: code.to_owned(), message, step: Some(step), location });
     }
 
     fn plan(&mut self, spec: &RootfsSpec) {
@@ -610,7 +631,8 @@ impl Builder {
         if spec.namespaces.mount != Namespace::New {
             let message = "without a mount namespace of the container's own its root is entered by chroot(2), which a \
                            process with CAP_SYS_CHROOT can leave";
-            self.warn("no-mount-namespace", Some(Plan::NAMESPACES), message.to_owned());
+            let location = locate(&spec.origins, Item::Namespaces, &Part::Whole);
+            self.warn("no-mount-namespace", Plan::NAMESPACES, location, message.to_owned());
         }
         let readonly_later = self.plan_content(spec);
         self.plan_devices(spec);
@@ -642,7 +664,11 @@ impl Builder {
         for mask in masks {
             let path = mask.path.clone();
             let index = self.push(Action::Mask(mask));
-            self.warn_if_relative(&path, index);
+            let same = |mask: &Mask| mask.path.normalized() == path.normalized();
+            let item = Item::Mask(spec.masks.iter().position(same).unwrap_or_default());
+            let location = locate(&spec.origins, item, &Part::Whole);
+            self.locations.insert(index, location.clone());
+            self.warn_if_relative(&path, index, location);
         }
         self.push(Action::Verify);
         self.plan_hooks(spec, |point| !point.needs_attached_tree());
@@ -679,13 +705,15 @@ impl Builder {
                             action.destination().is_none_or(|other| other.normalized() != same)
                         });
                     }
-                    later.extend(self.plan_mount(mount, position, &places, &spec.content));
+                    later.extend(self.plan_mount(mount, position, &places, spec));
                     continue;
                 }
                 Content::Directory(directory) => self.push(Action::Directory(directory.clone())),
                 Content::Symlink(symlink) => self.push(Action::Link(symlink.clone())),
             };
-            self.warn_if_relative(item.destination(), index);
+            let field = if matches!(item, Content::Symlink(_)) { "path" } else { "destination" };
+            let location = locate(&spec.origins, Item::Content(position), &Part::Field(field));
+            self.warn_if_relative(item.destination(), index, location);
         }
         later
     }
@@ -696,8 +724,9 @@ impl Builder {
         mount: &Mount,
         position: usize,
         places: &Places,
-        content: &[Content],
+        spec: &RootfsSpec,
     ) -> Option<Action> {
+        let content = &spec.content;
         let destination = mount.destination.normalized();
         let needs_a_mountpoint = |at: usize| at > position && !content.get(at).is_some_and(is_remount);
         let later = places.at_or_below(&destination).find(|(_, other)| needs_a_mountpoint(*other));
@@ -719,7 +748,9 @@ impl Builder {
             && words.last().is_some_and(|last| last.kind != PropagationType::Shared);
         self.shared |= words.iter().any(|word| word.kind == PropagationType::Shared);
         let index = self.push(Action::Mount { mount: mount.clone(), readonly_later, propagation_later });
-        self.warn_about_mount(mount, index, &destination);
+        let at = |part: &Part| locate(&spec.origins, Item::Content(position), part);
+        self.locations.insert(index, at(&Part::Whole));
+        self.warn_about_mount(mount, index, &destination, &at);
         if let (
             MountKind::Bind {
                 source: BindSource::Host(source) | BindSource::Fd { path: source, .. }, ..
@@ -730,7 +761,8 @@ impl Builder {
         {
             self.warn(
                 "writes-to-source",
-                Some(index),
+                index,
+                at(&Part::Field("source")),
                 format!(
                     "what {inner} needs and {source} lacks is made in {source}, before it becomes read-only"
                 ),
@@ -749,10 +781,10 @@ impl Builder {
             };
             if *other == destination {
                 let message = format!("{destination} is mounted more than once");
-                self.warn("same-destination", Some(index), message);
+                self.warn("same-destination", index, at(&Part::Field("destination")), message);
             } else {
                 let message = format!("{destination} hides the earlier {what} {other}");
-                self.warn("hidden-mount", Some(index), message);
+                self.warn("hidden-mount", index, at(&Part::Field("destination")), message);
             }
         }
         readonly_later.then(|| Action::ReadonlyMount {
@@ -764,10 +796,10 @@ impl Builder {
         })
     }
 
-    fn warn_if_relative(&mut self, path: &PathBytes, index: u32) {
+    fn warn_if_relative(&mut self, path: &PathBytes, index: u32, location: Location) {
         if !path.is_absolute() {
             let message = format!("{path} is not absolute and is taken from /");
-            self.warn("relative-destination", Some(index), message);
+            self.warn("relative-destination", index, location, message);
         }
     }
 
@@ -785,21 +817,35 @@ impl Builder {
         }
     }
 
-    fn warn_about_mount(&mut self, mount: &Mount, index: u32, destination: &PathBytes) {
-        self.warn_if_relative(&mount.destination, index);
+    fn warn_about_mount(
+        &mut self,
+        mount: &Mount,
+        index: u32,
+        destination: &PathBytes,
+        at: &dyn Fn(&Part) -> Location,
+    ) {
+        self.warn_if_relative(&mount.destination, index, at(&Part::Field("destination")));
         for word in &mount.ineffective {
             self.warn(
                 "unknown-bind-option",
-                Some(index),
+                index,
+                at(&Part::Option(word.clone())),
                 format!("\"{word}\" has no effect on the mount on {destination}"),
             );
+        }
+        for word in mount.unknown_options() {
+            let message =
+                format!("\"{word}\" is unknown here, and given to the filesystem on {destination} as it is");
+            self.warn("unknown-option", index, at(&Part::Option(word)), message);
         }
         if let MountKind::Bind { source: BindSource::Host(source), .. } = &mount.kind {
             let flags = mount.attributes.set | mount.attributes.set_recursive;
             if flags & attr::NODEV != 0 && source.normalized().starts_with(&"/dev".into()) {
+                let word = if mount.attributes.set & attr::NODEV != 0 { "nodev" } else { "rnodev" };
                 self.warn(
                     "nodev-device",
-                    Some(index),
+                    index,
+                    at(&Part::Option(word.to_owned())),
                     format!("{source} is bound with nodev: device nodes in it can't be opened"),
                 );
             }
@@ -811,26 +857,23 @@ impl Builder {
             let path = device.path.clone();
             let usual = spec.dev && !spec.devices.contains(&device);
             let is_fifo = device.kind == DeviceType::Fifo;
+            let place = spec.devices.iter().position(|other| *other == device);
             let index = self.push(Action::Device(device));
             if usual {
                 continue;
             }
-            self.warn_if_relative(&path, index);
+            let item = Item::Device(place.unwrap_or_default());
+            let location = locate(&spec.origins, item, &Part::Field("path"));
+            self.locations.insert(index, location.clone());
+            self.warn_if_relative(&path, index, location.clone());
             if !is_fifo && is_below_nodev(spec, &path.normalized()) {
                 let message =
                     format!("{path} is on a mount with nodev: where it is made as a node it can't be opened");
-                self.warn("nodev-device", Some(index), message);
+                self.warn("nodev-device", index, location, message);
             }
         }
         if !spec.dev {
             return;
-        }
-        if spec.devices.iter().any(|device| device.path.normalized() == PathBytes::from("/dev/ptmx")) {
-            self.warn(
-                "ignored-device",
-                None,
-                "the device /dev/ptmx is not made: the container's own is the link to pts/ptmx".to_owned(),
-            );
         }
         let link = |path: &str, target: &str, replace| Action::Symlink {
             target: target.into(),
@@ -848,7 +891,13 @@ impl Builder {
             replace: false,
             only_if_host_has: Some(target.into()),
         });
-        self.push(link("/dev/ptmx", "pts/ptmx", true));
+        let index = self.push(link("/dev/ptmx", "pts/ptmx", true));
+        let ptmx = |device: &Device| device.path.normalized() == PathBytes::from("/dev/ptmx");
+        if let Some(place) = spec.devices.iter().position(ptmx) {
+            let location = locate(&spec.origins, Item::Device(place), &Part::Field("path"));
+            let message = "the device /dev/ptmx is not made: the container's own is the link to pts/ptmx";
+            self.warn("ignored-device", index, location, message.to_owned());
+        }
     }
 
     fn plan_hooks(&mut self, spec: &RootfsSpec, wanted: impl Fn(HookPoint) -> bool) {

@@ -1,11 +1,13 @@
 //! What is wanted: one specification, made from builder calls or an OCI config, checked without a kernel.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 pub use crate::content::{Directory, FileContent, Symlink};
 use crate::error::{Error, ErrorCode, Result};
 use crate::namespace::NamespaceKind;
 use crate::options::{self, Attributes, Links, Propagation};
+use crate::origin::{Item, Origins, Part, locate};
 use crate::overlay::Overlay;
 use crate::path::PathBytes;
 use crate::plan::Warning;
@@ -137,6 +139,13 @@ pub struct MountIdMap {
     pub ids: MountIds,
     /// Whether mounts below the source are mapped too.
     pub recursive: bool,
+}
+
+impl MountIdMap {
+    /// The option word for it.
+    pub const fn word(&self) -> &'static str {
+        if self.recursive { "ridmap" } else { "idmap" }
+    }
 }
 
 /// One mount.
@@ -322,6 +331,12 @@ impl IdMap {
         matches!((&self.uids[..], &self.gids[..]), ([u], [g]) if u.size == 1 && g.size == 1)
     }
 
+    /// Of a namespace in which only root is mapped: to nobody that matters here.
+    fn single() -> Self {
+        let line = IdMapping { container_id: 0, host_id: 0, size: 1 };
+        Self { uids: vec![line], gids: vec![line] }
+    }
+
     /// The host's id of an id inside, in one of the two lists.
     pub fn to_host(list: &[IdMapping], inside: u32) -> Option<u32> {
         list.iter().find_map(|line| {
@@ -446,9 +461,9 @@ impl HookPoint {
         matches!(self, Self::Poststart | Self::Poststop)
     }
 
-    /// Whether a function of the caller can run there.
+    /// Whether a function of the caller can run there: it runs where the caller is.
     pub const fn takes_functions(self) -> bool {
-        matches!(self, Self::CreateRuntime | Self::Poststart | Self::Poststop)
+        self.in_runtime_namespaces()
     }
 
     /// The container's status as the hook is told it; OCI runtime-spec, runtime.md, State.
@@ -477,6 +492,19 @@ pub struct Hook {
     pub timeout: Option<u32>,
     /// The number by which the caller knows his function; `None` for a program.
     pub function: Option<u32>,
+}
+
+/// What an OCI config says and nothing comes of: a config that is written says it again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unenforced {
+    /// `linux.resources`.
+    pub resources: Option<Value>,
+    /// Entries of `linux.devices` that make no node, each with its place in that list.
+    pub devices: Vec<(usize, Value)>,
+    /// `process.consoleSize`.
+    pub console_size: Option<Value>,
+    /// The sets of `process.capabilities`, with the names that are unknown or of no use there.
+    pub capabilities: Vec<(String, Vec<String>)>,
 }
 
 /// Everything about a root filesystem.
@@ -516,6 +544,10 @@ pub struct RootfsSpec {
     pub bundle: Option<PathBytes>,
     /// What was found when the specification was read, and the caller should know.
     pub warnings: Vec<Warning>,
+    /// What else the OCI config says that it comes from.
+    pub unenforced: Unenforced,
+    /// Where its items were said.
+    pub origins: Origins,
 }
 
 /// A state of a [`RootfsSpec`] to which it can go back.
@@ -548,6 +580,8 @@ impl RootfsSpec {
             annotations: Vec::new(),
             bundle: None,
             warnings: Vec::new(),
+            unenforced: Unenforced::default(),
+            origins: Origins::new(),
         }
     }
 
@@ -592,6 +626,12 @@ impl RootfsSpec {
         self.hooks.truncate(hooks);
         self.exchange_lists(&mut rest);
         *self = rest;
+        self.origins.retain(|item, _| match item {
+            Item::Content(place) => *place < content,
+            Item::Device(place) => *place < devices,
+            Item::Mask(place) => *place < masks,
+            Item::Namespaces => true,
+        });
     }
 
     fn exchange_lists(&mut self, other: &mut Self) {
@@ -601,6 +641,7 @@ impl RootfsSpec {
         swap(&mut self.masks, &mut other.masks);
         swap(&mut self.readonly_paths, &mut other.readonly_paths);
         swap(&mut self.hooks, &mut other.hooks);
+        swap(&mut self.origins, &mut other.origins);
     }
 
     /// Checks everything that can be checked without a kernel, except what the types rule out already.
@@ -630,8 +671,12 @@ impl RootfsSpec {
         }
         for (index, item) in self.content.iter().enumerate().skip(content) {
             item.validate(self).map_err(|mut error| {
-                error.message = format!("mounts[{index}]: {}", error.message);
                 error.destination = Some(item.destination().clone());
+                if self.origins.contains_key(&Item::Content(index)) {
+                    return error.located(|part| locate(&self.origins, Item::Content(index), part));
+                }
+                error.part = None;
+                error.message = format!("mounts[{index}]: {}", error.message);
                 error
             })?;
         }
@@ -723,19 +768,26 @@ impl RootfsSpec {
     }
 
     fn validate_mount(&self, mount: &Mount) -> Result<()> {
-        check_path("destination", &mount.destination)?;
+        check_path("destination", &mount.destination)
+            .map_err(|error| error.about(Part::Field("destination")))?;
         mount.validate_links()?;
         if let Some(id_map) = &mount.id_map {
-            self.validate_id_map(id_map, &mount.kind)?;
+            self.validate_id_map(id_map, &mount.kind).map_err(|error| {
+                error.about(match id_map.ids {
+                    MountIds::Map(_) => Part::Field("uidMappings"),
+                    MountIds::UserNamespace => Part::Option(id_map.word().to_owned()),
+                })
+            })?;
         }
+        let of_source = |error: Box<Error>| error.about(Part::Field("source"));
         match &mount.kind {
             MountKind::Bind { source, within, .. } => {
                 let path = match source {
                     BindSource::Host(path) | BindSource::Fd { path, .. } | BindSource::InRoot(path) => path,
                 };
-                check_path("source", path)?;
+                check_path("source", path).map_err(of_source)?;
                 if matches!(source, BindSource::Host(_)) && !path.is_absolute() {
-                    return Err(spec_error(format!("source: {path} is not an absolute path")));
+                    return Err(of_source(spec_error(format!("source: {path} is not an absolute path"))));
                 }
                 if let Some(within) = within {
                     check_path("within", within)?;
@@ -750,13 +802,14 @@ impl RootfsSpec {
                 if *copy_up && fstype != "tmpfs" {
                     return Err(spec_error(format!(
                         "the option \"tmpcopyup\" is for a tmpfs, and this is a {fstype}"
-                    )));
+                    ))
+                    .about(Part::Option("tmpcopyup".to_owned())));
                 }
                 if fstype.is_empty() || fstype.contains('\0') {
-                    return Err(spec_error("type: a filesystem's name is needed"));
+                    return Err(spec_error("type: a filesystem's name is needed").about(Part::Field("type")));
                 }
                 if let Some(source) = source {
-                    check_path("source", source)?;
+                    check_path("source", source).map_err(of_source)?;
                 }
             }
             MountKind::File { content, mode, uid, gid } => {
@@ -770,10 +823,20 @@ impl RootfsSpec {
                 check_id("file", *gid)?;
                 check_mode("file", *mode)?;
             }
-            MountKind::Overlay(overlay) => overlay.validate(false)?,
+            MountKind::Overlay(overlay) => overlay.validate(false).map_err(|error| {
+                // What the builder's method calls it is in front.
+                let name = error.message.split(':').next().unwrap_or_default();
+                let word = if name == "volatile" { name.to_owned() } else { format!("{name}dir") };
+                error.about(Part::Option(word))
+            })?,
             MountKind::Cgroup { .. } | MountKind::Remount { .. } => {}
         }
-        Ok(())
+        match &self.namespaces.user {
+            UserNamespace::Mapped(map) => mount.validate_ids(map),
+            UserNamespace::Caller => mount.validate_ids(&IdMap::single()),
+            // It depends on the caller, or is known when the namespace is joined.
+            UserNamespace::UnlessPrivileged | UserNamespace::Path(_) | UserNamespace::None => Ok(()),
+        }
     }
 
     fn validate_id_map(&self, id_map: &MountIdMap, kind: &MountKind) -> Result<()> {
@@ -801,6 +864,57 @@ impl RootfsSpec {
 const ON_ORDINARY_DIRECTORIES: [&str; 3] = ["proc", "sysfs", "devpts"];
 
 impl Mount {
+    /// Options of a filesystem that are ids. The kernel takes them for ids of the user namespace in which it is made, which is
+    /// the container's at every level, and refuses one without a mapping there with nothing but EINVAL, or takes
+    /// it for nobody's (proc).
+    pub(crate) fn validate_ids(&self, map: &IdMap) -> Result<()> {
+        let (MountKind::Filesystem { data, .. } | MountKind::Remount { data, .. }) = &self.kind else {
+            return Ok(());
+        };
+        let is_devpts = matches!(&self.kind, MountKind::Filesystem { fstype, .. } if fstype == "devpts");
+        for (key, value) in data {
+            let (list, whose) = match &**key {
+                "uid" => (&map.uids, "users"),
+                // It is left out, with a warning: the usual group of terminals is rarely mapped.
+                "gid" if !is_devpts => (&map.gids, "groups"),
+                _ => continue,
+            };
+            let Some(id) = value.as_deref().and_then(parse_id) else { continue };
+            if IdMap::to_host(list, id).is_none() {
+                let mapped: Vec<String> = list
+                    .iter()
+                    .map(|line| match line.size {
+                        1 => line.container_id.to_string(),
+                        size => format!("{} to {}", line.container_id, line.container_id + (size - 1)),
+                    })
+                    .collect();
+                let word = format!("{key}={}", value.as_deref().unwrap_or_default());
+                return Err(spec_error(format!(
+                    "the option \"{word}\": {id} is none of the {whose} that the container's user namespace maps: {}",
+                    mapped.join(", ")
+                ))
+                .about(Part::Option(word)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Options that are given to a filesystem though nothing is known of them.
+    pub(crate) fn unknown_options(&self) -> impl Iterator<Item = String> {
+        let (fstype, data) = match &self.kind {
+            MountKind::Filesystem { fstype, data, .. } => (Some(fstype.as_str()), data.as_slice()),
+            MountKind::Overlay(overlay) => (Some("overlay"), overlay.data.as_slice()),
+            MountKind::Remount { data, .. } => (None, data.as_slice()),
+            MountKind::Bind { .. } | MountKind::File { .. } | MountKind::Cgroup { .. } => (None, &[][..]),
+        };
+        data.iter().filter(move |(key, _)| !options::is_known_option(fstype, key)).map(|(key, value)| {
+            match value {
+                Some(value) => format!("{key}={value}"),
+                None => key.clone(),
+            }
+        })
+    }
+
     /// The words for symbolic links make sense only where there can be any.
     fn validate_links(&self) -> Result<()> {
         let refused = match &self.kind {
@@ -813,9 +927,11 @@ impl Mount {
         match (refused.words().next(), &self.kind) {
             (None, _) => Ok(()),
             (Some(word), MountKind::Filesystem { fstype, .. }) => {
-                Err(spec_error(format!("the option \"{word}\" can't be given to a {fstype}")))
+                Err(spec_error(format!("the option \"{word}\" can't be given to a {fstype}"))
+                    .about(Part::Option(word.to_owned())))
             }
-            (Some(word), _) => Err(spec_error(format!("the option \"{word}\" is for binds"))),
+            (Some(word), _) => Err(spec_error(format!("the option \"{word}\" is for binds"))
+                .about(Part::Option(word.to_owned()))),
         }
     }
 }
@@ -935,15 +1051,18 @@ pub fn mount_from_oci(
             None => MountKind::Remount { bind: false, superblock: superblock(), data: parsed.data.clone() },
         }
     } else if let Some(recursive) = parsed.bind {
-        let source = source.ok_or_else(|| spec_error("a bind needs a source"))?;
+        let source =
+            source.ok_or_else(|| spec_error("a bind needs a source").about(Part::Field("source")))?;
         MountKind::Bind { source: BindSource::Host(source), recursive, optional: false, within: None }
     } else {
         match fstype {
             None | Some("" | "none") => {
-                return Err(spec_error("a mount needs a type, or the option \"bind\" or \"rbind\""));
+                return Err(spec_error("a mount needs a type, or the option \"bind\" or \"rbind\"")
+                    .about(Part::Field("type")));
             }
             Some("bind") => {
-                return Err(spec_error("a mount of type \"bind\" needs the option \"bind\" or \"rbind\""));
+                return Err(spec_error("a mount of type \"bind\" needs the option \"bind\" or \"rbind\"")
+                    .about(Part::Field("options")));
             }
             Some("cgroup" | "cgroup2") => MountKind::Cgroup {
                 source: other_than("cgroup"),
@@ -965,7 +1084,8 @@ pub fn mount_from_oci(
         }
     };
     if parsed.copy_up && !matches!(kind, MountKind::Filesystem { .. }) {
-        return Err(spec_error("the option \"tmpcopyup\" is for a mount of type tmpfs"));
+        return Err(spec_error("the option \"tmpcopyup\" is for a mount of type tmpfs")
+            .about(Part::Option("tmpcopyup".to_owned())));
     }
     let id_map = match (parsed.id_map, mappings) {
         (None, None) => None,
@@ -1024,6 +1144,16 @@ fn check_name(what: &str, path: &PathBytes) -> Result<()> {
         None | Some(b"..") => Err(spec_error(format!("{what}: {path} doesn't end in a name"))),
         Some(_) => Ok(()),
     }
+}
+
+/// A number as the kernel reads it in an option: `kstrtouint()`, base 0. Whatever else is there, it refuses itself.
+fn parse_id(text: &str) -> Option<u32> {
+    let (digits, radix) = match text.as_bytes() {
+        [b'0', b'x' | b'X', ..] => (&text[2..], 16),
+        [b'0', _, ..] => (&text[1..], 8),
+        _ => (text, 10),
+    };
+    u32::from_str_radix(digits, radix).ok()
 }
 
 fn check_mode(what: &str, mode: u32) -> Result<()> {
@@ -1089,6 +1219,47 @@ mod tests {
         assert_eq!(IdMap::to_host(&lines, 0), Some(1000));
         assert_eq!(IdMap::to_host(&lines, 10), Some(100_009));
         assert_eq!(IdMap::to_host(&lines, 11), None);
+    }
+
+    #[test]
+    fn ids_among_the_options_of_a_filesystem_are_mapped() {
+        let line = |container_id, host_id, size| IdMapping { container_id, host_id, size };
+        let map = IdMap { uids: vec![line(0, 1000, 1), line(5, 2000, 10)], gids: vec![line(0, 1000, 8)] };
+        for (fstype, word, mapped) in [
+            ("tmpfs", "uid=0", true),
+            ("tmpfs", "uid=1", false),
+            ("tmpfs", "uid=14", true),
+            ("tmpfs", "uid=15", false),
+            ("tmpfs", "uid=0xe", true),
+            ("tmpfs", "uid=0xf", false),
+            ("tmpfs", "uid=010", true),
+            ("tmpfs", "uid=020", false),
+            ("tmpfs", "uid=me", true),
+            ("tmpfs", "gid=7", true),
+            ("tmpfs", "gid=8", false),
+            ("proc", "gid=8", false),
+            ("devpts", "gid=8", true),
+            ("devpts", "uid=1", false),
+            ("fuse", "size=1", true),
+        ] {
+            let mut spec = RootfsSpec::new(Root::Directory("/srv".into()));
+            spec.add(oci(Some(fstype), &[word]).unwrap());
+            spec.validate().unwrap();
+            spec.namespaces.user = UserNamespace::Mapped(map.clone());
+            let result = spec.validate();
+            assert_eq!(result.is_ok(), mapped, "{fstype} {word}");
+            if let Err(error) = result {
+                assert!(error.code == ErrorCode::Spec && error.message.contains(word), "{error}");
+                let list = if word.starts_with("gid") { "maps: 0 to 7" } else { "maps: 0, 5 to 14" };
+                assert!(error.message.ends_with(list), "{error}");
+            }
+        }
+        let mut spec = RootfsSpec::new(Root::Directory("/srv".into()));
+        spec.namespaces.user = UserNamespace::Caller;
+        spec.add(oci(Some("tmpfs"), &["uid=0"]).unwrap());
+        spec.validate().unwrap();
+        spec.add(oci(None, &["remount", "uid=1"]).unwrap());
+        assert!(spec.validate().unwrap_err().message.contains("uid=1"));
     }
 
     #[test]

@@ -107,7 +107,11 @@ impl Execution<'_> {
             .make_file(tmpfs.as_fd(), &name, content.as_bytes(), mode, owner)
             .map_err(|call| self.owner_error(&mount.destination, Some(owner.0), Some(owner.1), &call))?;
         if readonly {
-            self.kernel.make_superblock_readonly(tmpfs.as_fd()).context(ErrorCode::Mount, what)?;
+            let mut log = Vec::new();
+            self.kernel
+                .make_superblock_readonly(tmpfs.as_fd(), &mut log)
+                .context(ErrorCode::Mount, what)
+                .map_err(|error| error.with_kernel_log(log))?;
         }
         let file =
             self.kernel.resolve(tmpfs.as_fd(), &name, Follow::AllButLast).context(ErrorCode::Mount, what)?;

@@ -39,19 +39,13 @@ impl Execution<'_> {
         let made = kernel.make_node(parent, &name, node_kind(device), device.mode);
         match made {
             Ok(()) => {
-                if (device.uid, device.gid) != (0, 0) {
-                    kernel
-                        .change_owner(parent, &name, device.uid, device.gid)
-                        .context(ErrorCode::Device, || {
-                            format!("{} can't be given to its owner", device.path)
-                        })?;
-                }
-                let node = open_node(kernel, parent, &name, device)?;
+                let (node, status) = open_node(kernel, parent, &name, device)?;
+                give(kernel, device, &node, &status)?;
                 self.remember_null(device, node);
                 Ok(Done::by("mknod"))
             }
             Err(call) if call.is(Errno::EEXIST) => {
-                let node = open_node(kernel, parent, &name, device)?;
+                let (node, _) = open_node(kernel, parent, &name, device)?;
                 self.remember_null(device, node);
                 Ok(Done::by("existing"))
             }
@@ -184,11 +178,30 @@ fn open_node(
     parent: std::os::fd::BorrowedFd<'_>,
     name: &PathBytes,
     device: &Device,
-) -> Result<OwnedFd> {
+) -> Result<(OwnedFd, FileStatus)> {
     let what = || format!("{} can't be checked", device.path);
     let node = kernel.resolve(parent, name, Follow::AllButLast).context(ErrorCode::Device, what)?;
-    check_device(device, &kernel.status(node.as_fd()).context(ErrorCode::Device, what)?)?;
-    Ok(node)
+    let status = kernel.status(node.as_fd()).context(ErrorCode::Device, what)?;
+    check_device(device, &status)?;
+    Ok((node, status))
+}
+
+/// Gives a node that was just made its owner and mode, by the descriptor that was checked: the name may be another file's by now.
+/// A directory can have given it its group, or by its default ACL another mode.
+fn give(kernel: &dyn Kernel, device: &Device, node: &OwnedFd, status: &FileStatus) -> Result<()> {
+    let owner = (device.uid, device.gid);
+    if status.owner != owner {
+        kernel
+            .set_owner(node.as_fd(), Some(owner.0), Some(owner.1))
+            .context(ErrorCode::Device, || format!("{} can't be given to its owner", device.path))?;
+    }
+    // With another owner the bits for set-user-id and set-group-id are gone.
+    if status.mode & 0o7777 != device.mode || (status.owner != owner && device.mode & 0o6000 != 0) {
+        kernel
+            .set_mode(node.as_fd(), device.mode)
+            .context(ErrorCode::Device, || format!("{} can't be given its mode", device.path))?;
+    }
+    Ok(())
 }
 
 fn check_device(device: &Device, status: &FileStatus) -> Result<()> {

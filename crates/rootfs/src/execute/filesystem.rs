@@ -133,7 +133,10 @@ impl Filesystem {
 
     fn mount(&self, kernel: &dyn Kernel, context: &OwnedFd) -> Result<OwnedFd> {
         let mount = kernel.mount_created(context.as_fd(), self.flags).map_err(|call| {
-            let other = || refused(kernel, context, format!("a {} can't be mounted", self.fstype), &call);
+            let other = || match self.refused_by_mount(kernel, &call) {
+                Some(word) => refused(kernel, context, format!("the option \"{word}\" is refused"), &call),
+                None => refused(kernel, context, format!("a {} can't be mounted", self.fstype), &call),
+            };
             // With mount(2) only now.
             unknown(&self.fstype, &call).unwrap_or_else(other)
         })?;
@@ -144,6 +147,25 @@ impl Filesystem {
                 .context(ErrorCode::Mount, || format!("the option \"{IVERSION}\" is refused"))?;
         }
         Ok(mount)
+    }
+
+    /// The first option that mount(2) refuses, which doesn't say so: found by leaving out the last ones. What is mounted
+    /// on the way goes with the place where it is made. Only a filesystem of the kernel's own can be mounted for a trial.
+    fn refused_by_mount(&self, kernel: &dyn Kernel, call: &SysError) -> Option<String> {
+        if call.syscall != "mount" || !call.is(Errno::EINVAL) || !TYPES.contains(&&*self.fstype) {
+            return None;
+        }
+        let fails = |count: usize| {
+            let some = Self { data: self.data[..count].to_vec(), ..self.clone() };
+            let context = some.create(kernel).ok()?;
+            Some(kernel.mount_created(context.as_fd(), some.flags).err()?.is(Errno::EINVAL))
+        };
+        if fails(0).is_some() {
+            return None;
+        }
+        let first = (1..=self.data.len()).find(|count| fails(*count) == Some(true))?;
+        let (key, value) = &self.data[first - 1];
+        Some(value.as_ref().map_or_else(|| key.clone(), |value| format!("{key}={value}")))
     }
 }
 

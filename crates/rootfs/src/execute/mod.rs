@@ -41,6 +41,7 @@ use crate::hint::Hint;
 use crate::journal::{Identity, Record, State, Writer};
 use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow, Kernel};
 use crate::options::{Attributes, Propagation, PropagationType};
+use crate::origin::Location;
 use crate::path::PathBytes;
 use crate::plan::{Action, Plan, Step, Warning};
 use crate::protocol::{ExecutedStep, Report};
@@ -334,8 +335,20 @@ impl<'a> Execution<'a> {
         }
     }
 
+    /// Which ids are mapped is known only here where that depends on the caller, or a user namespace is joined.
+    fn check_ids(&self) -> Result<()> {
+        let Some(user) = &self.setting.user else { return Ok(()) };
+        for step in &self.plan.steps {
+            if let Action::Mount { mount, .. } = &step.action {
+                mount.validate_ids(user).map_err(|error| Self::locate(error, step))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Carries out the steps that come before the command.
     pub fn run(mut self) -> Result<Outcome> {
+        self.check_ids()?;
         self.prepare_id_maps()?;
         for step in &self.plan.steps {
             if matches!(&step.action, Action::Hook(hook) if hook.point.is_after_start()) {
@@ -403,7 +416,12 @@ impl<'a> Execution<'a> {
     }
 
     fn warn(&mut self, code: &str, step: u32, message: String) {
-        self.report.warnings.push(Warning { code: code.to_owned(), message, step: Some(step) });
+        self.report.warnings.push(Warning {
+            code: code.to_owned(),
+            message,
+            step: Some(step),
+            location: Location::default(),
+        });
     }
 
     fn carry_out(&mut self, step: &'a Step) -> Result<Done> {

@@ -623,7 +623,8 @@ impl Execution<'_> {
             // Somebody may still have a file open for writing; that passes.
             let mut tries = 0;
             loop {
-                match self.kernel.make_superblock_readonly(fd.as_fd()) {
+                let mut log = Vec::new();
+                match self.kernel.make_superblock_readonly(fd.as_fd(), &mut log) {
                     Err(call) if call.is(Errno::EBUSY) && tries < 5 => {
                         tries += 1;
                         self.kernel.pause(100);
@@ -636,7 +637,9 @@ impl Execution<'_> {
                         return Ok(Done::by("mount-only"));
                     }
                     other => {
-                        other.context(ErrorCode::Mount, || "its superblock can't be made read-only")?;
+                        other
+                            .context(ErrorCode::Mount, || "its superblock can't be made read-only")
+                            .map_err(|error| error.with_kernel_log(log))?;
                         break;
                     }
                 }

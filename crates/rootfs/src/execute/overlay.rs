@@ -11,7 +11,7 @@ use crate::error::{CallContext, Error, ErrorCode, Result};
 use crate::hint::Hint;
 use crate::journal::Identity;
 use crate::kernel::{FileStatus, Follow, Kernel};
-use crate::options::attr;
+use crate::options::{attr, is_known_option};
 use crate::overlay::{Overlay, Upper};
 use crate::path::PathBytes;
 
@@ -217,13 +217,26 @@ fn make(
     let upper = layers.upper.as_ref().map(|(upper, work)| (upper.fd.as_fd(), work.fd.as_fd())).or(private);
     filesystem
         .make_with(kernel, |context| kernel.set_overlay_layers(context, &lower, upper))
-        .map_err(|error| explain(error, user_namespace))
+        .map_err(|error| explain(error, overlay, upper.is_some(), user_namespace))
 }
 
 /// What the kernel says about an overlay is mostly in its own log, which only the host's root can read.
-fn explain(error: Box<Error>, user_namespace: bool) -> Box<Error> {
+fn explain(mut error: Box<Error>, overlay: &Overlay, has_upper: bool, user_namespace: bool) -> Box<Error> {
+    if !error.kernel_log.is_empty() {
+        return error;
+    }
+    // mount(2) doesn't say which, but it is known which there are.
+    let unknown = overlay.data.iter().find(|(key, _)| !is_known_option(Some("overlay"), key));
+    if let Some((key, value)) = unknown.filter(|_| error.errno == Some(libc::EINVAL)) {
+        let value = value.as_deref().map(|value| format!("={value}")).unwrap_or_default();
+        error.message = format!("the option \"{key}{value}\" is refused: {}", error.message);
+        return error;
+    }
     let hint = match error.errno.map(Errno::from_raw) {
-        _ if !error.kernel_log.is_empty() => return error,
+        Some(Errno::EINVAL) if !has_upper && user_namespace => {
+            "what the host has mounted below a layer is locked in place in a user namespace, so that it can't be one"
+        }
+        Some(Errno::EINVAL) if !has_upper => return error,
         Some(Errno::EPERM) if user_namespace => "an overlay in a user namespace needs Linux 5.11",
         Some(Errno::EINVAL) if user_namespace => {
             "upper and work must be neither inside the other, on a filesystem that can be written to; and what the host \

@@ -15,8 +15,8 @@ use crate::plan::Plan;
 use crate::protocol::ExecutedStep;
 use crate::resolve::Missing;
 use crate::spec::{
-    BindSource, Directory, Hook, HookPoint, IdMap, IdMapping, Mask, MissingMask, Mount, MountIdMap, MountIds,
-    MountKind, Namespace, ReadonlyRoot, Root, RootfsSpec,
+    BindSource, Device, DeviceType, Directory, Hook, HookPoint, IdMap, IdMapping, Mask, MissingMask, Mount,
+    MountIdMap, MountIds, MountKind, Namespace, ReadonlyRoot, Root, RootfsSpec,
 };
 
 pub(super) struct Alone<'a>(pub(super) &'a Recording);
@@ -116,6 +116,38 @@ pub(super) fn tree() -> Recording {
         ("/etc", Node::Directory),
         ("/etc/secret", Node::File),
     ])
+}
+
+#[test]
+fn what_the_kernel_says_of_a_superblock_that_stays_writable_is_told() {
+    let kernel = Recording::new(&[]);
+    let mut spec = RootfsSpec::new(Root::Directory("/srv/root".into()));
+    spec.add(defaults::filesystem("/x", "tmpfs", attr::RDONLY, &[]));
+    kernel.refuse("superblock ro", libc::EPERM);
+    let error = run(&kernel, &spec, Level::Detached).unwrap_err();
+    assert!(error.message.contains("its superblock can't be made read-only"), "{error}");
+    assert_eq!(error.kernel_log, ["e tmpfs: Unknown parameter"]);
+}
+
+#[test]
+fn a_device_is_given_away_by_the_descriptor_that_was_checked() {
+    let kernel = Recording::new(&[]);
+    let mut spec = RootfsSpec::new(Root::Directory("/srv/root".into()));
+    spec.devices.push(Device {
+        path: "/x".into(),
+        kind: DeviceType::Character,
+        major: 1,
+        minor: 3,
+        mode: 0o640,
+        uid: 5,
+        gid: 6,
+    });
+    run(&kernel, &spec, Level::Detached).unwrap();
+    let calls = kernel.calls.borrow();
+    let made = calls.iter().position(|call| call.starts_with("mknod /x")).unwrap();
+    let given: Vec<&str> = calls[made + 1..].iter().map(String::as_str).take(2).collect();
+    assert_eq!(given, ["owner /x Some(5):Some(6)", "mode /x 640"], "{calls:?}");
+    assert!(!calls.iter().any(|call| call.starts_with("chown")), "{calls:?}");
 }
 
 #[test]

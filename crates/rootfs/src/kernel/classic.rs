@@ -251,6 +251,7 @@ impl Kernel for Classic<'_> {
             owner: (u32, u32)
         ) -> SysResult<()>;
         fn set_owner(&self, file: BorrowedFd<'_>, uid: Option<u32>, gid: Option<u32>) -> SysResult<()>;
+        fn set_mode(&self, file: BorrowedFd<'_>, mode: u32) -> SysResult<()>;
         fn set_directory_mode(&self, directory: BorrowedFd<'_>, mode: u32) -> SysResult<()>;
         fn is_readonly(&self, file: BorrowedFd<'_>) -> SysResult<bool>;
         fn make_symlink(&self, target: &PathBytes, parent: BorrowedFd<'_>, name: &PathBytes) -> SysResult<()>;
@@ -385,7 +386,7 @@ impl Kernel for Classic<'_> {
         true
     }
 
-    fn make_superblock_readonly(&self, mount: BorrowedFd<'_>) -> SysResult<()> {
+    fn make_superblock_readonly(&self, mount: BorrowedFd<'_>, _: &mut Vec<String>) -> SysResult<()> {
         let attributes = super::staging::attributes(mount)?;
         let flags = libc::MS_REMOUNT | libc::MS_RDONLY | mount_flags(attributes);
         let staging = self.staging()?;

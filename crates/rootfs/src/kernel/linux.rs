@@ -584,10 +584,11 @@ impl Kernel for Linux {
         super::overlay::in_private_mounts(self, work)
     }
 
-    fn make_superblock_readonly(&self, mount: BorrowedFd<'_>) -> SysResult<()> {
+    fn make_superblock_readonly(&self, mount: BorrowedFd<'_>, log: &mut Vec<String>) -> SysResult<()> {
         let context = self.pick_filesystem(mount)?;
-        self.set_filesystem_flag(context.as_fd(), "ro")?;
-        self.reconfigure_filesystem(context.as_fd())
+        self.set_filesystem_flag(context.as_fd(), "ro")
+            .and_then(|()| self.reconfigure_filesystem(context.as_fd()))
+            .inspect_err(|_| *log = self.filesystem_log(context.as_fd()))
     }
 
     fn pick_filesystem(&self, mount: BorrowedFd<'_>) -> SysResult<OwnedFd> {
@@ -753,6 +754,24 @@ impl Kernel for Linux {
             AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW,
         )
         .map_err(failed("fchownat", || format!("{}, {uid:?}, {gid:?}", number(file))))
+    }
+
+    fn set_mode(&self, file: BorrowedFd<'_>, mode: u32) -> SysResult<()> {
+        // fchmod refuses O_PATH descriptors. SAFETY: the empty path is a constant, and the rest are numbers.
+        let result = unsafe {
+            libc::syscall(libc::SYS_fchmodat2, file.as_raw_fd(), c"".as_ptr(), mode, libc::AT_EMPTY_PATH)
+        };
+        if result == 0 {
+            return Ok(());
+        }
+        let error = last_error("fchmodat2", || format!("{}, \"\", {mode:#o}, AT_EMPTY_PATH", number(file)));
+        // Before Linux 6.6, and where a filter doesn't know it, by its name in our own procfs.
+        if error.errno != libc::ENOSYS && error.errno != libc::EPERM {
+            return Err(error);
+        }
+        let name = format!("self/fd/{}", file.as_raw_fd());
+        rustix::fs::chmodat(self.procfs()?.as_fd(), &*name, Mode::from_bits_retain(mode), AtFlags::empty())
+            .map_err(|_| error)
     }
 
     fn set_directory_mode(&self, directory: BorrowedFd<'_>, mode: u32) -> SysResult<()> {

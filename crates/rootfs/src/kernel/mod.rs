@@ -230,8 +230,8 @@ pub trait Kernel {
     fn takes_iversion(&self) -> bool {
         false
     }
-    /// Makes the superblock of a mount read-only; `fspick(2)`.
-    fn make_superblock_readonly(&self, mount: BorrowedFd<'_>) -> SysResult<()>;
+    /// Makes the superblock of a mount read-only; `fspick(2)`. What the kernel says of a failure goes to `log`.
+    fn make_superblock_readonly(&self, mount: BorrowedFd<'_>, log: &mut Vec<String>) -> SysResult<()>;
     /// A context in which the filesystem of a mount is changed; `fspick(2)`.
     fn pick_filesystem(&self, mount: BorrowedFd<'_>) -> SysResult<OwnedFd>;
     /// Changes the filesystem as its context says; `fsconfig(2)`.
@@ -277,6 +277,8 @@ pub trait Kernel {
     ) -> SysResult<()>;
     /// Changes the owner, the group, or both, of what is open.
     fn set_owner(&self, file: BorrowedFd<'_>, uid: Option<u32>, gid: Option<u32>) -> SysResult<()>;
+    /// Changes the permission bits of what is open, a device too.
+    fn set_mode(&self, file: BorrowedFd<'_>, mode: u32) -> SysResult<()>;
     /// Changes the permission bits of a directory.
     fn set_directory_mode(&self, directory: BorrowedFd<'_>, mode: u32) -> SysResult<()>;
     /// Whether the mount, or its filesystem, is read-only; `fstatfs(2)`.

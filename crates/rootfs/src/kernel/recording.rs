@@ -434,8 +434,9 @@ impl Kernel for Recording {
         work()
     }
 
-    fn make_superblock_readonly(&self, mount: BorrowedFd<'_>) -> SysResult<()> {
+    fn make_superblock_readonly(&self, mount: BorrowedFd<'_>, log: &mut Vec<String>) -> SysResult<()> {
         self.record("fspick", format!("superblock ro {}", self.name(mount)))
+            .inspect_err(|_| *log = self.filesystem_log(mount))
     }
 
     fn pick_filesystem(&self, mount: BorrowedFd<'_>) -> SysResult<OwnedFd> {
@@ -560,6 +561,10 @@ impl Kernel for Recording {
 
     fn set_owner(&self, file: BorrowedFd<'_>, uid: Option<u32>, gid: Option<u32>) -> SysResult<()> {
         self.record("fchownat", format!("owner {} {uid:?}:{gid:?}", self.name(file)))
+    }
+
+    fn set_mode(&self, file: BorrowedFd<'_>, mode: u32) -> SysResult<()> {
+        self.record("fchmodat2", format!("mode {} {mode:o}", self.name(file)))
     }
 
     fn set_directory_mode(&self, directory: BorrowedFd<'_>, mode: u32) -> SysResult<()> {

@@ -105,6 +105,10 @@ fn process() -> impl Strategy<Value = Value> {
                     .collect()
             };
             let [bounding, permitted, inheritable, part] = bits;
+            // Some are not permitted and inheritable, one is unknown, and the order is not that of their numbers.
+            let mut ambient = set(part);
+            ambient.reverse();
+            ambient.extend((part % 3 == 0).then(|| "CAP_OF_TOMORROW".to_owned()));
             let limits: Vec<Value> = limits.0.iter().zip(limits.1).map(|((name, _), (one, other))| {
                 json!({ "type": name, "soft": one.min(other), "hard": one.max(other) })
             }).collect();
@@ -113,8 +117,9 @@ fn process() -> impl Strategy<Value = Value> {
                 "user": { "uid": user.0, "gid": user.1, "additionalGids": user.2, "umask": user.3 },
                 "capabilities": {
                     "bounding": set(bounding), "permitted": set(permitted), "inheritable": set(inheritable),
-                    "effective": set(permitted & part), "ambient": set(permitted & inheritable & part),
+                    "effective": set(permitted & part), "ambient": ambient,
                 },
+                "consoleSize": (part % 2 == 0).then(|| json!({ "height": 25, "width": 80 })),
                 "noNewPrivileges": no_new_privileges, "oomScoreAdj": score,
                 "apparmorProfile": profile, "selinuxLabel": label,
             })
@@ -122,7 +127,7 @@ fn process() -> impl Strategy<Value = Value> {
 }
 
 fn device() -> impl Strategy<Value = Value> {
-    let place = prop_oneof!["/dev/[a-c]", "/other/[a-c]"];
+    let place = option::weighted(0.8, prop_oneof!["/dev/[a-c]", "/other/[a-c]"]);
     (
         place,
         select(vec!["c", "b", "u", "p"]),
@@ -176,14 +181,18 @@ fn compose(
     let own_mounts = namespaces.get("mount") == Some(&Value::Null);
     let list: Vec<Value> =
         namespaces.iter().map(|(kind, path)| json!({ "type": kind, "path": path })).collect();
-    let mut sysctl = Map::new();
-    for (kind, parameter) in
-        [("network", "net.ipv4.ip_forward"), ("ipc", "kernel/msgmax"), ("uts", "kernel.domainname")]
-    {
-        if own(kind) {
-            sysctl.insert(parameter.to_owned(), name.into());
-        }
-    }
+    let mut parameters = vec![
+        ("network", "net/ipv4/ip_forward"),
+        ("network", "net.ipv4.ip_forward"),
+        ("ipc", "kernel/msgmax"),
+        ("ipc", "fs.mqueue.msg_max"),
+        ("uts", "kernel.domainname"),
+    ];
+    let turned = annotations.len() % parameters.len();
+    parameters.rotate_left(turned);
+    let own_parameters = parameters.into_iter().filter(|(kind, _)| own(kind));
+    let sysctl: Map<String, Value> =
+        own_parameters.map(|(_, parameter)| (parameter.to_owned(), name.into())).collect();
     let mut config = json!({
         "ociVersion": "1.0.2-dev",
         "root": { "path": root, "readonly": readonly },
@@ -233,9 +242,16 @@ pub(super) fn any_config() -> impl Strategy<Value = Value> {
     );
     let names =
         (select(vec!["", "box", "é"]), [mappings(), mappings()], btree_map("[a-z.]{1,6}", "\\PC{0,4}", 0..3));
-    (namespaces(), root, lists, option::of(process()), names).prop_map(
-        |(namespaces, root, lists, process, names)| {
-            compose(&namespaces, root, lists, process.as_ref(), names)
+    let resources = option::of(select(vec![
+        json!({}),
+        json!({ "memory": { "limit": 1_u64 << 40, "swap": -1 }, "devices": [{ "allow": false, "access": "rwm" }] }),
+        json!({ "unified": { "memory.high": "1" }, "pids": { "limit": null } }),
+    ]));
+    (namespaces(), root, lists, option::of(process()), names, resources).prop_map(
+        |(namespaces, root, lists, process, names, resources)| {
+            let mut config = compose(&namespaces, root, lists, process.as_ref(), names);
+            config["linux"]["resources"] = resources.into();
+            config
         },
     )
 }
@@ -245,7 +261,41 @@ fn in_order(hooks: &[Hook]) -> Vec<&Hook> {
     HookPoint::ALL.iter().flat_map(|point| hooks.iter().filter(move |hook| hook.point == *point)).collect()
 }
 
+/// What a config says that the specification doesn't keep in its own terms, as it is written.
+fn verbatim(config: &Value) -> [Value; 5] {
+    let part = |pointer: &str| config.pointer(pointer).cloned().unwrap_or(Value::Null);
+    let parameters = part("/linux/sysctl").as_object().map(|map| map.keys().cloned().collect::<Vec<_>>());
+    let words = |mount: &Value| mount["options"].as_array().cloned().unwrap_or_default();
+    let mounts = config["mounts"].as_array().map(|mounts| mounts.iter().map(words).collect::<Vec<_>>());
+    [
+        mounts.into(),
+        part("/linux/resources"),
+        part("/process/consoleSize"),
+        part("/process/capabilities"),
+        parameters.unwrap_or_default().into(),
+    ]
+}
+
+/// The entries of `linux.devices`, as far as two ways of saying the same are told apart.
+fn device_entries(config: &Value) -> Vec<Value> {
+    let list = config.pointer("/linux/devices").and_then(Value::as_array).cloned().unwrap_or_default();
+    list.into_iter()
+        .map(
+            |device| if device["path"].is_null() { device } else { json!([device["path"], device["minor"]]) },
+        )
+        .collect()
+}
+
 proptest! {
+    #[test]
+    fn what_nothing_comes_of_is_written_as_it_was_said(config in any_config()) {
+        let read = read_value(&config, &options(&[])).unwrap();
+        let written = write(&read.rootfs, read.process.as_ref()).unwrap();
+        prop_assert_eq!(verbatim(&written), verbatim(&config));
+        prop_assert_eq!(device_entries(&written), device_entries(&config));
+        prop_assert_eq!(read_value(&written, &options(&[])).unwrap().rootfs.warnings, read.rootfs.warnings);
+    }
+
     #[test]
     fn what_is_written_says_what_was_read(config in any_config()) {
         let read = read_value(&config, &options(&[])).map_err(|error| TestCaseError::fail(format!("{error:?}")))?;

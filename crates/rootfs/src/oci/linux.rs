@@ -6,6 +6,7 @@ use super::mounts::{cannot, path_text};
 use super::node::{Node, Object};
 use crate::error::{ErrorCode, Result};
 use crate::options::Propagation;
+use crate::origin::{Item, Origin};
 use crate::path::PathBytes;
 use crate::spec::{
     Content, Device, DeviceType, IdMap, IdMapping, MAX_ID, MAX_LABEL, Mask, MissingMask, MountKind,
@@ -27,24 +28,43 @@ pub(super) fn read(top: &Object<'_>, rootfs: &mut RootfsSpec) -> Result<()> {
     rootfs.dev = !bind_covers_dev;
     let Some(linux) = top.get("linux") else { return Err(top.missing("linux")) };
     let linux = linux.object()?;
+    rootfs.origins.insert(Item::Namespaces, Origin::of_config("/linux/namespaces", Vec::new()));
+    rootfs.unenforced.resources = linux.unenforced("resources");
     read_namespaces(&linux, rootfs)?;
     if let Some(devices) = linux.get("devices") {
-        for device in devices.items()? {
-            let Some(read) = read_device(&device)? else { continue };
-            if bind_covers_dev {
-                let message = format!("{}: {} is not made: a bind covers /dev", device.name, read.path);
-                device.context().warn("device-not-made", message);
-            } else {
-                read.validate(&device.name).map_err(|error| error.with_pointer(&device.pointer))?;
-                rootfs.devices.push(read);
+        for (place, device) in devices.items()?.iter().enumerate() {
+            match read_device(device)? {
+                Some(read) if !bind_covers_dev => {
+                    read.validate(&device.name).map_err(|error| error.with_pointer(&device.pointer))?;
+                    let item = Item::Device(rootfs.devices.len());
+                    rootfs.origins.insert(item, Origin::of_config(&device.pointer, Vec::new()));
+                    rootfs.devices.push(read);
+                    continue;
+                }
+                Some(read) => {
+                    let message = format!("{}: {} is not made: a bind covers /dev", device.name, read.path);
+                    device.warn("device-not-made", message);
+                }
+                None => {
+                    let message =
+                        format!("{}: without a path it is about cgroups only, and skipped", device.name);
+                    device.warn("device-not-made", message);
+                }
             }
+            rootfs.unenforced.devices.push((place, device.verbatim()));
         }
     }
     rootfs.propagation = linux.read("rootfsPropagation", read_propagation)?.flatten();
-    let paths = |key| linux.read(key, |list| list.list(read_path_below_root));
-    let masks = paths("maskedPaths")?.unwrap_or_default();
-    rootfs.masks.extend(masks.into_iter().map(|path| Mask { path, missing: MissingMask::Skip }));
-    rootfs.readonly_paths = paths("readonlyPaths")?.unwrap_or_default();
+    let paths = |key| {
+        linux.read(key, |list| list.list(|node| Ok((node.pointer.clone(), read_path_below_root(node)?))))
+    };
+    for (pointer, path) in paths("maskedPaths")?.unwrap_or_default() {
+        let item = Item::Mask(rootfs.masks.len());
+        rootfs.origins.insert(item, Origin::of_config(pointer, Vec::new()));
+        rootfs.masks.push(Mask { path, missing: MissingMask::Skip });
+    }
+    let readonly_paths = paths("readonlyPaths")?.unwrap_or_default();
+    rootfs.readonly_paths = readonly_paths.into_iter().map(|(_, path)| path).collect();
     if rootfs.namespaces.mount != Namespace::New {
         for (key, empty) in
             [("maskedPaths", rootfs.masks.is_empty()), ("readonlyPaths", rootfs.readonly_paths.is_empty())]
@@ -215,12 +235,7 @@ fn read_device(device: &Node<'_>) -> Result<Option<Device>> {
     let mode = object.read("fileMode", |mode| mode.integer32(0, 0o17_7777))?.map(|mode| mode & 0o7777);
     let id = |key| object.read(key, |id| id.integer32(0, MAX_ID)).map(Option::unwrap_or_default);
     let (uid, gid) = (id("uid")?, id("gid")?);
-    let Some(path) = path else {
-        let message = format!("{}: without a path it is about cgroups only, and skipped", device.name);
-        device.context().warn("device-not-made", message);
-        return Ok(None);
-    };
-    Ok(Some(Device { path, kind, major, minor, mode: mode.unwrap_or(0o666), uid, gid }))
+    Ok(path.map(|path| Device { path, kind, major, minor, mode: mode.unwrap_or(0o666), uid, gid }))
 }
 
 fn read_propagation(node: &Node<'_>) -> Result<Option<Propagation>> {
@@ -285,12 +300,19 @@ pub(super) fn write(rootfs: &RootfsSpec) -> Result<Value> {
         }
     }
     if !rootfs.sysctl.is_empty() {
-        let sysctl: Map<String, Value> =
-            rootfs.sysctl.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+        // The last value of a name counts, and in its place: one may depend on another.
+        let mut sysctl = Map::new();
+        for (name, value) in &rootfs.sysctl {
+            sysctl.shift_remove(name);
+            sysctl.insert(name.clone(), value.as_str().into());
+        }
         linux.insert("sysctl".into(), sysctl.into());
     }
     if let Some(label) = &rootfs.mount_label {
         linux.insert("mountLabel".into(), label.as_str().into());
+    }
+    if let Some(resources) = &rootfs.unenforced.resources {
+        linux.insert("resources".into(), resources.clone());
     }
     Ok(Value::Object(linux))
 }
@@ -340,6 +362,9 @@ fn write_devices(rootfs: &RootfsSpec, linux: &mut Map<String, Value>) -> Result<
             value["minor"] = device.minor.into();
         }
         devices.push(value);
+    }
+    for (place, value) in &rootfs.unenforced.devices {
+        devices.insert((*place).min(devices.len()), value.clone());
     }
     if !devices.is_empty() {
         linux.insert("devices".into(), devices.into());

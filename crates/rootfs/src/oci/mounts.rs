@@ -7,6 +7,7 @@ use super::node::{Context, Node, Object};
 use super::read::{ReadOptions, in_bundle};
 use crate::error::{Error, ErrorCode, Result};
 use crate::options::parse;
+use crate::origin::{Item, Origin, locate};
 use crate::overlay::{Overlay, Upper};
 use crate::path::PathBytes;
 use crate::spec::{
@@ -22,7 +23,8 @@ pub(super) fn read<'a>(
 ) -> Result<Vec<Node<'a>>> {
     let items = list.items()?;
     for item in &items {
-        let mount = read_mount(&item.object()?, options, &rootfs.root)?;
+        let (mount, origin) = read_mount(&item.object()?, options, &rootfs.root)?;
+        rootfs.origins.insert(Item::Content(rootfs.content.len()), origin);
         rootfs.add(mount);
     }
     Ok(items)
@@ -30,29 +32,27 @@ pub(super) fn read<'a>(
 
 /// Checks what depends on other parts of the config, such as its namespaces. There is nothing else in the tree yet.
 pub(super) fn check(items: &[Node<'_>], rootfs: &RootfsSpec) -> Result<()> {
-    for (item, content) in items.iter().zip(&rootfs.content) {
+    for (index, content) in rootfs.content.iter().enumerate().take(items.len()) {
         content.validate(rootfs).map_err(|mut error| {
-            // It has no such name in a config.
-            if error.message.starts_with("idMap: ") {
-                error.message.drain(.."idMap: ".len());
-            }
             error.destination = Some(content.destination().clone());
-            item.located(error)
+            error.located(|part| locate(&rootfs.origins, Item::Content(index), part))
         })?;
     }
     Ok(())
 }
 
-fn read_mount(object: &Object<'_>, options: &ReadOptions, root: &Root) -> Result<Mount> {
+fn read_mount(object: &Object<'_>, options: &ReadOptions, root: &Root) -> Result<(Mount, Origin)> {
     let destination = object.require("destination", Node::path)?;
     let source = object.get("source").filter(|source| !matches!(source.text(), Ok("")));
     let source = source.map(Node::path).transpose()?;
     let fstype = object.read("type", Node::text)?;
     let words = object.read("options", |list| list.list(read_word))?.unwrap_or_default();
+    let origin = Origin::of_config(&object.node().pointer, words.clone());
+    let words: Vec<String> = words.into_iter().map(|(_, word)| word).collect();
     let destination = below_root(&destination, root).unwrap_or(destination);
     let mappings = read_id_map(object)?;
     let mut mount = mount_from_oci(destination, source, fstype, &words, mappings)
-        .map_err(|error| object.node().located(error))?;
+        .map_err(|error| error.located(|part| origin.locate(part)))?;
     if let MountKind::Bind { source: source @ BindSource::Host(_), .. } = &mut mount.kind
         && let BindSource::Host(path) = source
     {
@@ -67,7 +67,7 @@ fn read_mount(object: &Object<'_>, options: &ReadOptions, root: &Root) -> Result
             *path = in_bundle(path, options);
         }
     }
-    Ok(mount)
+    Ok((mount, origin))
 }
 
 /// `uidMappings` and `gidMappings` of a mount; neither or both.
@@ -87,11 +87,11 @@ fn read_id_map(object: &Object<'_>) -> Result<Option<IdMap>> {
     }
 }
 
-/// A word is checked by itself, so that the error says which.
-fn read_word(word: &Node<'_>) -> Result<String> {
+/// A word and its place. It is checked by itself, so that the error says which.
+fn read_word(word: &Node<'_>) -> Result<(usize, String)> {
     let text = word.text()?;
     parse(&[text]).map_err(|error| word.located(error))?;
-    Ok(text.to_owned())
+    Ok((word.place(), text.to_owned()))
 }
 
 /// What a path is in the tree that is being built, if it is below the root directory as the config writes it. Text
@@ -133,8 +133,19 @@ pub(super) fn write(rootfs: &RootfsSpec, root: &PathBytes) -> Result<Vec<Value>>
             return Err(cannot(&what, "it has nothing but mounts to put into the tree"));
         };
         let value = write_mount(&what, mount, root)?;
+        let same = |value: &Value| reread(value, &rootfs.root).as_ref() == Ok(&canonical(mount));
+        // In the words that it was said in, if they say it here: others would mean the same in another order.
+        if let Some(origin) = rootfs.origins.get(&Item::Content(index)) {
+            let mut said = value.clone();
+            let words: Vec<&str> = origin.words().collect();
+            said["options"] = words.into();
+            if said["options"] != json!([]) && same(&said) {
+                list.push(said);
+                continue;
+            }
+        }
         // Whatever has no words of its own is found here: what is written must mean the same when it is read.
-        if reread(&value, &rootfs.root).as_ref() != Ok(&canonical(mount)) {
+        if !same(&value) {
             return Err(cannot(
                 &what,
                 &format!("it has no words for all of the mount on {}", mount.destination),
@@ -169,7 +180,7 @@ fn reread(value: &Value, root: &Root) -> Result<Mount> {
     let top = Node::top(&context, &config).object()?;
     let items = top.require("mounts", Node::items)?;
     let item = items.first().ok_or_else(|| top.missing("mounts"))?;
-    read_mount(&item.object()?, &options, root)
+    read_mount(&item.object()?, &options, root).map(|(mount, _)| mount)
 }
 
 fn write_mount(what: &str, mount: &Mount, root: &PathBytes) -> Result<Value> {

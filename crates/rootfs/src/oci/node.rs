@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::fields::{self, Treatment};
 use crate::error::{Error, ErrorCode, Result};
+use crate::origin::Location;
 use crate::path::PathBytes;
 use crate::plan::Warning;
 
@@ -29,10 +30,6 @@ impl<'a> Context<'a> {
             #[cfg(test)]
             read: RefCell::default(),
         }
-    }
-
-    pub(super) fn warn(&self, code: &str, message: String) {
-        self.warnings.borrow_mut().push(Warning { code: code.to_owned(), message, step: None });
     }
 
     pub(super) fn take_warnings(&self) -> Vec<Warning> {
@@ -90,10 +87,6 @@ impl<'a> Node<'a> {
         Self { context, value, pointer: String::new(), name: "the config".to_owned(), path: String::new() }
     }
 
-    pub(super) fn context(&self) -> &'a Context<'a> {
-        self.context
-    }
-
     fn field(&self, key: &str, value: &'a Value) -> Self {
         let dotted = |before: &str| {
             if self.path.is_empty() { key.to_owned() } else { format!("{before}.{key}") }
@@ -121,6 +114,18 @@ impl<'a> Node<'a> {
         error.with_pointer(&self.pointer)
     }
 
+    /// What the caller should know about this value.
+    pub(super) fn warn(&self, code: &str, message: String) {
+        let location = Location::pointer(&self.pointer);
+        let warning = Warning { code: code.to_owned(), message, step: None, location };
+        self.context.warnings.borrow_mut().push(warning);
+    }
+
+    /// Its place in the list that it is an element of.
+    pub(super) fn place(&self) -> usize {
+        self.pointer.rsplit('/').next().and_then(|place| place.parse().ok()).unwrap_or_default()
+    }
+
     /// An error about this value.
     pub(super) fn error(&self, code: ErrorCode, message: impl fmt::Display) -> Box<Error> {
         Error::new(code, format!("{}: {message}", self.name)).with_pointer(&self.pointer)
@@ -135,6 +140,11 @@ impl<'a> Node<'a> {
     pub(super) fn unexpected(&self, wanted: impl fmt::Display) -> Box<Error> {
         let message = format!("Expected {wanted} for {} but received {}", self.name, Shown(self.value));
         Error::new(ErrorCode::Spec, message).with_pointer(&self.pointer)
+    }
+
+    /// The value as it is.
+    pub(super) fn verbatim(&self) -> Value {
+        self.value.clone()
     }
 
     pub(super) fn boolean(&self) -> Result<bool> {
@@ -216,7 +226,7 @@ impl<'a> Node<'a> {
     }
 
     fn warn_ignored(&self) {
-        self.context.warn("ignored-field", format!("{} is ignored, as asked", self.name));
+        self.warn("ignored-field", format!("{} is ignored, as asked", self.name));
     }
 
     /// Each element of an array through a parser.
@@ -265,12 +275,15 @@ impl<'a> Node<'a> {
                 return Err(node.may_be_ignored(node.wrong("this field is unknown")));
             };
             match field.treatment {
-                Treatment::Enforced => fields.push(node),
-                Treatment::WithoutEffect => {}
+                Treatment::Enforced | Treatment::WithoutEffect => fields.push(node),
+                Treatment::Reported => {
+                    if !is_empty(value) {
+                        let message = format!("{} is not enforced: {}", node.name, field.note);
+                        node.warn("not-enforced", message);
+                    }
+                    fields.push(node);
+                }
                 _ if is_empty(value) => {}
-                Treatment::Reported => node
-                    .context
-                    .warn("not-enforced", format!("{} is not enforced: {}", node.name, field.note)),
                 Treatment::Refused(code) => {
                     let error = node.error(code, format_args!("this is not enforced: {}", field.note));
                     return Err(node.may_be_ignored(error));
@@ -288,10 +301,23 @@ pub(super) struct Object<'a> {
 }
 
 impl<'a> Object<'a> {
+    fn path_of(&self, key: &str) -> String {
+        if self.node.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.node.path) }
+    }
+
+    /// What a field says that nothing comes of.
+    pub(super) fn unenforced(&self, key: &str) -> Option<Value> {
+        let path = self.path_of(key);
+        debug_assert!(
+            fields::find(&path).is_some_and(|field| field.treatment != Treatment::Enforced),
+            "{path} is enforced"
+        );
+        self.fields.iter().find(|node| node.path == path).map(Node::verbatim)
+    }
+
     /// A field, unless it is missing, null, or ignored.
     pub(super) fn get(&self, key: &str) -> Option<&Node<'a>> {
-        let path =
-            if self.node.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.node.path) };
+        let path = self.path_of(key);
         let known = fields::find(&path).filter(|field| field.treatment == Treatment::Enforced);
         debug_assert!(known.is_some(), "{path} is read, and the table doesn't say so");
         #[cfg(test)]

@@ -3,18 +3,19 @@
 use serde_json::{Map, Value, json};
 
 use super::mounts::{cannot, path_text};
-use super::node::{Node, Object};
+use super::node::Node;
 use crate::error::{Error, Result};
 use crate::hint::Hint;
 use crate::path::PathBytes;
 use crate::process::{CAPABILITIES, Capabilities, ProcessSpec, RLIMITS, Rlimit, User, capability_number};
-use crate::spec::MAX_ID;
+use crate::spec::{MAX_ID, Unenforced};
 
 /// What `setrlimit(2)` takes for no limit.
 const INFINITY: u64 = u64::MAX;
 
-pub(super) fn read(process: &Node<'_>) -> Result<ProcessSpec> {
+pub(super) fn read(process: &Node<'_>, unenforced: &mut Unenforced) -> Result<ProcessSpec> {
     let object = process.object()?;
+    unenforced.console_size = object.unenforced("consoleSize");
     object.read("terminal", |terminal| {
         if !terminal.boolean()? {
             return Ok(());
@@ -35,7 +36,11 @@ pub(super) fn read(process: &Node<'_>) -> Result<ProcessSpec> {
         env: object.read("env", |env| env.list(read_variable))?.unwrap_or_default(),
         cwd: Some(object.require("cwd", Node::absolute_path)?),
         user: object.read("user", read_user)?.unwrap_or_default(),
-        capabilities: Some(object.read("capabilities", read_capabilities)?.unwrap_or_default()),
+        capabilities: Some(
+            object
+                .read("capabilities", |node| read_capabilities(node, &mut unenforced.capabilities))?
+                .unwrap_or_default(),
+        ),
         no_new_privileges: object.read("noNewPrivileges", Node::boolean)?.unwrap_or(false),
         rlimits: object.read("rlimits", read_rlimits)?.unwrap_or_default(),
         seccomp: None,
@@ -71,49 +76,65 @@ fn read_user(user: &Node<'_>) -> Result<User> {
     })
 }
 
-fn read_capabilities(node: &Node<'_>) -> Result<Capabilities> {
+/// The names of the sets.
+const SETS: [&str; 5] = ["bounding", "effective", "permitted", "inheritable", "ambient"];
+
+fn read_capabilities(node: &Node<'_>, named: &mut Vec<(String, Vec<String>)>) -> Result<Capabilities> {
     let object = node.object()?;
-    let set = |key| read_set(&object, key);
-    let mut capabilities = Capabilities {
-        bounding: set("bounding")?,
-        effective: set("effective")?,
-        permitted: set("permitted")?,
-        inheritable: set("inheritable")?,
-        ambient: set("ambient")?,
-    };
+    for key in SETS {
+        if let Some(list) = object.get(key) {
+            named.push((key.to_owned(), read_set(list)?));
+        }
+    }
+    let mut capabilities = from_names(named);
     let beyond = capabilities.effective & !capabilities.permitted;
     if beyond != 0 {
         let list = names(beyond).join(", ");
         let effective = object.get("effective").unwrap_or(node);
         return Err(effective.wrong(format_args!("{list} must be permitted to be in force")));
     }
-    let dropped = capabilities.ambient & !(capabilities.permitted & capabilities.inheritable);
+    let dropped = unusable(&capabilities);
     if dropped != 0 {
         capabilities.ambient &= !dropped;
         let message = format!(
             "process.capabilities.ambient: {} dropped: not permitted and inheritable",
             names(dropped).join(", ")
         );
-        node.context().warn("ambient-dropped", message);
+        object.get("ambient").unwrap_or(node).warn("ambient-dropped", message);
     }
     Ok(capabilities)
 }
 
-fn read_set(object: &Object<'_>, key: &str) -> Result<u64> {
-    let Some(list) = object.get(key) else { return Ok(0) };
-    let mut set = 0;
-    for item in list.items()? {
-        // Names that start otherwise are none of the specification's.
-        match item.text()?.strip_prefix("CAP_").and_then(capability_number) {
-            Some(number) => set |= 1 << number,
+/// What of the ambient set has no effect.
+fn unusable(capabilities: &Capabilities) -> u64 {
+    capabilities.ambient & !(capabilities.permitted & capabilities.inheritable)
+}
+
+fn read_set(list: &Node<'_>) -> Result<Vec<String>> {
+    list.list(|item| {
+        let name = item.text()?;
+        if number(name).is_none() {
             // As the specification asks: a process with less than it asks for is safe.
-            None => item.context().warn(
-                "unknown-capability",
-                format!("{}: {:?} is unknown, and not given", item.name, item.text()?),
-            ),
+            let message = format!("{}: {name:?} is unknown, and not given", item.name);
+            item.warn("unknown-capability", message);
         }
-    }
-    Ok(set)
+        Ok(name.to_owned())
+    })
+}
+
+/// Names that start otherwise are none of the specification's.
+fn number(name: &str) -> Option<u32> {
+    name.strip_prefix("CAP_").and_then(capability_number)
+}
+
+/// The sets of those names that are known.
+fn from_names(named: &[(String, Vec<String>)]) -> Capabilities {
+    let set = |key: &str| {
+        let lists = named.iter().filter(|(name, _)| name == key).flat_map(|(_, list)| list);
+        lists.filter_map(|name| number(name)).fold(0, |set, number| set | 1 << number)
+    };
+    let [bounding, effective, permitted, inheritable, ambient] = SETS.map(set);
+    Capabilities { bounding, effective, permitted, inheritable, ambient }
 }
 
 /// The names of a set.
@@ -143,7 +164,7 @@ fn read_rlimits(list: &Node<'_>) -> Result<Vec<Rlimit>> {
     Ok(rlimits)
 }
 
-pub(super) fn write(process: &ProcessSpec) -> Result<Value> {
+pub(super) fn write(process: &ProcessSpec, unenforced: &Unenforced) -> Result<Value> {
     if process.seccomp.is_some() {
         return Err(cannot("seccomp", "the filter is compiled"));
     }
@@ -156,6 +177,9 @@ pub(super) fn write(process: &ProcessSpec) -> Result<Value> {
         texts.collect::<Result<Vec<_>>>().map(Value::from)
     };
     value.insert("terminal".into(), false.into());
+    if let Some(size) = &unenforced.console_size {
+        value.insert("consoleSize".into(), size.clone());
+    }
     value.insert("user".into(), write_user(&process.user));
     value.insert("args".into(), texts("process.args", &process.args)?);
     if !process.env.is_empty() {
@@ -163,7 +187,10 @@ pub(super) fn write(process: &ProcessSpec) -> Result<Value> {
     }
     let cwd = process.cwd.as_ref().map_or_else(|| Ok("/".to_owned()), |cwd| path_text("process.cwd", cwd))?;
     value.insert("cwd".into(), cwd.into());
-    value.insert("capabilities".into(), write_capabilities(process.effective_capabilities()));
+    value.insert(
+        "capabilities".into(),
+        write_capabilities(process.effective_capabilities(), &unenforced.capabilities),
+    );
     if !process.rlimits.is_empty() {
         value.insert("rlimits".into(), write_rlimits(&process.rlimits)?);
     }
@@ -192,16 +219,26 @@ fn write_user(user: &User) -> Value {
     value
 }
 
-fn write_capabilities(capabilities: Capabilities) -> Value {
+/// In the words of the config they come from, if that is where they come from.
+fn write_capabilities(capabilities: Capabilities, named: &[(String, Vec<String>)]) -> Value {
+    let mut said = from_names(named);
+    said.ambient &= !unusable(&said);
+    if said == capabilities {
+        return named
+            .iter()
+            .map(|(key, list)| (key.clone(), list.clone().into()))
+            .collect::<Map<_, _>>()
+            .into();
+    }
     let sets = [
-        ("bounding", capabilities.bounding),
-        ("effective", capabilities.effective),
-        ("permitted", capabilities.permitted),
-        ("inheritable", capabilities.inheritable),
-        ("ambient", capabilities.ambient),
+        capabilities.bounding,
+        capabilities.effective,
+        capabilities.permitted,
+        capabilities.inheritable,
+        capabilities.ambient,
     ];
-    let named = sets.into_iter().filter(|(_, set)| *set != 0);
-    named.map(|(key, set)| (key.to_owned(), Value::from(names(set)))).collect::<Map<_, _>>().into()
+    let filled = SETS.into_iter().zip(sets).filter(|(_, set)| *set != 0);
+    filled.map(|(key, set)| (key.to_owned(), Value::from(names(set)))).collect::<Map<_, _>>().into()
 }
 
 fn write_rlimits(rlimits: &[Rlimit]) -> Result<Value> {

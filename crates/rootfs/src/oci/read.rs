@@ -63,7 +63,7 @@ pub(super) fn read_in(context: &Context<'_>, value: &Value, options: &ReadOption
         read_hooks(&hooks.object()?, &mut rootfs)?;
     }
     rootfs.annotations = top.read("annotations", |node| node.strings(|_, _| Ok(())))?.unwrap_or_default();
-    let process = top.read("process", process::read)?;
+    let process = top.read("process", |process| process::read(process, &mut rootfs.unenforced))?;
     rootfs.warnings = context.take_warnings();
     // Each part is checked where it is read, so that errors have its place; what the parts are together is checked here.
     rootfs.validate()?;

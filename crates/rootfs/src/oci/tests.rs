@@ -295,9 +295,9 @@ fn what_is_wrong_is_told_with_its_pointer() {
             "/process/rlimits/0/soft",
         ),
         (mount(json!({ "type": "tmpfs" })), Spec, "/mounts/1/destination"),
-        (mount(json!({ "destination": "/x" })), Spec, "/mounts/1"),
-        (mount(json!({ "destination": "/x", "type": "bind", "source": "/y" })), Spec, "/mounts/1"),
-        (mount(json!({ "destination": "/x", "options": ["bind"] })), Spec, "/mounts/1"),
+        (mount(json!({ "destination": "/x" })), Spec, "/mounts/1/type"),
+        (mount(json!({ "destination": "/x", "type": "bind", "source": "/y" })), Spec, "/mounts/1/options"),
+        (mount(json!({ "destination": "/x", "options": ["bind"] })), Spec, "/mounts/1/source"),
         (
             mount(json!({ "destination": "/x", "type": "tmpfs", "options": ["ro", ""] })),
             Spec,
@@ -364,7 +364,11 @@ fn what_is_wrong_is_told_with_its_pointer() {
             "/linux/sysctl/net~1..~1kernel~1panic",
         ),
         (linux("sysctl", json!({ "vm.swappiness": "1" })), Spec, "/linux/sysctl/vm.swappiness"),
-        (mount(json!({ "destination": "/x", "type": "proc", "options": ["tmpcopyup"] })), Spec, "/mounts/1"),
+        (
+            mount(json!({ "destination": "/x", "type": "proc", "options": ["tmpcopyup"] })),
+            Spec,
+            "/mounts/1/options/0",
+        ),
         (mount(json!({ "destination": "/x\0", "type": "tmpfs" })), Spec, "/mounts/1/destination"),
         (linux("rootfsPropagation", json!("sometimes")), Spec, "/linux/rootfsPropagation"),
         (linux("maskedPaths", json!(["/.."])), Spec, "/linux/maskedPaths/0"),
@@ -375,9 +379,49 @@ fn what_is_wrong_is_told_with_its_pointer() {
         (
             mount(json!({ "destination": "/x", "source": "/y", "options": ["bind", "idmap"] })),
             Spec,
-            "/mounts/1",
+            "/mounts/1/options/1",
         ),
-        (mount(json!({ "destination": "/x", "type": "tmpfs", "options": ["idmap"] })), Spec, "/mounts/1"),
+        (
+            mount(json!({ "destination": "/x", "type": "tmpfs", "options": ["idmap"] })),
+            Spec,
+            "/mounts/1/options/0",
+        ),
+        (
+            mount(json!({ "destination": "/x", "type": "tmpfs", "options": ["ro", "src-nofollow"] })),
+            Spec,
+            "/mounts/1/options/1",
+        ),
+        (
+            mount(json!({ "destination": "/x", "type": "proc", "options": ["ro", "dest-nofollow"] })),
+            Spec,
+            "/mounts/1/options/1",
+        ),
+        (
+            mount(json!({ "destination": "/x", "type": "overlay", "options": ["ro", "lowerdir=/a"] })),
+            Spec,
+            "/mounts/1/options/1",
+        ),
+        (
+            mount(json!({ "destination": "/x", "type": "overlay", "options": ["lowerdir=/a", "upperdir"] })),
+            Spec,
+            "/mounts/1/options/1",
+        ),
+        (
+            mount(
+                json!({ "destination": "/x", "type": "overlay", "options": ["volatile", "lowerdir=/a:/b"] }),
+            ),
+            Spec,
+            "/mounts/1/options/0",
+        ),
+        (
+            mount(json!({
+                "destination": "/x", "type": "tmpfs",
+                "uidMappings": [{ "containerID": 0, "hostID": 0, "size": 1 }],
+                "gidMappings": [{ "containerID": 0, "hostID": 0, "size": 1 }],
+            })),
+            Spec,
+            "/mounts/1/uidMappings",
+        ),
         (
             linux("devices", json!([{ "path": "/dev/x", "type": "c", "major": 1 }])),
             Spec,
@@ -427,7 +471,7 @@ fn what_depends_on_other_parts_is_told_in_the_words_of_a_config() {
     };
     assert_eq!(
         refusal(&binding(json!(["bind", "idmap"]))).message,
-        "mounts[0]: without mappings of its own a mount takes those of the container's user namespace, and there is none"
+        "mounts[0].options[1]: without mappings of its own a mount takes those of the container's user namespace, and there is none"
     );
     assert_eq!(
         refusal(&with("/linux/maskedPaths", json!(["/"]))).message,
@@ -585,6 +629,8 @@ pub(super) fn again(config: &Config) -> Result<Config> {
     let written = write(&config.rootfs, config.process.as_ref())?;
     let mut read = read_value(&written, &options(&[]))?;
     read.rootfs.warnings.clone_from(&config.rootfs.warnings);
+    // Places of what was left out are those of others there.
+    read.rootfs.origins.clone_from(&config.rootfs.origins);
     Ok(read)
 }
 
@@ -592,6 +638,20 @@ pub(super) fn again(config: &Config) -> Result<Config> {
 fn what_runc_writes_comes_back() {
     let config = read_value(&runc_spec(), &options(&[])).unwrap();
     assert_eq!(again(&config).unwrap(), config);
+    let written = write(&config.rootfs, config.process.as_ref()).unwrap();
+    for part in ["/linux/resources", "/process/capabilities"] {
+        assert_eq!(written.pointer(part), runc_spec().pointer(part), "{part}");
+    }
+}
+
+#[test]
+fn capabilities_that_were_changed_are_written_and_not_those_of_the_config() {
+    let Config { rootfs, process } = read_value(&runc_spec(), &options(&[])).unwrap();
+    let mut process = process.unwrap();
+    process.capabilities.as_mut().unwrap().bounding = 1;
+    let written = write(&rootfs, Some(&process)).unwrap();
+    assert_eq!(written["process"]["capabilities"]["bounding"], json!(["CAP_CHOWN"]));
+    assert_eq!(written["process"]["capabilities"].get("ambient"), None);
 }
 
 type Change = fn(&mut RootfsSpec);
@@ -735,7 +795,7 @@ fn an_idmapped_bind_and_an_overlay_come_back_as_they_were() {
     let MountKind::Overlay(overlay) = &mount.kind else { panic!("{:?}", mount.kind) };
     assert_eq!(overlay.lower, ["/a:b".into(), "/b/c".into()], "a relative one is taken from the bundle");
     let written = write(&read, None).unwrap();
-    assert_eq!(read_value(&written, &options(&[])).unwrap().rootfs, read);
+    assert_eq!(read_value(&written, &options(&[])).unwrap().rootfs.content, read.content);
     config["mounts"][0]["gidMappings"].take();
     assert_eq!(refusal(&config).pointer.as_deref(), Some("/mounts/0/gidMappings"));
 }

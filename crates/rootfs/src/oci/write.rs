@@ -15,7 +15,7 @@ pub fn write(rootfs: &RootfsSpec, process: Option<&ProcessSpec>) -> Result<Value
     let mut config = Map::new();
     config.insert("ociVersion".into(), OCI_VERSION.into());
     if let Some(process) = process {
-        config.insert("process".into(), process::write(process)?);
+        config.insert("process".into(), process::write(process, &rootfs.unenforced)?);
     }
     let Root::Directory(path) = &rootfs.root else {
         return Err(cannot("root", "its root is always a directory that exists"));
