@@ -338,6 +338,7 @@ mod tests {
             }
         }
 
+        #[expect(clippy::disallowed_methods, reason = "a test looks at its own files")]
         fn has(&self, name: &str) -> bool {
             self.0.join(name).exists()
         }
@@ -394,6 +395,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test makes and reads its own files")]
     fn somebody_else_who_removes_is_waited_for() {
         let tree = Tree::new("two-removers");
         let record = tree.record("", "d", true);
@@ -443,6 +445,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test makes and reads its own files")]
     fn a_tree_that_is_in_use_is_left_for_later() {
         let tree = Tree::new("in-use");
         let record = tree.record("", "d", true);
