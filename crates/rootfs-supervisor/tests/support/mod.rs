@@ -242,13 +242,18 @@ pub fn memory() -> OwnedFd {
 
 impl Supervisor {
     pub fn start(cell: Cell) -> Self {
+        Self::start_by(cell, "")
+    }
+
+    /// The same by a program that executes its arguments.
+    pub fn start_by(cell: Cell, program: &str) -> Self {
         let (here, there) = pair();
         let user = if cell == Cell::Ordinary {
             format!("/usr/bin/setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups")
         } else {
             String::new()
         };
-        let script = format!("exec 3<&0 </dev/null; exec /usr/bin/env -i {user} \"$0\"");
+        let script = format!("exec 3<&0 </dev/null; exec /usr/bin/env -i {program} {user} \"$0\"");
         let child = Command::new("/bin/sh")
             .args(["-c", &script, env!("CARGO_BIN_EXE_rootfs-supervisor")])
             .env_clear()
