@@ -123,7 +123,9 @@ fn main() -> ExitCode {
     let machine = ground::sentinel_mounts();
     let begin = Instant::now();
     let mut failures = Vec::new();
-    let mut rows = Vec::new();
+    let (mut attacks, mut runs) = (0, 0);
+    let others = if with_targets { targets::names() } else { Vec::new() };
+    print_header(&others);
     for attack in ATTACKS.iter().filter(chosen) {
         let mut results = Results::default();
         run_attack(attack, all, &mut results);
@@ -131,19 +133,18 @@ fn main() -> ExitCode {
             targets::run(attack, &mut results.targets);
         }
         failures.extend(results.failures.iter().map(|failure| format!("{}: {failure}", attack.name)));
-        rows.push((attack, results));
+        print_row(attack, &results, &others);
+        attacks += 1;
+        runs += results.runs;
     }
-    print_table(&rows);
     if !ground::end_watch(&machine) {
         failures.push("the machine's mount table has changed".into());
     }
     for failure in &failures {
         println!("FAILED {failure}");
     }
-    let runs: usize = rows.iter().map(|(_, results)| results.runs).sum();
     println!(
-        "{} attacks, {runs} runs, {} failed, {:.1} s",
-        rows.len(),
+        "{attacks} attacks, {runs} runs, {} failed, {:.1} s",
         failures.len(),
         begin.elapsed().as_secs_f64()
     );
@@ -319,32 +320,31 @@ fn fall(ground: &Ground, staged: &Staged, check: Option<&list::Check>) -> Option
     (!found.is_empty()).then(|| found.join(" "))
 }
 
-fn print_table(rows: &[(&Attack, Results)]) {
+/// The columns of the runtimes that are attacked too.
+fn print_header(targets: &[&str]) {
+    let others: Vec<String> = targets.iter().map(|name| format!(" {name} |")).collect();
+    println!("| attack | variants | runs | rootfs | naive program |{}", others.concat());
+    println!("| --- | --- | --- | --- | --- |{}", " --- |".repeat(targets.len()));
+}
+
+fn print_row(attack: &Attack, results: &Results, targets: &[&str]) {
     let list = |table: &BTreeMap<String, usize>| {
         table.iter().map(|(what, times)| format!("{what} {times}")).collect::<Vec<_>>().join(", ")
     };
-    let targets: BTreeSet<&str> =
-        rows.iter().flat_map(|(_, results)| results.targets.keys().copied()).collect();
-    let others: Vec<String> = targets.iter().map(|name| format!(" {name} |")).collect();
-    let others = others.concat();
-    println!("| attack | variants | runs | rootfs | naive program |{others}");
-    println!("| --- | --- | --- | --- | --- |{}", " --- |".repeat(targets.len()));
-    for (attack, results) in rows {
-        let others: Vec<String> = targets
-            .iter()
-            .map(|name| format!(" {} |", results.targets.get(name).map(&list).unwrap_or_default()))
-            .collect();
-        let others = others.concat();
-        println!(
-            "| {} ({}) | {} | {} | {} | fell {}/{}: {} |{others}",
-            attack.name,
-            attack.what,
-            attack.variants.len(),
-            results.runs,
-            list(&results.ours),
-            results.fell,
-            results.controls,
-            list(&results.control),
-        );
-    }
+    let others: Vec<String> = targets
+        .iter()
+        .map(|name| format!(" {} |", results.targets.get(name).map(list).unwrap_or_default()))
+        .collect();
+    println!(
+        "| {} ({}) | {} | {} | {} | fell {}/{}: {} |{}",
+        attack.name,
+        attack.what,
+        attack.variants.len(),
+        results.runs,
+        list(&results.ours),
+        results.fell,
+        results.controls,
+        list(&results.control),
+        others.concat(),
+    );
 }

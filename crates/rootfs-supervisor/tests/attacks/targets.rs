@@ -17,6 +17,11 @@ use super::{BEGIN, END, Racer, count, naive, or_true, parts};
 const TARGETS: [(&str, &str); 3] =
     [("runc", "/usr/sbin/runc"), ("crun", "/usr/bin/crun"), ("bwrap", "/usr/bin/bwrap")];
 
+/// Those that are there.
+pub fn names() -> Vec<&'static str> {
+    TARGETS.into_iter().filter(|(_, program)| Path::new(program).exists()).map(|(name, _)| name).collect()
+}
+
 pub fn run(attack: &Attack, results: &mut BTreeMap<&'static str, BTreeMap<String, usize>>) {
     for (name, program) in TARGETS.into_iter().filter(|(_, program)| Path::new(program).exists()) {
         let table = results.entry(name).or_default();
