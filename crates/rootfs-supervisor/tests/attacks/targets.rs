@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -29,7 +30,7 @@ pub fn run(attack: &Attack, results: &mut BTreeMap<&'static str, BTreeMap<String
             let racing =
                 attack.variants.len() > 1 && variant.contains("swapped") || attack.name == "volume-swap";
             // A racer may lose; a few tries each.
-            for _ in 0..if racing { 10 } else { 1 } {
+            for _ in 0..if racing { 5 } else { 1 } {
                 let ground = Ground::new(Cell::Root);
                 let what = naive::in_private_mounts(false, || match (attack.stage)(&ground, variant) {
                     Stage::Container(staged) => attack_one(&ground, &staged, name, program),
@@ -88,11 +89,21 @@ fn attack_one(ground: &Ground, staged: &Staged, name: &str, program: &str) -> St
     {
         found.push("fell");
     }
+    // timeout(1) ends as what it ends with this signal does.
+    let hung = output.status.signal() == Some(9) || output.status.code() == Some(137);
     match (found.is_empty(), ran) {
+        (true, false) if hung => "hangs".into(),
         (false, _) => found.join(" "),
         (true, true) => "ran".into(),
         (true, false) => "error".into(),
     }
+}
+
+/// A named pipe makes some of them wait for ever.
+fn with_limit(program: &str) -> Command {
+    let mut command = Command::new("/usr/bin/timeout");
+    command.args(["--signal=KILL", "3", program]);
+    command
 }
 
 fn oci(ground: &Ground, staged: &Staged, program: &str, script: &str) -> Option<Command> {
@@ -105,7 +116,7 @@ fn oci(ground: &Ground, staged: &Staged, program: &str, script: &str) -> Option<
     let bundle = ground.scratch.0.join("bundle");
     let _ = fs::create_dir(&bundle);
     fs::write(bundle.join("config.json"), config.to_string()).unwrap();
-    let mut command = Command::new(program);
+    let mut command = with_limit(program);
     let id = ground.scratch.0.file_name().unwrap();
     command.arg("--root").arg(ground.scratch.0.join("state")).arg("run").arg("--bundle").arg(bundle).arg(id);
     Some(command)
@@ -117,7 +128,7 @@ fn bubblewrap(staged: &Staged, program: &str, script: &str) -> Option<Command> {
     if !spec.sysctl.is_empty() {
         return None;
     }
-    let mut command = Command::new(program);
+    let mut command = with_limit(program);
     command.args(["--unshare-pid", "--bind"]).arg(root.as_path()).arg("/");
     for content in &spec.content {
         let at = content.destination().as_path();
