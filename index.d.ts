@@ -602,8 +602,8 @@ export declare class Rootfs {
    * failure is a process warning.
    *
    * A `startContainer` program is one of the image, and is what the command is: its user and groups, its capabilities,
-   * `noNewPrivileges`, resource limits and seccomp filter; its working directory is `/`. With `prepare`, which has no
-   * command yet, it is what a named command is when nothing is said, also where there is an OCI config: root of the
+   * `noNewPrivileges`, resource limits, seccomp filter and label; its working directory is `/`. With `prepare`, which has
+   * no command yet, it is what a command is when nothing is said: the process of the OCI config, or without one root of the
    * container with `CAP_AUDIT_WRITE`, `CAP_KILL` and `CAP_NET_BIND_SERVICE`, and `noNewPrivileges`. Programs at the other
    * points are the caller's, with all rights that the caller has (`createContainer`: over the container). runtime-spec
    * config.md, POSIX-platform Hooks.

@@ -681,9 +681,8 @@ test('Rootfs.empty() refuses an option it does not have', (t) => {
 test('a command line that is wrong is refused at the call', async (t) => {
   const rootfs = make()
   const run = rootfs.run as (...args: unknown[]) => unknown
-  const refused = async (code: Code, ...args: unknown[]): Promise<void> => {
-    await t.throwsAsync(async () => run.apply(rootfs, args), { code })
-  }
+  const refused = (code: Code, ...args: unknown[]) =>
+    t.throwsAsync(async () => run.apply(rootfs, args), { code })
   await refused('ERR_INVALID_ARG_TYPE', 1)
   await refused('ERR_INVALID_ARG_VALUE', '/bin/a\0b')
   await refused('ERR_INVALID_ARG_VALUE', '/bin/true', ['a\0b'])
@@ -699,6 +698,9 @@ test('a command line that is wrong is refused at the call', async (t) => {
   await refused('ERR_INVALID_ARG_VALUE', '/bin/true', [], {
     rlimits: [{ type: 'RLIMIT_NOTHING', soft: 1, hard: 1 }],
   })
+  const core = { type: 'RLIMIT_CORE', soft: 0, hard: 0 }
+  const twice = { rlimits: [core, { ...core, type: 'RLIMIT_CPU' }, core] }
+  t.regex((await refused('ERR_INVALID_ARG_VALUE', '/bin/true', [], twice)).message, /rlimits\[2\]\.type/)
   await refused('ERR_INVALID_ARG_VALUE', '/bin/true', [], { capabilities: ['CAP_EVERYTHING'] })
   await refused('ERR_INVALID_ARG_TYPE', '/bin/true', [], { signal: {} })
 })
@@ -941,4 +943,20 @@ for (const [title, build] of warned) {
 
 test('a plan of what is usual has no warnings', (t) => {
   t.deepEqual(make().defaults().bind('/srv', '/data', { readonly: true }).readonly().plan().warnings, [])
+})
+
+test('builders that are described alike share nothing that one of them changes', (t) => {
+  const paths = (rootfs: Rootfs) => rootfs.plan().steps.map((step) => step.destination ?? step.type)
+  const alike = () => new Rootfs('/srv/alike').defaults()
+  const first = alike()
+  const before = paths(first)
+  const second = alike().tmpfs('/scratch')
+  t.is(paths(second).filter((path) => path === '/scratch').length, 1)
+  t.deepEqual([paths(first), paths(alike())], [before, before])
+  t.is(alike().defaults().plan().toString(), first.defaults().plan().toString())
+  t.deepEqual(paths(alike()), before)
+  t.false(paths(new Rootfs('/srv/alike').defaults({ cgroup: false })).includes('/sys/fs/cgroup'))
+  t.true(new Rootfs('/srv/other').defaults().plan().toString().includes('/srv/other'))
+  t.throws(() => alike().tmpfs('relative/../..', { size: -1 }))
+  t.deepEqual(paths(alike()), before)
 })

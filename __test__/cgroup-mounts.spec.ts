@@ -91,16 +91,24 @@ for (const cell of [root, ranges, unprivileged]) {
         ? testHere
         : (title: string, body: Implementation<[]>) => test.serial.skip(`${title} (${why})`, body)
       testVersion1(`${name}, ${cell.name}, ${level}`, async (t) => {
-        const options = ['ro', 'noatime']
-        const jobs = [job(options, true), job(options, false)]
-        const outcomes = await runAllInCell(cell, jobs, host, { level, setup })
-        for (const [index, outcome] of outcomes.entries()) checkVersion1(t, outcome, index === 0)
+        const jobs = [job(['ro', 'noatime'], true), job(['ro'], false), job(['ro', 'noatime'], false)]
+        const [own, bound, boundWithoutTimes] = await runAllInCell(cell, jobs, host, { level, setup })
+        checkVersion1(t, own!, true, ['noatime'])
+        checkVersion1(t, bound!, false)
+        // What is the host's is locked in a user namespace.
+        if (cell === root) checkVersion1(t, boundWithoutTimes!, false, ['noatime'])
+        else t.is(boundWithoutTimes!.error?.code, 'ERR_ROOTFS_LOCKED')
       })
     }
   }
 }
 
-function checkVersion1(t: ExecutionContext, outcome: Outcome, ownNamespace: boolean): void {
+function checkVersion1(
+  t: ExecutionContext,
+  outcome: Outcome,
+  ownNamespace: boolean,
+  flags: string[] = [],
+): void {
   const { mounts, strategy, cgroups, listing } = found(t, outcome)
   t.is(strategy, 'version-1')
   const [top, ...hierarchies] = mounts
@@ -116,7 +124,7 @@ function checkVersion1(t: ExecutionContext, outcome: Outcome, ownNamespace: bool
     t.is(there?.type, 'cgroup', directory)
     for (const controller of controllers.split(','))
       t.true(there?.superOptions.includes(controller), controllers)
-    for (const flag of ['nodev', 'noexec', 'nosuid', 'ro'])
+    for (const flag of ['nodev', 'noexec', 'nosuid', 'ro', ...flags])
       t.true(there?.options.includes(flag), `${directory}: ${flag}`)
     // The own cgroup is all there is to see.
     t.is(there?.root, path)

@@ -387,43 +387,24 @@ testHere('programs at other points have an empty environment', async (t) => {
   t.true(readFileSync(join(evidence, 'env'), 'utf8').startsWith('0\n'))
 })
 
-testHere(
-  'close during a createRuntime function ends the preparation, and the function is not waited for',
-  async (t) => {
+for (const point of ['createRuntime', 'poststart'] as const) {
+  testHere(`an abort during a ${point} function ends the container, and it is not waited for`, async (t) => {
     const root = await image()
     const controller = new AbortController()
     let release = () => {}
-    const blocked = new Promise<void>((resolve) => (release = resolve))
     const rootfs = new Rootfs(root)
       .defaults()
       .tmpfs('/made')
-      .hook('createRuntime', () => {
+      .hook(point, () => {
         controller.abort()
-        return blocked
+        return new Promise<void>((resolve) => (release = resolve))
       })
     await leavesNothing(t, root, async () => {
       await t.throwsAsync(rootfs.prepare({ signal: controller.signal }), { name: 'AbortError' })
       release()
     })
-  },
-)
-
-testHere(
-  'an abort during a poststart function ends the container, and the function is not waited for',
-  async (t) => {
-    const root = await image()
-    const controller = new AbortController()
-    let release = () => {}
-    const rootfs = new Rootfs(root).defaults().hook('poststart', () => {
-      controller.abort()
-      return new Promise<void>((resolve) => (release = resolve))
-    })
-    await leavesNothing(t, root, async () => {
-      await t.throwsAsync(rootfs.prepare({ signal: controller.signal }), { name: 'AbortError' })
-      release()
-    })
-  },
-)
+  })
+}
 
 testHere(
   'the death of Node during a createRuntime function leaves nothing, and poststop programs run',

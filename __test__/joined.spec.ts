@@ -233,6 +233,44 @@ testDetached('root: a mount namespace by its path is joined, and nothing in it c
   t.deepEqual(snapshotTree(root), tree)
 })
 
+testDetached('root: read-only in read-only, with mounts below, in a joined mount namespace', async (t) => {
+  const pid = await holder(t, ['--mount', '--uts'])
+  const [outer, inner] = [host.scratch('outer'), host.scratch('inner')]
+  mkdirSync(join(outer, 'along'))
+  const job: Job = {
+    root: await image(),
+    calls: [
+      ['dev'],
+      // What comes along is read-only too, and what is mounted there since is not.
+      ['mount', { destination: '/outer', source: outer, options: ['rbind', 'rro'] }],
+      ['mount', { destination: '/outer/inner', source: inner, options: ['bind', 'ro'] }],
+      ['tmpfs', '/outer/inner/open'],
+      ['tmpfs', '/outer/open'],
+      ['namespaces', paths(pid, ['mount'])],
+    ],
+    mode: 'run',
+    commands: [
+      {
+        command: '/bin/sh',
+        args: [
+          '-c',
+          `cd /outer; for at in . along inner inner/open open; do
+             { echo x > $at/written; } 2>/dev/null && echo "wrote $at" || echo "refused $at"
+           done`,
+        ],
+      },
+    ],
+  }
+  const root = cells.find(({ name }) => name === 'root')!
+  const { error, results } = await runInCell(root, job, host, { setup: `mount -t tmpfs along '${outer}/along'` })
+  t.is(error, undefined)
+  t.is(
+    results[0]!.stdout,
+    'refused .\nrefused along\nrefused inner\nwrote inner/open\nwrote open\n',
+    results[0]!.stderr,
+  )
+})
+
 testDetached('root: in a joined mount namespace a new user namespace is refused by the kernel', async (t) => {
   const pid = await holder(t, ['--mount', '--uts'])
   const rootfs = withProc(await image()).namespaces(paths(pid, ['mount']))

@@ -1,6 +1,6 @@
 // Masks of paths that aren't there: what each choice does, and what a process inside can do about it, in every cell and at
 // both levels.
-import { chownSync, mkdirSync, symlinkSync } from 'node:fs'
+import { chownSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { Rootfs } from 'rootfs'
@@ -292,3 +292,18 @@ testNeeding(['root', 'busybox'])(
     t.deepEqual(codes(unmasked.warnings), [])
   },
 )
+
+testNeeding(['root', 'busybox'])('what is mounted through a link is masked by the name it has', async (t) => {
+  const image = await busyboxImage(join(host.scratch('linked'), 'root'))
+  const secrets = host.scratch('secrets')
+  writeFileSync(join(secrets, 'secret'), 'shown')
+  const { stdout, stderr } = await new Rootfs(image)
+    .defaults()
+    .tmpfs('/run')
+    .tmpfs('/run/data')
+    .symlink('/run/data', '/run/link')
+    .bind(secrets, '/run/link')
+    .mask('/run/data/secret')
+    .run('/bin/cat', ['/run/data/secret'])
+  t.deepEqual([stdout, stderr], ['', ''])
+})

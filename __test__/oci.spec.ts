@@ -3,7 +3,7 @@ import { chmodSync, closeSync, openSync, readFileSync, rmSync, symlinkSync, writ
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import test from 'ava'
-import { type OciSpec, Rootfs, RootfsError } from 'rootfs'
+import { type OciSpec, probe, Rootfs, RootfsError } from 'rootfs'
 import { type Cell, cells, openDirectory, runInCell } from './support/cells.ts'
 import { guardHost, snapshotTree } from './support/host.ts'
 import { busyboxImage } from './support/images.ts'
@@ -230,6 +230,70 @@ testHere('a command of one’s own may do no more than the process of the config
     })
     t.is(given.stdout, 'CapPrm:\t0000000000000001\n', name)
   }
+})
+
+for (const [field, feature, value, file] of [
+  ['apparmorProfile', 'apparmor', 'unconfined', 'apparmor/current'],
+  ['selinuxLabel', 'selinux', 'system_u:system_r:container_t:s0:c1,c2', 'current'],
+] as const) {
+  testHere(`process.${field} is in force, or refused where nobody enforces it`, async (t) => {
+    const script = `cat /proc/self/attr/${file}`
+    const { directory } = await makeBundle((config) => {
+      config.process[field] = value
+      config.hooks = {
+        startContainer: [{ path: '/bin/sh', args: ['sh', '-c', `${script} > /dev/shm/hook`] }],
+      }
+      shell(`cat /dev/shm/hook; ${script}`)(config)
+    })
+    const before = snapshotTree(join(directory, 'rootfs'))
+    const rootfs = await Rootfs.fromBundle(directory)
+    const begun = {
+      run: () => rootfs.run(),
+      'a command of one’s own': () => rootfs.run('/bin/sh', ['-c', script]),
+      prepare: async () => {
+        await using box = await rootfs.prepare()
+        return await box.run('/bin/sh', ['-c', `cat /dev/shm/hook; ${script}`])
+      },
+    }
+    for (const [name, begin] of Object.entries(begun)) {
+      if ((await probe()).features[feature]!.available) {
+        const { stdout, stderr } = await begin()
+        const found = new Set(stdout.split(/[\n\0]/).filter((line) => line !== ''))
+        t.deepEqual([...found], [value], `${name}: ${stderr}`)
+        continue
+      }
+      const error = (await t.throwsAsync(begin, { instanceOf: RootfsError }, name)) as RootfsError
+      t.like(error, { code: 'ERR_ROOTFS_UNSUPPORTED', pointer: `/process/${field}` }, name)
+      t.regex(error.message, new RegExp(`^process\\.${field}: (AppArmor|SELinux) is not active here`))
+      t.regex(error.hint!, /ignore/)
+    }
+    t.deepEqual(snapshotTree(join(directory, 'rootfs')), before)
+    const ignoring = await Rootfs.fromBundle(directory, { ignore: [`process.${field}`, 'hooks'] })
+    t.is((await ignoring.run('/bin/echo', ['ran'])).stdout, 'ran\n')
+    const written = rootfs.toSpec() as unknown as Config
+    t.is(written.process[field], value)
+  })
+}
+
+testHere('in a prepared root a startContainer program is what the process of the config is', async (t) => {
+  const script = 'id -u; id -G; umask; ulimit -n; echo "$A"; grep -E "Cap|NoNew" /proc/self/status'
+  const { directory } = await makeBundle((config) => {
+    Object.assign(config.process, {
+      env: ['PATH=/bin', 'A=b'],
+      user: { uid: 7, gid: 8, additionalGids: [9, 10], umask: 0o27 },
+      capabilities: { bounding: ['CAP_KILL'], permitted: ['CAP_KILL'], inheritable: ['CAP_KILL'] },
+      rlimits: [{ type: 'RLIMIT_NOFILE', soft: 100, hard: 200 }],
+      noNewPrivileges: true,
+    })
+    config.hooks = {
+      startContainer: [{ path: '/bin/sh', args: ['sh', '-c', `(${script}) > /dev/shm/hook`] }],
+    }
+  })
+  await using box = await (await Rootfs.fromBundle(directory)).prepare()
+  const own = await box.run('/bin/sh', ['-c', script])
+  const hook = await box.run('/bin/cat', ['/dev/shm/hook'])
+  t.is(hook.stdout, own.stdout, own.stderr)
+  t.regex(own.stdout, /^7\n8 9 10\n0027\n100\nb\n/)
 })
 
 testHere('a prepared root of a bundle runs commands', async (t) => {

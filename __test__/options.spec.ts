@@ -412,6 +412,10 @@ for (const level of levels) {
       ...remounted('new-ro', tmpfs, ['ro', 'nosuid', 'sync', 'size=64k']),
       ...remounted('new-bind-ro', tmpfs, ['bind', 'ro']),
       ...remounted('ro-rw', { ...tmpfs, options: ['ro'] }, ['rw']),
+      // Its filesystem stays as it was.
+      ...remounted('ro-bind-rw', { ...tmpfs, options: ['ro'] }, ['bind', 'rw']),
+      { destination: '/w/linked', type: 'tmpfs', options: ['ro'] },
+      { destination: '/led/linked', options: ['remount', 'rw'] },
       ...remounted('bind', bind, ['bind', 'rw', 'suid', 'relatime']),
       ...remounted('bind-alone', bind, ['dev']),
       ...remounted('iversion', { ...tmpfs, options: ['sync'] }, ['iversion', 'lazytime']),
@@ -423,6 +427,7 @@ for (const level of levels) {
       { destination: '/w/tree/sub', options: ['remount', 'bind', 'rw', 'shared'] },
       { destination: '/', options: ['remount', 'nosuid'] },
     ])
+    job.calls.unshift(['symlink', '/w', '/led'])
     const table = tableOf(t, await runInCell(asRoot, job, host, { level, setup: sources(directory) }))
     const found = (name: string): string[] => flagsOf(at(t, table, `/w/${name}`))
     const superblock = (name: string): string[] => at(t, table, `/w/${name}`).superOptions
@@ -432,6 +437,10 @@ for (const level of levels) {
     t.true(superblock('new-bind-ro').includes('rw'))
     t.deepEqual(found('ro-rw'), ['relatime', 'rw'])
     t.true(superblock('ro-rw').includes('rw'))
+    t.deepEqual(found('ro-bind-rw'), ['relatime', 'rw'])
+    t.true(superblock('ro-bind-rw').includes('ro'))
+    t.deepEqual(found('linked'), ['relatime', 'rw'])
+    t.true(superblock('linked').includes('rw'))
     const kept = (...gone: Flag[]): Flag[] => strict.flags.filter((flag) => !gone.includes(flag))
     t.deepEqual(found('bind'), shown({ flags: kept('ro', 'nosuid'), atime: 'relatime' }))
     t.deepEqual(found('bind-alone'), shown({ flags: kept('nodev'), atime: 'noatime' }))
@@ -444,6 +453,44 @@ for (const level of levels) {
     t.true(found('tree').includes('rw'))
     t.deepEqual(flagsOf(at(t, table, '/')), ['nosuid', 'relatime', 'rw'])
   })
+}
+
+for (const [cell, level] of [asRoot, inUserNamespace, withoutPrivileges].flatMap((one) =>
+  levels.map((level) => [one, level] as const),
+)) {
+  testNeeding([...cell.needs, 'busybox'], level)(
+    `what is said of a mount holds also where it is put on a shared one, ${cell.name}, ${level}`,
+    async (t) => {
+      const directory = host.scratch('sources')
+      const peer = { source: join(directory, 'peer') }
+      const tree = { source: join(directory, 'bare') }
+      const tmpfs = { type: 'tmpfs' }
+      const rows: Array<[name: string, mount: Record<string, unknown>, options: string[], found: string[]]> = [
+        ['new', tmpfs, [], ['shared']],
+        ['new-private', tmpfs, ['private'], []],
+        ['new-slave', tmpfs, ['slave'], []],
+        ['new-unbindable', tmpfs, ['unbindable'], ['unbindable']],
+        ['new-shared', tmpfs, ['private', 'shared'], ['shared']],
+        ['proc', { type: 'proc' }, ['private'], []],
+        ['bind', peer, ['bind'], ['master', 'shared']],
+        ['bind-private', peer, ['bind', 'private'], []],
+        ['bind-slave', peer, ['bind', 'slave'], ['master']],
+        ['bind-unbindable', peer, ['bind', 'unbindable'], ['unbindable']],
+        ['tree-private', tree, ['rbind', 'rprivate'], []],
+        ['tree-private/sub', {}, [], []],
+        ['tree-unbindable', tree, ['rbind', 'runbindable'], ['unbindable']],
+      ]
+      const mounts = rows.filter(([, mount]) => mount.type !== undefined || mount.source !== undefined)
+      const shared = { destination: '/w', type: 'tmpfs', options: ['shared'] }
+      const job = describe([
+        shared,
+        ...mounts.map(([name, mount, options]) => ({ destination: `/w/${name}`, ...mount, options })),
+      ])
+      const table = tableOf(t, await runInCell(cell, job, host, { level, setup: sources(directory) }))
+      for (const [name, , , found] of rows)
+        t.deepEqual(propagationOf(at(t, table, `/w/${name}`)).toSorted(), found, name)
+    },
+  )
 }
 
 for (const [cell, level] of [inUserNamespace, withoutPrivileges].flatMap((one) =>
@@ -677,3 +724,69 @@ testNeeding([...withoutPrivileges.needs, 'busybox'])(
     }
   },
 )
+
+// ---------------------------------------------------------------- what is below, and whose filesystem it is
+
+for (const level of levels) {
+  const title = `a word for the mount alone leaves no peers of the host below it, ${level}`
+  testNeeding([...asRoot.needs, 'busybox'], level)(title, async (t) => {
+    const directory = host.scratch('sources')
+    const setup = `
+      ${sources(directory)}
+      mkdir ${directory}/peer/sub
+      mount -t tmpfs -o mode=755 below ${directory}/peer/sub
+    `
+    const rows: Array<[options: string[], own: string[], below: string[]]> = [
+      [[], ['master'], ['master']],
+      [['private'], [], ['master']],
+      [['slave'], ['master'], ['master']],
+      [['unbindable'], ['unbindable'], ['master']],
+      [['private', 'shared'], ['shared'], ['master']],
+      [['private', 'rslave'], [], ['master']],
+      [['rprivate'], [], []],
+      // Asked for: with the source itself, and all of it.
+      [['shared'], ['shared'], ['shared']],
+      [['rshared'], ['shared'], ['shared']],
+    ]
+    const mounts = rows.map(([options], place) => ({
+      destination: `/w/${place}`,
+      source: join(directory, 'peer'),
+      options: ['rbind', ...options],
+    }))
+    const table = tableOf(t, await runInCell(asRoot, describe(mounts), host, { level, setup }))
+    for (const [place, [options, own, below]] of rows.entries()) {
+      t.deepEqual(propagationOf(at(t, table, `/w/${place}`)), own, options.join())
+      t.deepEqual(propagationOf(at(t, table, `/w/${place}/sub`)), below, `${options.join()}, below`)
+    }
+  })
+
+  testNeeding([...asRoot.needs, 'busybox'], level)(
+    `ro is also the filesystem's where that is the container's own, ${level}`,
+    async (t) => {
+      const types = ['tmpfs', 'proc', 'devpts', 'sysfs', 'mqueue']
+      const own = ['tmpfs', 'proc', 'devpts']
+      const mounts = types.map((type) => ({ destination: `/w/${type}`, type, options: ['ro'] }))
+      const run = async (more: Job['calls'] = []): Promise<MountLine[]> =>
+        tableOf(t, await runInCell(asRoot, describe(mounts, more), host, { level }))
+      const table = await run()
+      for (const type of types) {
+        const mount = at(t, table, `/w/${type}`)
+        t.true(mount.options.includes('ro'), type)
+        t.is(mount.superOptions.includes('ro'), own.includes(type), `the filesystem of ${type}`)
+      }
+      // All procs of the caller's pid namespace may be one.
+      const shared = await run([['namespaces', { pid: false }]])
+      t.true(at(t, shared, '/w/proc').options.includes('ro'))
+      t.false(at(t, shared, '/w/proc').superOptions.includes('ro'))
+    },
+  )
+
+  testNeeding([...asRoot.needs, 'busybox'], level)(`iversion is accepted, ${level}`, async (t) => {
+    const words = [['iversion'], ['noiversion'], ['iversion', 'sync', 'lazytime'], ['iversion', 'ro']]
+    const mounts = words.map((options, place) => ({ destination: `/w/${place}`, type: 'tmpfs', options }))
+    const table = tableOf(t, await runInCell(asRoot, describe(mounts), host, { level }))
+    const options = words.map((_, place) => at(t, table, `/w/${place}`).superOptions)
+    for (const word of ['sync', 'lazytime']) t.true(options[2]!.includes(word), word)
+    t.true(options[3]!.includes('ro'))
+  })
+}

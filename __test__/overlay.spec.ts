@@ -15,6 +15,7 @@ import { type Cell, cells, runInCell } from './support/cells.ts'
 import { guardHost, snapshotTree } from './support/host.ts'
 import { busyboxImage } from './support/images.ts'
 import type { Command, Job, Outcome } from './support/job.ts'
+import { parseMountinfo } from './support/mountinfo.ts'
 import { levels, testNeeding } from './support/requirements.ts'
 
 const host = guardHost(test)
@@ -124,9 +125,13 @@ for (const cell of cells) {
       const { image, top, upper, work } = await makeTree(cell)
       const other = owned(cell, `${upper}-other`)
       writeFileSync(join(other, 'from-other'), 'other\n')
+      const closed = [`upperdir=${owned(cell, `${upper}-closed`)}`, `workdir=${owned(cell, `${work}-closed`)}`]
       const job: Job = {
         root: image,
         calls: [
+          ['proc'],
+          ['mount', { destination: '/closed', type: 'overlay', options: [`lowerdir=${top}`, ...closed, 'ro'] }],
+          ['tmpfs', '/closed/below'],
           ['overlay', '/written', { lower: [top, other], upper, work }],
           ['overlay', '/read', { lower: [top, other] }],
           ['tmpfs', '/written/below'],
@@ -140,13 +145,19 @@ for (const cell of cells) {
           sh('cat /written/from-top /read/from-other /oci/from-other && echo kept > /written/new'),
           sh('echo x > /read/new'),
           sh('echo x > /oci/new'),
+          sh('echo x > /closed/new'),
+          sh('echo x > /closed/below/new && grep " /closed " /proc/self/mountinfo'),
         ],
       }
       const outcome = await runInCell(cell, job, host, { level })
       t.is(outcome.error, undefined)
       t.is(outcome.results[0]?.stdout, 'top\nother\nother\n')
       t.is(outcome.results[0]?.exitCode, 0)
-      for (const result of outcome.results.slice(1)) t.regex(result.stderr, /Read-only file system/)
+      for (const result of outcome.results.slice(1, 4)) t.regex(result.stderr, /Read-only file system/)
+      const [shown] = parseMountinfo(outcome.results[4]!.stdout)
+      // Where the caller's rights were needed to make it, nobody in the container has rights over it.
+      const own = !cell.name.startsWith('root with')
+      t.deepEqual([shown?.options.includes('ro'), shown?.superOptions.includes('ro')], [true, own])
       t.deepEqual(readdirSync(upper), ['new'])
       const flags = (destination: string) =>
         outcome.mounts?.find((mount) => mount.destination === destination)?.options as string[]

@@ -272,7 +272,7 @@ for (const [how, limit] of Object.entries({
     const rootfs = await busybox()
     const data = host.scratch('data')
     rootfs.tmpfs('/run')
-    for (let count = 0; count < 300; count++) rootfs.bind(data, `/run/${count}`)
+    for (let count = 0; count < 3000; count++) rootfs.bind(data, `/run/${count}`)
     for (let turn = 0; turn < 3; turn++) {
       const all = { ...limit(), killSignal: 'SIGTERM' } as const
       const running = rootfs.run('/bin/sleep', ['3600'], all).catch((error: Error) => error)

@@ -23,10 +23,11 @@ const say = (answer: Answer): void => {
   process.send!(answer)
 }
 
-async function answer({ name, what }: Request): Promise<Answer> {
+async function answer({ name, what, count = 1, inFlight = 1 }: Request): Promise<Answer> {
   const contender = contenders.get(name)
   if (contender === undefined) throw new Error(`there is no ${name}`)
   if (what === 'once') return { sample: await contender.once() }
+  if (what === 'many') return { took: await contender.many(count, inFlight) }
   return { text: (await contender.mountTable?.()) ?? '' }
 }
 

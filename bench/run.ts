@@ -16,6 +16,7 @@ const USAGE = `usage: node --import=@oxc-node/core/register bench/run.ts [option
   --only NAMES            comma-separated, a * at the end matches the rest: rootfs*,floor,floor-net
   --stdio pipe|ignore     stdio of the command, for ours and for child_process (default: pipe)
   --target busybox|tiny   /bin/true of busybox, or a program that only exits (default: busybox)
+  --in-flight N,N         containers a second with so many at a time, or '' for none (default: 10)
   --gap MS                pause between two calls (default: 2)
   --json FILE             write the results there`
 
@@ -24,8 +25,13 @@ const TARGETS: Record<Heap, Record<string, number>> = {
   small: { floor: 1.25, bwrap: 0.4, crun: 0.27, runc: 0.08, spawn: 1.3 },
   '1gb': { floor: 1.25, bwrap: 0.1, crun: 0.09, runc: 0.05, spawn: 0.12 },
 }
+/** A command in a prepared root, against one with no container at all. */
+const PREPARED_TARGET: Record<Heap, number> = { small: 0.8, '1gb': 0.8 }
 const BLOCKED_TARGET: Record<Heap, number> = { small: 0.2, '1gb': 0.02 }
 const HEAP_TARGET = 1.2
+
+/** How many times as many containers a second as another ours are to be, ten at a time. */
+const THROUGHPUT_TARGET: Record<string, number> = { floor: 0.8, bwrap: 1.7, crun: 2.3, runc: 7 }
 
 const CGROUP2_MAGIC = 0x63677270
 
@@ -63,6 +69,7 @@ function parse() {
         only: { type: 'string', default: '' },
         stdio: { type: 'string', default: 'pipe' },
         target: { type: 'string', default: 'busybox' },
+        'in-flight': { type: 'string', default: '10' },
         gap: { type: 'string', default: '2' },
         json: { type: 'string' },
         help: { type: 'boolean', default: false },
@@ -88,6 +95,10 @@ function readOptions() {
     stdio: choice(values.stdio, 'stdio', ['pipe', 'ignore']),
     target: choice(values.target, 'target', ['busybox', 'tiny']),
     gap: number(values.gap, 'gap', 0),
+    inFlight: values['in-flight']
+      .split(',')
+      .filter((text) => text !== '')
+      .map((text) => number(text, 'in-flight', 1)),
     json: values.json,
   }
 }
@@ -164,6 +175,12 @@ function compare({ heap, measured }: Result): Comparison[] {
       }
     }
   }
+  const [prepared, spawned] = [find('rootfs-prepared'), find('spawn')]
+  if (prepared !== undefined && spawned !== undefined) {
+    const pair = { heap, ours: prepared.name, against: spawned.name, what: 'total' } as const
+    const ratio = prepared.total.median / spawned.total.median
+    comparisons.push({ ...pair, ratio, target: PREPARED_TARGET[heap] })
+  }
   return comparisons
 }
 
@@ -218,6 +235,26 @@ function printResult(result: Result): void {
   for (const { name, reason } of result.missing) console.log(`${name}: ${reason}`)
 }
 
+function printThroughput({ heap, throughput }: Result): void {
+  if (throughput.length === 0) return
+  const rows = throughput.map(({ name, inFlight, perSecond }) => {
+    const suffix = name.endsWith('-net') ? '-net' : ''
+    const ours = throughput.find((one) => one.name === `rootfs${suffix}` && one.inFlight === inFlight)
+    const ratio = ours && ours.perSecond / perSecond
+    const target = inFlight === 10 ? THROUGHPUT_TARGET[name.replace('-net', '')] : undefined
+    return [
+      name,
+      String(inFlight),
+      perSecond.toFixed(0),
+      ratio?.toFixed(2) ?? '-',
+      target === undefined ? '-' : `>= ${target}`,
+      target === undefined || ratio === undefined ? '' : ratio >= target ? 'met' : 'missed',
+    ]
+  })
+  const head = ['many at once', 'in flight', 'per second', 'ours / it', 'target', '']
+  console.log(`\n${heap} heap\n${table([head, ...rows])}`)
+}
+
 function printComparisons(comparisons: readonly Comparison[]): void {
   if (comparisons.length === 0) return
   const rows = comparisons.map(({ heap, ours, against, what, ratio, target }) => [
@@ -240,8 +277,11 @@ try {
   const results: Result[] = []
   for (const heap of heaps) {
     const result = join(fixture.directory, `result-${heap}.json`)
-    results.push(await runWorker({ ...options, fixture, heap, warmup: 10, result }))
+    // A large heap makes each fork slow, and so many of them say nothing new.
+    const inFlight = heap === 'small' ? options.inFlight : []
+    results.push(await runWorker({ ...options, inFlight, fixture, heap, warmup: 10, result }))
     printResult(results.at(-1)!)
+    printThroughput(results.at(-1)!)
   }
   const comparisons = [...results.flatMap(compare), ...compareHeaps(results)]
   printComparisons(comparisons)

@@ -22,6 +22,7 @@ export interface Task {
   readonly gap: number
   readonly stdio: Stdio
   readonly only: readonly string[]
+  readonly inFlight: readonly number[]
   readonly result: string
 }
 
@@ -34,11 +35,19 @@ export interface Measured {
   readonly mounts?: number
 }
 
+/** How many containers a second there are when many are made at once. */
+export interface Throughput {
+  readonly name: string
+  readonly inFlight: number
+  readonly perSecond: number
+}
+
 export interface Result {
   readonly heap: Heap
   readonly rss: number
   readonly arrayBuffers: number
   readonly measured: readonly Measured[]
+  readonly throughput: readonly Throughput[]
   readonly missing: ReadonlyArray<{ name: string; reason: string }>
 }
 
@@ -70,7 +79,12 @@ export const isPeer = (name: string): boolean => !name.startsWith('rootfs') && !
 async function peers(file: string): Promise<Array<Contender | Missing>> {
   const child = fork(join(import.meta.dirname, 'peers.ts'), [file])
   const answer = async () => {
-    const [message] = (await Promise.race([once(child, 'message'), once(child, 'exit')])) as [Answer]
+    const over = new AbortController()
+    const first = ['message', 'exit'].map((event) => once(child, event, { signal: over.signal }))
+    const [message] = (await Promise.race(first).finally(() => {
+      over.abort()
+      for (const waiting of first) waiting.catch(() => undefined)
+    })) as [Answer]
     if (typeof message !== 'object' || message === null) throw new Error('the process of the peers has ended')
     if (message.error !== undefined) throw new Error(message.error)
     return message
@@ -84,6 +98,7 @@ async function peers(file: string): Promise<Array<Contender | Missing>> {
     (name): Contender => ({
       name,
       once: async () => (await ask({ name, what: 'once' })).sample!,
+      many: async (count, inFlight) => (await ask({ name, what: 'many', count, inFlight })).took!,
       mountTable: async () => (await ask({ name, what: 'mountTable' })).text!,
       close: () => child.connected && child.disconnect(),
     }),
@@ -94,13 +109,16 @@ async function peers(file: string): Promise<Array<Contender | Missing>> {
 
 export interface Request {
   readonly name: string
-  readonly what: 'once' | 'mountTable'
+  readonly what: 'once' | 'many' | 'mountTable'
+  readonly count?: number
+  readonly inFlight?: number
 }
 
 export interface Answer {
   readonly contenders?: string[]
   readonly missing?: Missing[]
   readonly sample?: Sample
+  readonly took?: number
   readonly text?: string
   readonly error?: string
 }
@@ -148,6 +166,9 @@ async function measure(task: Task, file: string): Promise<Result> {
     }
   }
 
+  const throughput: Throughput[] = []
+  for (const inFlight of task.inFlight) throughput.push(...(await measureMany(contenders, inFlight, shuffle)))
+
   const { rss, arrayBuffers } = process.memoryUsage()
   for (const contender of contenders) contender.close?.()
   // Also keeps the ballast alive until here.
@@ -164,7 +185,29 @@ async function measure(task: Task, file: string): Promise<Result> {
       ...(count !== undefined && { mounts: count }),
     }
   })
-  return { heap: task.heap, rss, arrayBuffers, measured, missing }
+  return { heap: task.heap, rss, arrayBuffers, measured, throughput, missing }
+}
+
+/** Rounds of many at once, and the containers of each. */
+const ROUNDS = 5
+const AT_ONCE = 60
+
+async function measureMany(
+  contenders: readonly Contender[],
+  inFlight: number,
+  shuffle: <T>(items: readonly T[]) => T[],
+): Promise<Throughput[]> {
+  const took = new Map<string, number[]>(contenders.map(({ name }) => [name, []]))
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const contender of shuffle(contenders)) {
+      took.get(contender.name)!.push(await contender.many(AT_ONCE, inFlight))
+    }
+  }
+  return [...took].map(([name, times]) => ({
+    name,
+    inFlight,
+    perSecond: (AT_ONCE * 1000) / summarize(times).median,
+  }))
 }
 
 if (import.meta.filename === process.argv[1]) {

@@ -14,7 +14,7 @@ interface Requirement {
 
 const requirements: readonly Requirement[] = [
   { package: 'runc', program: 'runc', purpose: 'comparison of mount tables and times' },
-  { package: 'crun', program: 'crun', purpose: 'comparison of times' },
+  { package: 'crun', program: 'crun', purpose: 'comparison of mount tables and times' },
   { package: 'bubblewrap', program: 'bwrap', purpose: 'comparison of times' },
   { package: 'busybox-static', program: 'busybox', purpose: 'the small test root', static: true },
   { package: 'debootstrap', program: 'debootstrap', purpose: 'the Debian test root' },

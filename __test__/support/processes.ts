@@ -54,9 +54,12 @@ export function descendants(pid: number = process.pid): ProcessInfo[] {
   return found
 }
 
-/** The processes of containers: not the supervisor, nor a first process that waits for a container to be asked for. */
+/** A first process that waits for a container to be asked for, and what holds its memory. */
+const WAITING = ['rootfs-spare', 'rootfs-holder']
+
+/** The processes of containers: not the supervisor, nor what waits for a container to be asked for. */
 export function containers(pid: number = process.pid): ProcessInfo[] {
-  return descendants(pid).filter(({ parentPid, command }) => parentPid !== pid && command !== 'rootfs-spare')
+  return descendants(pid).filter(({ parentPid, command }) => parentPid !== pid && !WAITING.includes(command))
 }
 
 /** Processes with this text in their arguments or environment; a zombie has neither any more. */

@@ -8,6 +8,7 @@ import { findProgram } from './program.ts'
 const packages = {
   busybox: 'busybox-static',
   cc: 'gcc',
+  crun: 'crun',
   debootstrap: 'debootstrap',
   flock: 'util-linux',
   newgidmap: 'uidmap',

@@ -2,6 +2,7 @@
 
 use std::cell::{OnceCell, RefCell};
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use napi::bindgen_prelude::{Object, This};
@@ -27,7 +28,9 @@ use crate::stdio;
 /// snapshot, so a builder can be used again.
 #[napi]
 pub struct Rootfs {
-    spec: RootfsSpec,
+    /// Shared with what is known, until it is changed.
+    spec: Rc<RootfsSpec>,
+    described: Described,
     sources: Vec<Arc<OwnedFd>>,
     /// What the OCI config says of processes that it was made from.
     configured: Configured,
@@ -42,18 +45,44 @@ pub(crate) struct EncodedPlan {
     pub(crate) bytes: Arc<[u8]>,
 }
 
-/// A longer plan is made again, in bytes.
-const LARGEST_KEPT: usize = 1 << 20;
+/// How far a builder was described.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Described {
+    /// Only its root.
+    Root,
+    /// Its root, and `defaults()`.
+    Defaults,
+    /// In another way.
+    Otherwise,
+}
+
+/// A description whose plan was made.
+struct Known {
+    described: Described,
+    spec: Rc<RootfsSpec>,
+    plan: EncodedPlan,
+}
+
+/// A longer plan is made again, in bytes: the content of files is not kept after its builder.
+const LARGEST_KEPT: usize = 1 << 18;
+/// As many are kept.
+const MOST_KEPT: usize = 4;
 
 thread_local! {
-    /// The last one made: programs often describe the same again for each container.
-    static LAST: RefCell<Option<(RootfsSpec, EncodedPlan)>> = const { RefCell::new(None) };
+    /// The last ones: programs often describe the same again for each container.
+    static KNOWN: RefCell<Vec<Known>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The plan is a function of the specification alone.
-fn plan_of(spec: &RootfsSpec) -> Parsed<EncodedPlan> {
-    let known = LAST.with_borrow(|last| {
-        last.as_ref().filter(|(described, _)| described == spec).map(|(_, plan)| plan.clone())
+fn plan_of(spec: &Rc<RootfsSpec>, described: Described) -> Parsed<EncodedPlan> {
+    let known = KNOWN.with_borrow_mut(|known| {
+        let mut found = known.remove(known.iter().position(|known| *known.spec == **spec)?);
+        if described != Described::Otherwise {
+            found.described = described;
+        }
+        let plan = found.plan.clone();
+        known.insert(0, found);
+        Some(plan)
     });
     if let Some(plan) = known {
         return Ok(plan);
@@ -61,21 +90,24 @@ fn plan_of(spec: &RootfsSpec) -> Parsed<EncodedPlan> {
     let plan = Plan::new(spec)?;
     let bytes = protocol::encode(&plan).into();
     let plan = EncodedPlan { plan: Arc::new(plan), bytes };
-    // The content of files is not kept after its builder.
     if plan.bytes.len() <= LARGEST_KEPT {
-        LAST.set(Some((spec.clone(), plan.clone())));
+        KNOWN.with_borrow_mut(|known| {
+            known.truncate(MOST_KEPT - 1);
+            known.insert(0, Known { described, spec: Rc::clone(spec), plan: plan.clone() });
+        });
     }
     Ok(plan)
 }
 
 impl Rootfs {
     fn describe(root: Root) -> Self {
-        Self::from_config(RootfsSpec::new(root), Configured::Nothing)
+        Self { described: Described::Root, ..Self::from_config(RootfsSpec::new(root), Configured::Nothing) }
     }
 
     /// What an OCI config says.
     pub(crate) fn from_config(spec: RootfsSpec, configured: Configured) -> Self {
-        Self { spec, sources: Vec::new(), configured, plan: OnceCell::new() }
+        let described = Described::Otherwise;
+        Self { spec: Rc::new(spec), described, sources: Vec::new(), configured, plan: OnceCell::new() }
     }
 
     /// What the builder says now.
@@ -98,26 +130,43 @@ impl Rootfs {
         if let Some(plan) = self.plan.get() {
             return Ok(plan.clone());
         }
-        let plan = plan_of(&self.spec)?;
+        let plan = plan_of(&self.spec, self.described)?;
         Ok(self.plan.get_or_init(|| plan).clone())
     }
 
     /// Applies a change as a whole or not at all, and checks the result.
     fn change(&mut self, env: Env, change: impl FnOnce(&mut RootfsSpec) -> Parsed<()>) -> Result<()> {
-        let before = self.spec.checkpoint();
-        let changed = change(&mut self.spec)
-            .and_then(|()| self.spec.validate_since(&before).map_err(Failure::from))
+        let spec = Rc::make_mut(&mut self.spec);
+        let before = spec.checkpoint();
+        let changed = change(spec)
+            .and_then(|()| spec.validate_since(&before).map_err(Failure::from))
             .map_err(Failure::of_argument);
         match changed {
             Ok(()) => {
                 self.plan = OnceCell::new();
+                self.described = Described::Otherwise;
                 Ok(())
             }
             Err(failure) => {
-                self.spec.restore(before);
+                spec.restore(before);
                 Err(failure.throw(env))
             }
         }
+    }
+
+    /// Becomes a description that is known: the same root, with `defaults()`.
+    fn become_known(&mut self) -> bool {
+        self.described == Described::Root
+            && KNOWN.with_borrow(|known| {
+                let same = |known: &&Known| {
+                    known.described == Described::Defaults && known.spec.root == self.spec.root
+                };
+                let Some(known) = known.iter().find(same) else { return false };
+                self.spec = Rc::clone(&known.spec);
+                self.described = known.described;
+                self.plan = OnceCell::from(known.plan.clone());
+                true
+            })
     }
 
     fn mount_defaults(spec: &mut RootfsSpec, cgroup: bool) {
@@ -181,6 +230,11 @@ impl Rootfs {
     /// (`dev()`), /sys and /sys/fs/cgroup read-only, the usual masked and read-only paths.
     #[napi(ts_args_type = "options?: DefaultsOptions", ts_return_type = "this")]
     pub fn defaults<'a>(&mut self, env: Env, this: This<'a>, options: JsArg) -> Result<Object<'a>> {
+        let usual = options == JsArg::Undefined;
+        if usual && self.become_known() {
+            return Ok(this.object);
+        }
+        let first = self.described == Described::Root;
         self.change(env, |spec| {
             let mut options = Options::of_call(options)?;
             let cgroup = options.flag("cgroup", true)?;
@@ -188,6 +242,9 @@ impl Rootfs {
             Self::mount_defaults(spec, cgroup);
             Ok(())
         })?;
+        if usual && first {
+            self.described = Described::Defaults;
+        }
         Ok(this.object)
     }
 
@@ -544,8 +601,8 @@ impl Rootfs {
     /// failure is a process warning.
     ///
     /// A `startContainer` program is one of the image, and is what the command is: its user and groups, its capabilities,
-    /// `noNewPrivileges`, resource limits and seccomp filter; its working directory is `/`. With `prepare`, which has no
-    /// command yet, it is what a named command is when nothing is said, also where there is an OCI config: root of the
+    /// `noNewPrivileges`, resource limits, seccomp filter and label; its working directory is `/`. With `prepare`, which has
+    /// no command yet, it is what a command is when nothing is said: the process of the OCI config, or without one root of the
     /// container with `CAP_AUDIT_WRITE`, `CAP_KILL` and `CAP_NET_BIND_SERVICE`, and `noNewPrivileges`. Programs at the other
     /// points are the caller's, with all rights that the caller has (`createContainer`: over the container). runtime-spec
     /// config.md, POSIX-platform Hooks.

@@ -93,7 +93,7 @@ pub(crate) fn parse(
         process.user = User { umask, ..user };
     }
     process.no_new_privileges = options.flag("noNewPrivileges", process.no_new_privileges)?;
-    if let Some(rlimits) = options.take("rlimits", |name, value| array(name, value, rlimit))? {
+    if let Some(rlimits) = options.take("rlimits", rlimits)? {
         process.rlimits = rlimits;
     }
     if let Some(filter) = options.take("seccomp", filter)? {
@@ -210,6 +210,17 @@ fn capabilities(name: &str, value: &JsArg) -> Parsed<Capabilities> {
         ));
     }
     Ok(capabilities)
+}
+
+fn rlimits(name: &str, value: &JsArg) -> Parsed<Vec<Rlimit>> {
+    let rlimits = array(name, value, rlimit)?;
+    for (index, limit) in rlimits.iter().enumerate() {
+        if rlimits[..index].iter().any(|other| other.resource == limit.resource) {
+            let what = format!("Expected a type that no limit before it has for {name}[{index}].type");
+            return Err(Failure::argument(ArgumentKind::Value, what));
+        }
+    }
+    Ok(rlimits)
 }
 
 fn rlimit(name: &str, value: &JsArg) -> Parsed<Rlimit> {

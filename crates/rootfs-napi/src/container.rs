@@ -226,12 +226,15 @@ fn begin(
         user,
     };
     let one_command = command.is_some();
+    let usual =
+        if one_command { None } else { rootfs.configured().process().map(|usual| ProcessSpec::clone(usual)) };
     let (process, streams) = match command {
         Some(command) => (Some(command.process), command.streams),
         None => (None, [Stream::Ignore; 3].to_vec()),
     };
     let rest = PayloadRest {
         process,
+        usual,
         verify: preparation.verify,
         report_steps: preparation.report_steps,
         level: forced_level()?,

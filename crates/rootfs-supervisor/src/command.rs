@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use rootfs::Hint;
 use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
-use rootfs::kernel::process;
+use rootfs::kernel::{holder, process};
 use rootfs::path::PathBytes;
 use rootfs::process::{ProcessSpec, RLIMITS, Rlimit, User};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -198,18 +198,21 @@ fn follow_parent(parent: Parent, connection: Option<BorrowedFd<'_>>) -> Result<(
     let there = match parent {
         Parent::Init => true,
         Parent::Process(pid) => process::parent_pid() == pid,
-        Parent::Connected => connection.is_some_and(|connection| {
-            let mut poll = [PollFd::new(&connection, PollFlags::empty())];
-            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-            rustix::event::poll(&mut poll, Some(&now)).is_ok()
-                && !poll[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
-        }),
+        Parent::Connected => connection.is_some_and(is_connected),
     };
     if there {
         Ok(())
     } else {
         Err(Error::new(ErrorCode::Supervisor, "the process that began the command is gone"))
     }
+}
+
+/// Whether somebody is at the other end.
+pub(crate) fn is_connected(connection: BorrowedFd<'_>) -> bool {
+    let mut poll = [PollFd::new(&connection, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut poll, Some(&now)).is_ok()
+        && !poll[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
 impl Prepared {
@@ -230,6 +233,8 @@ impl Prepared {
             }
         }
         let what = format!("{} can't be executed", process.command);
+        // What is looked at next belongs to the container.
+        let _ = holder::let_go();
         // A filter may kill whoever looks further.
         let reason = match process.seccomp {
             Some(_) => None,

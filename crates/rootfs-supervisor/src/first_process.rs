@@ -13,6 +13,7 @@ use rootfs::journal::{Identity, Writer};
 use rootfs::kernel::classic::Classic;
 use rootfs::kernel::linux::{Linux, can_assemble_detached, has_mount_api};
 use rootfs::kernel::{Kernel, holder, memfd, process};
+use rootfs::lsm;
 use rootfs::namespace::NamespaceKind;
 use rootfs::path::PathBytes;
 use rootfs::plan::{Action, Plan, mask_warning};
@@ -25,7 +26,7 @@ use rootfs::spec::{Directory, Hook, HookPoint, Namespace};
 use rustix::fs::{AtFlags, OFlags};
 
 use crate::broker::{self, Request, SourceBatch, connection_error};
-use crate::command::{Groups, Parent, become_command};
+use crate::command::{Groups, Parent, become_command, is_connected};
 use crate::hooks;
 use crate::join::join;
 use crate::pid1;
@@ -204,6 +205,10 @@ impl FirstProcess {
         let connection = |error| connection_error("Node", &error);
         process::die_with_parent()
             .context(ErrorCode::Supervisor, || "the first process can't follow its parent")?;
+        // It may have gone before.
+        if !is_connected(self.control.as_fd()) {
+            process::exit(0);
+        }
         let level = self.known_level.or_else(|| probe().ok());
         if self.start.network {
             loopback_up()?;
@@ -245,9 +250,7 @@ impl FirstProcess {
         };
         let hooks = payload.plan.hooks().next().is_some();
         if hooks || payload.rest.process.is_none() {
-            // Other programs will run beside this process.
-            holder::let_go()
-                .context(ErrorCode::Supervisor, || "the memory of the first process is still shared")?;
+            have_own_memory()?;
         }
         let pid = if hooks || self.start.user.is_some() { Some(self.own_pid()?) } else { None };
         if self.start.user.is_some() {
@@ -264,6 +267,9 @@ impl FirstProcess {
             loopback_up().map_err(in_namespaces)?;
         }
         let kernel = Linux::default();
+        if let Some(process) = payload.rest.usual_process() {
+            lsm::check(&kernel, process)?;
+        }
         let handed = self.handed_over(&payload)?;
         let level = choose_level(&payload, ahead.level, handed.as_ref())?;
         let classic = match level {
@@ -294,7 +300,7 @@ impl FirstProcess {
         let stays = payload.rest.process.is_none();
         let own_files = if stays {
             kernel.procfs().context(ErrorCode::Proc, || "no safe /proc can be had")?;
-            Some(self.open_own_files(&kernel))
+            Some(self.open_own_files(&kernel, payload.rest.usual.as_ref())?)
         } else {
             None
         };
@@ -303,6 +309,7 @@ impl FirstProcess {
         }
         let mut around = Around {
             process: self,
+            kernel: &kernel,
             privileged: payload.rest.privileged,
             pid,
             report: payload.rest.report_steps,
@@ -314,7 +321,8 @@ impl FirstProcess {
         let stock = if unusable { Stock::default() } else { ahead.stock };
         let setting = self.setting(level, payload.rest.verify);
         let execution = Execution::new(mounting, &payload.plan, setting, sources, &mut around, journal);
-        let outcome = execution.with_stock(stock).with_namespace(namespace).run()?;
+        let cwd = payload.rest.usual_process().and_then(|process| process.cwd.as_ref());
+        let outcome = execution.with_stock(stock).with_namespace(namespace).with_cwd(cwd).run()?;
         let mountinfo = if stays { Some(open_mount_table(&kernel)?) } else { None };
         let Outcome { mut report, mut locks, root, filesystems } = outcome;
         if payload.plan.namespaces().is_some_and(|namespaces| namespaces.mount != Namespace::New) {
@@ -324,16 +332,9 @@ impl FirstProcess {
         if let Some(process) = &payload.rest.process {
             let capabilities = process.effective_capabilities();
             report.warnings.extend(mask_warning(payload.plan.first_mask(), &capabilities));
+            lsm::confine(&kernel, process)?;
         }
         self.tell_supervisor(&SetUp { level, filesystems, stays }, &locks)?;
-        if let Some(alarm) = &self.alarm {
-            // Without it the supervisor hears of this when it has to.
-            let _ = set_alarm(alarm);
-        }
-        if stays {
-            // The supervisor is not woken by what it is told, but by the end of it. For a command that is its execution.
-            let _ = rustix::net::shutdown(&self.control, rustix::net::Shutdown::Write);
-        }
         if let Some(limit) = self.open_files {
             process::set_rlimit(limit)
                 .context(ErrorCode::Exec, || "the limit of open files can't be set back")?;
@@ -355,7 +356,7 @@ impl FirstProcess {
     }
 
     /// What a first process that stays needs of its own files in /proc, while they can be reached.
-    fn open_own_files(&self, kernel: &Linux) -> pid1::OwnFiles {
+    fn open_own_files(&self, kernel: &Linux, usual: Option<&ProcessSpec>) -> Result<pid1::OwnFiles> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         let user_namespace = self.start.user.is_some();
         let oom_score_adj = while_dumpable(user_namespace, || {
@@ -364,7 +365,14 @@ impl FirstProcess {
         // Without this file, which a kernel may be built without, orphans of a container without a pid namespace are not
         // found at its end.
         let children = (!self.start.pid).then(|| kernel.open_own_children().ok()).flatten();
-        pid1::OwnFiles { oom_score_adj, children }
+        let procfs = if usual.is_some_and(ProcessSpec::is_confined) {
+            let procfs = Linux::default();
+            procfs.procfs().context(ErrorCode::Proc, || "no safe /proc can be had")?;
+            Some(procfs)
+        } else {
+            None
+        };
+        Ok(pid1::OwnFiles { oom_score_adj, children, procfs })
     }
 
     /// Tells Node that all is done, and becomes what was asked for.
@@ -537,6 +545,14 @@ impl FirstProcess {
             protocol::send(&self.control, Kind::SetUp, 0, &body, batch)
                 .map_err(|error| connection_error("the supervisor", &error))?;
         }
+        if let Some(alarm) = &self.alarm {
+            // Without it the supervisor hears of this when it has to.
+            let _ = set_alarm(alarm);
+        }
+        if set_up.stays {
+            // The supervisor may not be woken by what it is told, but by the end of it. For a command that is its execution.
+            let _ = rustix::net::shutdown(&self.control, rustix::net::Shutdown::Write);
+        }
         Ok(())
     }
 }
@@ -589,6 +605,11 @@ fn probe() -> Result<Level> {
         Err(call) if call.is(Errno::ENOSYS) || call.is(Errno::EPERM) => Ok(Level::Classic),
         Err(call) => Err(Error::from_call(ErrorCode::Unsupported, "the mount API can't be used", &call)),
     }
+}
+
+/// Other programs will run beside this process: nobody may share its memory.
+fn have_own_memory() -> Result<()> {
+    holder::let_go().context(ErrorCode::Supervisor, || "the memory of the first process is still shared")
 }
 
 /// Has the supervisor look at a first process in a moment. At once, it would take the processor from the command, or stand
@@ -698,6 +719,7 @@ pub(crate) fn send_report(node: BorrowedFd<'_>, report: &Report) -> Result<()> {
 /// What the execution asks of the processes around it.
 struct Around<'a> {
     process: &'a FirstProcess,
+    kernel: &'a Linux,
     /// Whether the caller has rights over the host.
     privileged: bool,
     pid: Option<i32>,
@@ -807,7 +829,8 @@ impl Surroundings for Around<'_> {
         let usual;
         let rights = if hook.point == HookPoint::StartContainer {
             // A program of the image: it has the rights of the command, or of what a command would be.
-            let process = if let Some(process) = &self.payload.rest.process {
+            let rest = &self.payload.rest;
+            let process = if let Some(process) = rest.usual_process() {
                 process
             } else {
                 let path = b"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -815,7 +838,7 @@ impl Surroundings for Around<'_> {
                 &usual
             };
             let (groups, open_files) = (self.process.groups(), self.process.open_files);
-            Some(hooks::Rights { process, groups, open_files })
+            Some(hooks::Rights { process, groups, open_files, kernel: self.kernel })
         } else {
             None
         };

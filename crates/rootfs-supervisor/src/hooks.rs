@@ -6,7 +6,9 @@ use std::fmt::Write as _;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
+use rootfs::kernel::linux::Linux;
 use rootfs::kernel::{memfd, process};
+use rootfs::lsm;
 use rootfs::oci::OCI_VERSION;
 use rootfs::path::PathBytes;
 use rootfs::plan::Plan;
@@ -41,7 +43,7 @@ pub(crate) struct Context<'a> {
 }
 
 /// What a program of the image may do.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Rights<'a> {
     /// The command, or what a command would be.
     pub(crate) process: &'a ProcessSpec,
@@ -49,6 +51,8 @@ pub(crate) struct Rights<'a> {
     pub(crate) groups: Groups,
     /// The limit of open files, where this process has another.
     pub(crate) open_files: Option<Rlimit>,
+    /// By which a security module is told.
+    pub(crate) kernel: &'a Linux,
 }
 
 impl Rights<'_> {
@@ -298,6 +302,9 @@ fn become_hook(
     };
     let mut own_env = &hook.env[..];
     if let Some(rights) = context.rights {
+        if let Err(error) = lsm::confine(rights.kernel, rights.process) {
+            return error;
+        }
         // Once it is the user it may be looked into by others of that user: for real, not only with the execution.
         process::close_all_but(3, &[report.as_raw_fd()]);
         let taken = rights.take(|| {

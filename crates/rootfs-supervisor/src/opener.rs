@@ -68,7 +68,9 @@ impl Opener<'_> {
                 // What mount(2) makes can only be attached where it was made, and that has to be got ready first.
                 self.send_batch(&[], None, true, true)?;
             } else {
-                let handed = self.hand_over_sources(&kernel, false, &payload, map);
+                let handed = self
+                    .open_sources(&kernel, false, &payload, map)
+                    .and_then(|opened| self.hand_over(&payload, &opened));
                 self.tell_failure(handed)?;
             }
         }
@@ -79,7 +81,10 @@ impl Opener<'_> {
                 frame.decode().map_err(|error| broker::connection_error("the first process", &error))?;
             if let (Request::Sources, Some(map)) = (&request, &self.start.user) {
                 let handed = self.in_container_mounts(&kernel, || {
-                    with_classic(&kernel, |classic| self.hand_over_sources(classic, true, &payload, map))
+                    let opened =
+                        with_classic(&kernel, |classic| self.open_sources(classic, true, &payload, map))?;
+                    // Last of all: with the last source the first process goes on, and may clear the place for mounts.
+                    self.hand_over(&payload, &opened)
                 });
                 self.tell_failure(handed)?;
                 continue;
@@ -121,13 +126,13 @@ impl Opener<'_> {
         handed
     }
 
-    fn hand_over_sources(
+    fn open_sources(
         &self,
         kernel: &dyn Kernel,
         classic: bool,
         payload: &Payload,
         map: &IdMap,
-    ) -> Result<()> {
+    ) -> Result<Vec<sources::Opened>> {
         let fds = self.descriptors.get(payload.further_descriptors()..).unwrap_or_default();
         let request = sources::Request {
             fds,
@@ -137,7 +142,10 @@ impl Opener<'_> {
             attached_layers: payload.rest.level == Some(Level::Attached),
             verify: payload.rest.verify,
         };
-        let opened = sources::open(kernel, &payload.plan, &request)?.into_list();
+        Ok(sources::open(kernel, &payload.plan, &request)?.into_list())
+    }
+
+    fn hand_over(&self, payload: &Payload, opened: &[sources::Opened]) -> Result<()> {
         let root = payload
             .plan
             .steps
@@ -288,9 +296,10 @@ impl Opener<'_> {
 }
 
 /// Does something with mount(2) only, in the mount namespace of a first process that has begun so.
-fn with_classic(kernel: &Linux, work: impl FnOnce(&Classic<'_>) -> Result<()>) -> Result<()> {
+fn with_classic<T>(kernel: &Linux, work: impl FnOnce(&Classic<'_>) -> Result<T>) -> Result<T> {
     let what = || "the place for mounts in the container's mount namespace can't be used";
     let classic = Classic::join(kernel).context(ErrorCode::Mount, what)?;
-    work(&classic)?;
-    classic.leave().context(ErrorCode::Mount, what)
+    let result = work(&classic)?;
+    classic.leave().context(ErrorCode::Mount, what)?;
+    Ok(result)
 }

@@ -5,7 +5,9 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
+use rootfs::kernel::linux::Linux;
 use rootfs::kernel::{memfd, process};
+use rootfs::lsm;
 use rootfs::plan::{Warning, mask_warning};
 use rootfs::process::ProcessSpec;
 use rootfs::protocol::{self, Exit, Frame, FrameError, Kind, MAX_PAYLOAD, Report, Spawned};
@@ -44,6 +46,8 @@ pub(crate) struct OwnFiles {
     pub(crate) oom_score_adj: Result<OwnedFd>,
     /// The list of its children, if it has to end them itself.
     pub(crate) children: Option<OwnedFd>,
+    /// A procfs in which commands find themselves, if a security module is to confine them.
+    pub(crate) procfs: Option<Linux>,
 }
 
 /// A command that was started.
@@ -65,6 +69,7 @@ pub(crate) fn run(first: &FirstOfMany<'_>) -> Box<Error> {
     keep.extend(first.mountinfo.iter().map(AsRawFd::as_raw_fd));
     if let Some(files) = &first.own_files {
         keep.extend(files.oom_score_adj.iter().chain(&files.children).map(AsRawFd::as_raw_fd));
+        keep.extend(files.procfs.as_ref().and_then(Linux::procfs_descriptor));
     }
     keep.sort_unstable();
     process::close_all_but(3, &keep);
@@ -260,7 +265,7 @@ fn serve_frame(first: &FirstOfMany<'_>, frame: Frame, children: &mut BTreeMap<i3
             if let Ok(signal) = frame.decode::<i32>()
                 && let Some((pid, _)) = children.iter().find(|(_, child)| child.id == id)
             {
-                process::signal_group_of_child(*pid, signal);
+                process::signal_group(*pid, signal);
             }
             Ok(())
         }
@@ -384,6 +389,20 @@ fn execute(
     {
         return Error::from_call(ErrorCode::Exec, "the command can't follow its container", &call);
     }
+    if let Err(error) = confine(first, spec) {
+        return error;
+    }
     let streams: Vec<BorrowedFd<'_>> = streams.iter().map(AsFd::as_fd).collect();
     become_command(spec, &streams, &[execution.as_fd(), first.node.as_fd()], first.groups, parent)
+}
+
+/// Has a security module confine the command as the config says.
+fn confine(first: &FirstOfMany<'_>, spec: &ProcessSpec) -> Result<()> {
+    match first.own_files.as_ref().and_then(|files| files.procfs.as_ref()) {
+        Some(procfs) => lsm::confine(procfs, spec),
+        None if spec.is_confined() => {
+            Err(Error::new(ErrorCode::Supervisor, "a command that no security module can be told of"))
+        }
+        None => Ok(()),
+    }
 }

@@ -9,10 +9,10 @@ use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
 use rootfs::execute::Level;
 use rootfs::execute::filesystem::Filesystem;
 use rootfs::journal::{self, Record};
-use rootfs::kernel::holder;
 use rootfs::kernel::linux::{Linux, become_stub, has_mount_api};
 use rootfs::kernel::memfd;
 use rootfs::kernel::process::{self, namespaces};
+use rootfs::kernel::{holder, host};
 use rootfs::plan::Plan;
 use rootfs::process::Rlimit;
 use rootfs::protocol::{
@@ -353,6 +353,9 @@ impl Server {
             if node && !self.hear_node() {
                 return;
             }
+            if self.unneeded.len() > HOLDERS {
+                self.end_holders();
+            }
         }
     }
 
@@ -644,11 +647,13 @@ impl Server {
     fn controlled(&mut self, id: u64) {
         loop {
             let Some(container) = self.containers.get_mut(&id) else { return };
-            if let Some(alarm) = &container.alarm
-                && !is_readable(&container.control)
-            {
+            if !is_readable(&container.control) {
                 // It still prepares, or executes its command.
-                let _ = set_alarm(alarm);
+                if container.set_up {
+                    self.stop_alarm(id);
+                } else if let Some(alarm) = &container.alarm {
+                    let _ = set_alarm(alarm);
+                }
                 return;
             }
             // On a socket that waits: what is asked for is there, see below.
@@ -658,6 +663,10 @@ impl Server {
                     // Without its locks, others would remove its mountpoints from under it.
                     let what = "the supervisor can't receive the locks of a container's mountpoints";
                     container.set_up = false;
+                    if container.exit.is_some() {
+                        // It needs none any more.
+                        continue;
+                    }
                     container.kill();
                     if let Err(error) = frame.check_descriptors(ErrorCode::Supervisor, what) {
                         self.tell_failure(id, &error);
@@ -688,9 +697,20 @@ impl Server {
 
     /// Hears what a first process has said that isn't listened to all the time: it matters when that ends, or is to end.
     fn catch_up(&mut self, id: u64) {
-        if self.containers.get(&id).is_some_and(|known| known.alarm.is_some() && !known.begun) {
+        let said =
+            |known: &Container| !known.begun && known.start.user.is_none() && is_readable(&known.control);
+        if self.containers.get(&id).is_some_and(said) {
             self.controlled(id);
         }
+    }
+
+    /// All its steps are done, and still it has not become its command: it is waited for.
+    fn stop_alarm(&mut self, id: u64) {
+        let Some(container) = self.containers.get_mut(&id) else { return };
+        let Some(alarm) = container.alarm.take() else { return };
+        let _ = epoll::delete(&self.epoll, &alarm);
+        let Some(container) = self.containers.get(&id) else { return };
+        let _ = self.watch_end(container.control.as_fd(), Event::Control(id));
     }
 
     /// It has ended, become its command, or stays. Either way it asks for nothing more.
@@ -819,6 +839,9 @@ impl Server {
     /// Gives up what was held for a first process, now that it has ended.
     fn let_go(&mut self, id: u64) {
         self.catch_up(id);
+        if self.containers.get(&id).is_some_and(|known| !known.begun && !known.start.poststart) {
+            self.begun(id);
+        }
         let Some(container) = self.containers.get_mut(&id) else { return };
         let _ = epoll::delete(&self.epoll, &container.pidfd);
         container.let_go();
@@ -840,7 +863,14 @@ impl Server {
             && self.pending.is_empty()
             && self.cleaner.is_none()
             && !container.start.poststop;
-        // First: somebody waits for it.
+        if closed {
+            // Whoever hears that nothing is left may use the same mountpoints at once.
+            self.catch_up(id);
+            if let Some(container) = self.containers.get_mut(&id) {
+                container.let_go();
+            }
+        }
+        // Before everything else: somebody waits for it.
         self.tell_node(Kind::Exited, id, protocol::encode(&Ended { exit, closed }), Vec::new());
         self.let_go(id);
         if closed {
@@ -858,9 +888,6 @@ impl Server {
     /// A holder that nobody needs any more ends when there is time for that.
     fn put_away(&mut self, holder: OwnedFd) {
         self.unneeded.push(holder);
-        if self.unneeded.len() > HOLDERS {
-            self.end_holders();
-        }
     }
 
     fn end_holders(&mut self) {
@@ -1181,11 +1208,12 @@ struct Process {
 
 /// Makes a spare first process, with a holder for its memory where that can be had.
 fn begin_spare(start: &Start, first: FirstProcess) -> Result<Process> {
-    let request = process::CloneRequest { namespaces: clone_flags(start), cgroup: None };
+    let namespaces = clone_flags(start);
     let mut first = Some(first);
-    if let Some(process) = begin_held(request, &mut first) {
+    if let Some(process) = begin_held(namespaces, &mut first) {
         return Ok(process);
     }
+    let request = process::CloneRequest { namespaces, cgroup: None };
     match process::fork(request).map_err(|call| clone_error(start, &call))? {
         process::Fork::Parent { pid, pidfd } => Ok(Process { pid, pidfd, holder: None }),
         process::Fork::Child => become_first(&mut first),
@@ -1200,45 +1228,79 @@ fn become_first(first: &mut Option<FirstProcess>) -> ! {
 }
 
 /// The same by way of a holder, which makes the first process. Waits for that, which takes as long as two clones.
-fn begin_held(request: process::CloneRequest<'_>, first: &mut Option<FirstProcess>) -> Option<Process> {
-    // A holder has to close what the first process has: others wait for its end.
-    if !process::can_close_ranges() {
+/// Afterwards there is either one first process or none.
+fn begin_held(namespaces: u64, first: &mut Option<FirstProcess>) -> Option<Process> {
+    // A holder has to close what the first process has: others wait for its end. And where processes that change their ids
+    // may be looked into, their new user could write to what they share with it.
+    let dumpable = host::sysctl("fs.suid_dumpable").is_none_or(|value| value == "1");
+    if dumpable || !process::can_close_ranges() {
         return None;
     }
+    let birth = holder::Birth::new().ok()?;
     let (here, there) = pair().ok()?;
+    let supervisor = own_pid();
     let process::Fork::Parent { pidfd: holder, .. } = process::fork(process::CloneRequest::default()).ok()?
     else {
-        hold(request, &there, first);
+        hold(supervisor, namespaces, &birth, &there, first);
     };
     drop(there);
-    let patience = rustix::event::Timespec { tv_sec: 2, tv_nsec: 0 };
-    let mut made = None;
-    if rustix::event::poll(&mut [PollFd::new(&here, PollFlags::IN)], Some(&patience)) == Ok(1)
-        && let Ok(mut frame) = protocol::receive(&here)
-        && let (Ok(pid), Some(pidfd)) = (frame.decode(), frame.fds.pop())
+    if has_begun(&here, &holder)
+        && let Some(pid) = birth.pid()
+        && let Ok(pidfd) = process::pidfd_of_child(pid)
     {
-        made = Some((pid, pidfd));
+        return Some(Process { pid, pidfd, holder: Some(holder) });
     }
-    let Some((pid, pidfd)) = made else {
-        process::kill(holder.as_fd());
-        let _ = process::wait_for(holder.as_fd());
-        return None;
-    };
-    Some(Process { pid, pidfd, holder: Some(holder) })
+    // What was to be its descriptors is for another, and it must not use them too.
+    process::kill(holder.as_fd());
+    let _ = process::wait_for(holder.as_fd());
+    if let Some(pid) = birth.pid() {
+        process::end_child(pid);
+    }
+    None
 }
 
-fn hold(request: process::CloneRequest<'_>, socket: &OwnedFd, first: &mut Option<FirstProcess>) -> ! {
+/// Waits until a first process has begun, or can't any more.
+fn has_begun(socket: &OwnedFd, holder: &OwnedFd) -> bool {
+    let patience = rustix::event::Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
+    let mut ends = [PollFd::new(socket, PollFlags::IN), PollFd::new(holder, PollFlags::IN)];
+    let polled = loop {
+        match rustix::event::poll(&mut ends, Some(&patience)) {
+            Err(rustix::io::Errno::INTR) => {}
+            polled => break polled,
+        }
+    };
+    polled.is_ok()
+        && ends[0].revents().contains(PollFlags::IN)
+        && matches!(protocol::receive(socket), Ok(Frame { kind: Kind::Started, .. }))
+}
+
+fn hold(
+    supervisor: i32,
+    namespaces: u64,
+    birth: &holder::Birth,
+    socket: &OwnedFd,
+    first: &mut Option<FirstProcess>,
+) -> ! {
     process::set_name(c"rootfs-holder");
-    let Ok((pid, pidfd)) = holder::begin(request, || become_first(first)) else { process::exit(1) };
-    let told = protocol::send(socket, Kind::Started, 0, &protocol::encode(&pid), &[pidfd.as_fd()]);
-    if told.is_err() {
-        // Nobody knows of it, so nobody would wait for it.
-        process::kill(pidfd.as_fd());
+    if process::die_with_parent().is_err() || process::parent_pid() != supervisor {
         process::exit(1);
     }
-    std::mem::forget(pidfd);
-    process::close_all_but(0, &[]);
-    holder::hold()
+    // The first process tells of its beginning: then its holder has nothing more to do that others wait for.
+    let work = || {
+        if protocol::send(socket, Kind::Started, 0, &[], &[]).is_ok() {
+            become_first(first);
+        }
+    };
+    holder::begin(namespaces, birth, work, |made| {
+        if made.is_err() {
+            process::exit(1);
+        }
+        process::close_all_but(0, &[]);
+        if holder::confine().is_err() {
+            process::exit(1);
+        }
+        holder::hold()
+    })
 }
 
 fn answer_mapped(control: &OwnedFd, result: Result<()>) {

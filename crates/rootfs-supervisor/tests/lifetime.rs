@@ -13,7 +13,8 @@ use rootfs::mountinfo;
 use rootfs::process::ProcessSpec;
 use rootfs::protocol::{self, Exit, FrameError, Kind};
 use support::{
-    Cell, NOBODY, Scratch, Supervisor, busybox_root, default_spec, host_mounts, listing, memory, shell,
+    Cell, NOBODY, Scratch, Supervisor, busybox_root, children, default_spec, host_mounts, is_alive, listing,
+    memory, shell, soon,
 };
 
 /// Starts a command in a prepared root, and returns how it ended and what it wrote.
@@ -316,4 +317,153 @@ fn a_first_process_that_nobody_asks_ends_with_its_socket() {
     let ended: rootfs::protocol::Ended = frame.decode().unwrap();
     assert!(ended.closed);
     assert_eq!(ended.exit, Exit::Code(0));
+}
+
+/// A supervisor with a first process that waits, and the root that is for it.
+fn with_spare() -> (Supervisor, Scratch, rootfs::spec::RootfsSpec) {
+    let mut supervisor = Supervisor::start(Cell::Root);
+    let scratch = Scratch::new();
+    let spec = default_spec(&busybox_root(&scratch.0, Cell::Root, true));
+    assert_eq!(supervisor.run(Cell::Root, &spec, "true", None).exit, Exit::Code(0));
+    (supervisor, scratch, spec)
+}
+
+const HOLDER: &str = "rootfs-holder";
+
+/// What holds the memory of a first process that waits. That has its name for a moment too.
+fn holder_of(supervisor: &Supervisor, spare: &support::SpareProcess) -> i32 {
+    let mut holders = children(supervisor.child.id(), HOLDER);
+    holders.retain(|pid| *pid != spare.pid);
+    let [holder] = holders[..] else { panic!("one holder for one spare: {holders:?}") };
+    holder
+}
+
+#[test]
+fn a_holder_ends_when_the_command_has_begun() {
+    let (supervisor, _scratch, spec) = with_spare();
+    let spare = supervisor.take_spare();
+    let holder = holder_of(&supervisor, &spare);
+    // It holds no descriptor: somebody waits for the end of each.
+    assert_eq!(std::fs::read_dir(format!("/proc/{holder}/fd")).unwrap().count(), 0);
+    let running = spare.ask(&spec, shell("sleep 10"), 0);
+    while protocol::receive(&running.node).is_ok() {}
+    soon("the holder is gone", || !is_alive(holder, HOLDER));
+    soon("it was waited for", || !std::path::Path::new(&format!("/proc/{holder}")).exists());
+    supervisor.close(running.id);
+    assert_eq!(supervisor.finish(&running).exit, Exit::Signal(9));
+}
+
+/// Whoever may look into the first process could have it do things: not with the rights of a holder.
+#[test]
+fn no_command_begins_while_memory_is_shared() {
+    let (supervisor, _scratch, spec) = with_spare();
+    let spare = supervisor.take_spare();
+    let holder = holder_of(&supervisor, &spare);
+    let running = spare.ask_to_prepare(&spec);
+    let ready = protocol::receive(&running.node).unwrap();
+    assert_eq!(ready.kind, Kind::Ready, "{:?}", ready.decode::<rootfs::Error>());
+    assert!(!is_alive(holder, HOLDER));
+    assert_eq!(command(&running, 1, "echo on"), (Exit::Code(0), "on\n".into()));
+    supervisor.close(running.id);
+    assert_eq!(supervisor.finish(&running).exit, Exit::Signal(9));
+}
+
+#[test]
+fn a_holder_that_is_killed_is_not_missed() {
+    let (supervisor, _scratch, spec) = with_spare();
+    let spare = supervisor.take_spare();
+    let holder = holder_of(&supervisor, &spare);
+    kill(holder);
+    let running = spare.ask(&spec, shell("echo on"), 0);
+    let ended = supervisor.finish(&running);
+    assert_eq!((ended.exit, ended.output.as_str()), (Exit::Code(0), "on\n"));
+}
+
+/// One that can't be confined ends when it has made a first process, which nobody may be left to use or to wait for.
+#[test]
+fn without_a_holder_there_is_one_first_process() {
+    let starting = std::thread::spawn(|| {
+        // Filters are a thread's, and its children's.
+        refuse(nix::libc::SYS_seccomp);
+        Supervisor::start(Cell::Root)
+    });
+    let mut supervisor = starting.join().unwrap();
+    let scratch = Scratch::new();
+    let spec = default_spec(&busybox_root(&scratch.0, Cell::Root, true));
+    assert_eq!(supervisor.run(Cell::Root, &spec, "true", None).exit, Exit::Code(0));
+    for _ in 0..3 {
+        let spare = supervisor.take_spare();
+        assert_eq!(all_children(supervisor.child.id()), [spare.pid], "and no other");
+        let running = spare.ask(&spec, shell("echo on"), 0);
+        let ended = supervisor.finish(&running);
+        assert_eq!((ended.exit, ended.output.as_str()), (Exit::Code(0), "on\n"));
+    }
+}
+
+/// It has begun, and still another is made in its place: the two must not be there at once.
+#[test]
+fn a_first_process_that_cannot_be_watched_is_ended() {
+    let starting = std::thread::spawn(|| {
+        refuse(nix::libc::SYS_pidfd_open);
+        Supervisor::start(Cell::Root)
+    });
+    let mut supervisor = starting.join().unwrap();
+    let scratch = Scratch::new();
+    let spec = default_spec(&busybox_root(&scratch.0, Cell::Root, true));
+    assert_eq!(supervisor.run(Cell::Root, &spec, "true", None).exit, Exit::Code(0));
+    let spare = supervisor.take_spare();
+    assert_eq!(all_children(supervisor.child.id()), [spare.pid], "and no other");
+    let ended = supervisor.finish(&spare.ask(&spec, shell("echo on"), 0));
+    assert_eq!((ended.exit, ended.output.as_str()), (Exit::Code(0), "on\n"));
+}
+
+/// Has a system call fail in this thread, and in what it starts.
+fn refuse(call: std::ffi::c_long) {
+    let number = u32::try_from(call).unwrap();
+    let allow = nix::libc::SECCOMP_RET_ALLOW;
+    let fail = nix::libc::SECCOMP_RET_ERRNO | nix::libc::EPERM.cast_unsigned();
+    // The number is the first word; where it is this one, the next instruction fails it.
+    let program: [(u16, u8, u8, u32); 4] =
+        [(0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, fail), (0x06, 0, 0, allow)];
+    let bytes = program.iter().flat_map(|(code, yes, no, value)| {
+        let (code, value) = (code.to_ne_bytes(), value.to_ne_bytes());
+        [code[0], code[1], *yes, *no, value[0], value[1], value[2], value[3]]
+    });
+    rootfs::kernel::process::set_seccomp_filter(&bytes.collect::<Vec<u8>>()).unwrap();
+}
+
+/// The children of a process, those included that nobody has waited for.
+fn all_children(pid: u32) -> Vec<i32> {
+    let listed = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    listed.split_whitespace().map(|child| child.parse().unwrap()).collect()
+}
+
+#[test]
+fn a_holder_ends_with_its_supervisor() {
+    let (mut supervisor, _scratch, _spec) = with_spare();
+    let spare = supervisor.take_spare();
+    let holder = holder_of(&supervisor, &spare);
+    supervisor.child.kill().unwrap();
+    supervisor.child.wait().unwrap();
+    soon("the holder is gone", || !is_alive(holder, HOLDER));
+    soon("its first process is gone", || !is_alive(spare.pid, "rootfs-spare"));
+}
+
+#[test]
+fn many_containers_leave_few_holders() {
+    let (supervisor, _scratch, spec) = with_spare();
+    let pid = supervisor.child.id();
+    for _ in 0..60 {
+        let running = supervisor.take_spare().ask(&spec, shell("true"), 0);
+        assert_eq!(supervisor.finish(&running).exit, Exit::Code(0));
+        // Eight may wait, and as many may have been killed and not have ended yet.
+        assert!(children(pid, HOLDER).len() <= 20);
+    }
+    soon("one is left for the one that waits", || children(pid, HOLDER).len() <= 1);
+}
+
+/// A child of a supervisor that is a child of this process: nobody else has its number yet.
+fn kill(pid: i32) {
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }

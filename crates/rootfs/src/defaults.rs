@@ -71,7 +71,7 @@ pub fn cgroup(readonly: bool) -> Mount {
     let flags = attr::NOSUID | attr::NOEXEC | attr::NODEV | if readonly { attr::RDONLY } else { 0 };
     Mount {
         destination: PathBytes::from("/sys/fs/cgroup"),
-        kind: MountKind::Cgroup { source: None },
+        kind: MountKind::Cgroup { source: None, superblock: Vec::new(), data: Vec::new() },
         attributes: Attributes { set: flags, atime: Some(attr::RELATIME), ..Attributes::default() },
         propagation: Vec::new(),
         id_map: None,

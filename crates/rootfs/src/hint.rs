@@ -214,6 +214,14 @@ hints! {
     KeyQuota
         "EDQUOT of `keyctl`"
         "every container has a session keyring of its own, and the user has as many keys as he may: raise the sysctl kernel.keys.maxkeys (kernel.keys.root_maxkeys for root)";
+    /// Nobody is there to enforce it.
+    NoSecurityModule
+        "`process.apparmorProfile` or `process.selinuxLabel` in an OCI config, on a host where that module isn't active"
+        "probe() tells which security modules are active: leave the field out, or name it in ignore, and the process isn't confined by it";
+    /// Profiles are loaded by the host.
+    UnknownProfile
+        "ENOENT when an AppArmor profile is written"
+        "the profile must have been loaded on the host (apparmor_parser; aa-status lists those that are)";
     /// A terminal in an OCI config.
     OciTerminal
         "`process.terminal` in an OCI config"

@@ -218,7 +218,8 @@ pub fn leftover(record: &Record, reason: impl Into<String>) -> Leftover {
 }
 
 fn remove_one(record: &Record) -> Result<(), Left> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // The source of a bind may be a link. Wherever it leads now, what is there has to be the same directory.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let top = rustix::fs::openat(rustix::fs::CWD, record.top.as_path(), flags, Mode::empty())?;
     if identity(top.as_fd())? != record.top_identity {
         return Err(Left::Kept("the tree it was made in is another one now".into()));
@@ -442,6 +443,22 @@ mod tests {
         let cleaned = clean_up(write(&[parent, child]));
         assert_eq!(cleaned.left.len(), 2);
         assert!(tree.has("moved/c"));
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test makes and reads its own files")]
+    fn a_top_that_is_a_link_is_followed_to_the_same_directory_and_no_other() {
+        let tree = Tree::new("top");
+        let links = Tree::new("top-links");
+        let [good, bad] = ["good", "bad"].map(|name| links.0.join(name));
+        std::os::unix::fs::symlink(&tree.0, &good).unwrap();
+        std::os::unix::fs::symlink(&links.0, &bad).unwrap();
+        let record = tree.record("", "d", true);
+        let through = |link: PathBuf| clean_up(write(&[Record { top: link.into(), ..record.clone() }]));
+        assert_eq!(through(bad).left.len(), 1);
+        assert!(tree.has("d"));
+        assert!(through(good).left.is_empty());
+        assert!(!tree.has("d"));
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod execute;
 pub mod hint;
 pub mod journal;
 pub mod kernel;
+pub mod lsm;
 pub mod mountinfo;
 pub mod namespace;
 pub mod oci;

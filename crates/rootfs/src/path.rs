@@ -37,6 +37,16 @@ impl PathBytes {
         self.0.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".")
     }
 
+    /// Whether it is the top of whatever it is looked up in: no name is in it.
+    pub fn is_top(&self) -> bool {
+        self.components().all(|name| name == b"..")
+    }
+
+    /// Whether its meaning depends on where links on the way lead.
+    pub fn has_parents(&self) -> bool {
+        self.components().any(|name| name == b"..")
+    }
+
     /// The path made absolute and without `.`, empty components and `..` (which is clamped at the root). Text only:
     /// symbolic links are not considered, so this is for messages and comparisons, never for access.
     pub fn normalized(&self) -> Self {

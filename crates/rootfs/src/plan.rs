@@ -90,6 +90,8 @@ pub enum Action {
         mount: Mount,
         /// Whether read-only comes in a later step, because something is still to be made below.
         readonly_later: bool,
+        /// Whether its propagation is set when it is in place: on a shared mount it becomes shared as it is attached.
+        propagation_later: bool,
     },
     /// Make a directory.
     Directory(Directory),
@@ -247,7 +249,7 @@ impl Action {
                 MountKind::Overlay(overlay) => {
                     Some(overlay.source.clone().unwrap_or_else(|| "overlay".into()))
                 }
-                MountKind::Cgroup { source } => Some(source.clone().unwrap_or_else(|| "cgroup".into())),
+                MountKind::Cgroup { source, .. } => Some(source.clone().unwrap_or_else(|| "cgroup".into())),
                 MountKind::File { .. } | MountKind::Remount { .. } => None,
             },
             Self::Link(Symlink { target, .. }) | Self::Symlink { target, .. } => Some(target.clone()),
@@ -352,8 +354,9 @@ fn mount_words(mount: &Mount) -> Vec<String> {
     words.extend(mount.links.words().map(str::to_owned));
     words.extend(mount.attributes.words().into_iter().map(str::to_owned));
     words.extend(mount.propagation.iter().map(|propagation| propagation.name().to_owned()));
-    if let MountKind::Filesystem { superblock, data, .. } | MountKind::Remount { superblock, data, .. } =
-        &mount.kind
+    if let MountKind::Filesystem { superblock, data, .. }
+    | MountKind::Cgroup { superblock, data, .. }
+    | MountKind::Remount { superblock, data, .. } = &mount.kind
     {
         words.extend(superblock.iter().cloned());
         words.extend(data.iter().map(|(key, value)| match value {
@@ -431,7 +434,12 @@ impl Plan {
     /// Plans a specification, which is validated first. Reads nothing but its argument.
     pub fn new(spec: &RootfsSpec) -> Result<Self> {
         spec.validate()?;
-        let mut builder = Builder { steps: Vec::new(), warnings: spec.warnings.clone() };
+        let mut builder = Builder {
+            namespaces: spec.namespaces.clone(),
+            steps: Vec::new(),
+            warnings: spec.warnings.clone(),
+            shared: false,
+        };
         builder.plan(spec);
         Ok(Self {
             steps: builder.steps,
@@ -464,12 +472,26 @@ impl Plan {
     /// the top can be changed, and only all of it can be attached.
     pub fn changes_attached_mounts(&self) -> bool {
         self.steps.iter().any(|step| match &step.action {
-            Action::Mount { mount, .. } => {
-                matches!(mount.kind, MountKind::Remount { .. })
-                    || mount.destination.components().all(|name| name == b"..")
+            Action::Mount { mount, propagation_later, .. } => {
+                *propagation_later
+                    || matches!(mount.kind, MountKind::Remount { .. })
+                    || mount.destination.is_top()
             }
             _ => false,
         })
+    }
+
+    /// Whether the mount namespace is not the container's own: nothing in it may change, and the root is entered by chroot(2).
+    pub fn enters_by_chroot(&self) -> bool {
+        self.namespaces().is_some_and(|namespaces| namespaces.mount != Namespace::New)
+    }
+
+    /// Whether the propagation of a step's mount is set when it is in place.
+    pub fn sets_propagation_later(&self, step: u32) -> bool {
+        matches!(
+            self.steps.get(step as usize).map(|step| &step.action),
+            Some(Action::Mount { propagation_later: true, .. })
+        )
     }
 
     /// The hooks of a point, in order.
@@ -483,6 +505,11 @@ impl Plan {
             Action::Namespaces(namespaces) => Some(namespaces),
             _ => None,
         })
+    }
+
+    /// Whether a mount is of a new filesystem that no mount outside of the container shares.
+    pub fn has_own_superblock(&self, kind: &MountKind) -> bool {
+        self.namespaces().is_some_and(|namespaces| has_own_superblock(kind, namespaces))
     }
 
     /// The root step.
@@ -541,17 +568,24 @@ impl fmt::Display for Plan {
     }
 }
 
-/// Filesystems whose superblock other mounts share: there only the mount is made read-only.
-const SHARED_SUPERBLOCKS: [&str; 5] = ["proc", "sysfs", "mqueue", "cgroup", "cgroup2"];
-
-/// Whether a filesystem of this type has a superblock that belongs to the one mount.
-pub fn has_own_superblock(fstype: &str) -> bool {
-    !SHARED_SUPERBLOCKS.contains(&fstype)
+/// Whether a mount has a superblock that no mount outside of the container shares. Where they do, only the mount is made
+/// read-only.
+fn has_own_superblock(kind: &MountKind, namespaces: &Namespaces) -> bool {
+    let MountKind::Filesystem { fstype, bind_fallback, .. } = kind else { return false };
+    match &**fstype {
+        "sysfs" | "mqueue" | "cgroup" | "cgroup2" => false,
+        // Before Linux 5.8 all mounts of it in one pid namespace share it.
+        "proc" => namespaces.pid == Namespace::New && !bind_fallback,
+        _ => true,
+    }
 }
 
 struct Builder {
+    namespaces: Namespaces,
     steps: Vec<Step>,
     warnings: Vec<Warning>,
+    /// Whether a mount is shared already, so that one that is put on it becomes shared too.
+    shared: bool,
 }
 
 impl Builder {
@@ -589,7 +623,7 @@ impl Builder {
         if matches!(propagation.kind, PropagationType::Shared | PropagationType::Unbindable) {
             self.push(Action::Propagation(propagation));
         }
-        for action in readonly_later {
+        for action in self.in_order(readonly_later) {
             self.push(action);
         }
         if let Some(readonly) = spec.readonly {
@@ -614,6 +648,14 @@ impl Builder {
         self.plan_hooks(spec, |point| !point.needs_attached_tree());
     }
 
+    /// In a tree that is never attached, what is read-only is a copy of what was below it: that has to be done before.
+    fn in_order(&self, mut readonly_later: Vec<Action>) -> Vec<Action> {
+        if self.namespaces.mount != Namespace::New {
+            readonly_later.reverse();
+        }
+        readonly_later
+    }
+
     /// Plans what is put into the tree, and returns the steps that make some mounts read-only at the end.
     fn plan_content(&mut self, spec: &RootfsSpec) -> Vec<Action> {
         let devices = planned_devices(spec);
@@ -624,12 +666,14 @@ impl Builder {
         for (position, item) in spec.content.iter().enumerate() {
             let index = match item {
                 Content::Mount(mount) => {
-                    if !is_remount(item) && mount.destination.normalized() == PathBytes::from("/") {
+                    if !is_remount(item) && mount.destination.is_top() {
                         // What was made before is not there any more.
                         later.clear();
                     }
-                    if is_remount(item) && mount.attributes.mentioned() & attr::RDONLY != 0 {
-                        // What was said before about the same mount is no more.
+                    if matches!(mount.kind, MountKind::Remount { bind: false, .. })
+                        && mount.attributes.mentioned() & attr::RDONLY != 0
+                    {
+                        // What was said before about the same mount and its filesystem is no more.
                         let same = mount.destination.normalized();
                         later.retain(|action: &Action| {
                             action.destination().is_none_or(|other| other.normalized() != same)
@@ -660,15 +704,21 @@ impl Builder {
         let below = later.is_some();
         let (deferrable, superblock) = match &mount.kind {
             MountKind::Filesystem { fstype, .. } => {
-                (fstype == "tmpfs" || (below && has_own_superblock(fstype)), has_own_superblock(fstype))
+                let own = has_own_superblock(&mount.kind, &self.namespaces);
+                (fstype == "tmpfs" || (below && own), own)
             }
-            // An overlay's superblock can be another user namespace's; nobody in the container has rights over it then.
-            MountKind::Bind { .. } | MountKind::Overlay(_) => (below, false),
+            MountKind::Bind { .. } => (below, false),
+            MountKind::Overlay(_) => (below, true),
             MountKind::Remount { bind, .. } => (below, !bind),
             MountKind::Cgroup { .. } | MountKind::File { .. } => (false, false),
         };
         let readonly_later = mount.attributes.readonly() && deferrable;
-        let index = self.push(Action::Mount { mount: mount.clone(), readonly_later });
+        let words = &mount.propagation;
+        let propagation_later = self.shared
+            && !matches!(mount.kind, MountKind::Remount { .. })
+            && words.last().is_some_and(|last| last.kind != PropagationType::Shared);
+        self.shared |= words.iter().any(|word| word.kind == PropagationType::Shared);
+        let index = self.push(Action::Mount { mount: mount.clone(), readonly_later, propagation_later });
         self.warn_about_mount(mount, index, &destination);
         if let (
             MountKind::Bind {

@@ -157,6 +157,10 @@ pub struct ProcessSpec {
     pub descriptors: Vec<u32>,
     /// How likely it is to be killed when memory is short, from -1000 (never) to 1000; `proc_pid_oom_score_adj(5)`.
     pub oom_score_adj: Option<i32>,
+    /// The `AppArmor` profile that confines it.
+    pub apparmor_profile: Option<String>,
+    /// Its SELinux context.
+    pub selinux_label: Option<String>,
 }
 
 impl ProcessSpec {
@@ -175,7 +179,14 @@ impl ProcessSpec {
             seccomp: None,
             descriptors: Vec::new(),
             oom_score_adj: None,
+            apparmor_profile: None,
+            selinux_label: None,
         }
+    }
+
+    /// Whether a security module is to confine it.
+    pub fn is_confined(&self) -> bool {
+        self.apparmor_profile.is_some() || self.selinux_label.is_some()
     }
 
     /// The capabilities it gets.

@@ -65,7 +65,7 @@ kinds! {
     Fds 2 "Node to supervisor: more descriptors for the `Start` with the same id that follows.";
     Start 3 "Node to supervisor: make a container. Body: [`Start`]. Descriptors: see [`Start`].";
     Close 4 "Node to supervisor: kill a container.";
-    Started 5 "Supervisor to Node and to the first process, on their own sockets: it exists. Body: its pid. Descriptor: its pidfd.";
+    Started 5 "Supervisor to Node and to the first process, on their own sockets: it exists. Body: its pid. Descriptor for Node: its pidfd. A first process that waits tells the supervisor so, without either.";
     Exited 6 "Supervisor to Node: the first process has ended. Body: [`Ended`].";
     Closed 7 "Supervisor to Node: everything is taken down. Body: [`TakenDown`].";
     Refused 8 "Supervisor to Node: no first process could be made. Body: [`Error`].";
@@ -224,6 +224,8 @@ impl Payload {
 pub struct PayloadRest {
     /// The command that it becomes; `None` if it stays as the container's first process and starts others.
     pub process: Option<ProcessSpec>,
+    /// Of a container that stays, what its commands are like where an OCI config says so.
+    pub usual: Option<ProcessSpec>,
     /// Whether the kernel's mount table is compared with the plan.
     pub verify: bool,
     /// Whether each step is reported when it is done.
@@ -232,6 +234,13 @@ pub struct PayloadRest {
     pub level: Option<Level>,
     /// Whether the caller has `CAP_SYS_ADMIN` in his user namespace.
     pub privileged: bool,
+}
+
+impl PayloadRest {
+    /// What is begun in the container: the command, or what the OCI config says of those that come later.
+    pub fn usual_process(&self) -> Option<&ProcessSpec> {
+        self.process.as_ref().or(self.usual.as_ref())
+    }
 }
 
 /// A step that was carried out.
@@ -592,8 +601,14 @@ mod tests {
     #[test]
     fn a_payload_is_its_plan_and_the_rest() {
         let spec = crate::spec::RootfsSpec::new(crate::spec::Root::Empty { size: None, mode: 0o755 });
-        let rest =
-            PayloadRest { process: None, verify: true, report_steps: false, level: None, privileged: true };
+        let rest = PayloadRest {
+            process: None,
+            usual: None,
+            verify: true,
+            report_steps: false,
+            level: None,
+            privileged: true,
+        };
         let payload = Payload { plan: Plan::new(&spec).unwrap(), rest };
         let bytes = encode_payload(&encode(&payload.plan), &payload.rest);
         assert_eq!(bytes, encode(&payload));

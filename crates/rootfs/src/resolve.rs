@@ -159,6 +159,17 @@ pub fn make_below(
     }
 }
 
+/// The path of something that is there, without symbolic links and `..`.
+pub fn plain_path(
+    kernel: &dyn Kernel,
+    root: BorrowedFd<'_>,
+    path: &PathBytes,
+    maker: &mut dyn Maker,
+) -> Result<PathBytes> {
+    let resolved = Walk::new(kernel, root, path)?.run(Missing::Error, maker)?;
+    Ok(resolved.path.unwrap_or_else(|| path.normalized()))
+}
+
 /// Where something that is there has its place: relative to the last mount on the way that is known. `None` if what the path
 /// names is another thing by now.
 pub fn place_of(

@@ -105,6 +105,10 @@ pub enum MountKind {
     Cgroup {
         /// What the mount table shows as its source, if that isn't `cgroup`.
         source: Option<PathBytes>,
+        /// `fsconfig` flags of the superblock, for version 2.
+        superblock: Vec<String>,
+        /// Options of the filesystem, for version 2.
+        data: Vec<(String, Option<String>)>,
     },
     /// What is mounted there already gets other flags.
     Remount {
@@ -941,7 +945,11 @@ pub fn mount_from_oci(
             Some("bind") => {
                 return Err(spec_error("a mount of type \"bind\" needs the option \"bind\" or \"rbind\""));
             }
-            Some("cgroup" | "cgroup2") => MountKind::Cgroup { source: other_than("cgroup") },
+            Some("cgroup" | "cgroup2") => MountKind::Cgroup {
+                source: other_than("cgroup"),
+                superblock: superblock(),
+                data: parsed.data.clone(),
+            },
             Some("overlay") => MountKind::Overlay(Overlay {
                 source: other_than("overlay"),
                 ..Overlay::from_options(superblock(), parsed.data.clone())?
@@ -967,10 +975,7 @@ pub fn mount_from_oci(
         }),
     };
     let mut ineffective = Vec::new();
-    if matches!(
-        kind,
-        MountKind::Bind { .. } | MountKind::Cgroup { .. } | MountKind::Remount { bind: true, .. }
-    ) {
+    if matches!(kind, MountKind::Bind { .. } | MountKind::Remount { bind: true, .. }) {
         ineffective.extend(parsed.superblock.iter().map(|key| (*key).to_owned()));
         ineffective.extend(parsed.data.iter().map(|(key, value)| match value {
             Some(value) => format!("{key}={value}"),
@@ -1005,7 +1010,7 @@ fn check_path(what: &str, path: &PathBytes) -> Result<()> {
 /// Nothing can be mounted between a process and its root.
 fn check_below_root(what: &str, path: &PathBytes) -> Result<()> {
     check_path(what, path)?;
-    if path.components().next().is_none() {
+    if path.is_top() {
         return Err(spec_error(format!(
             "{what}: {path} is the root itself; readonly() makes that read-only"
         )));

@@ -64,8 +64,8 @@ features! {
     CgroupNamespaces "cgroupNamespaces" "4.6" "`namespaces({ cgroup })` for this caller" "`ERR_ROOTFS_DENIED`";
     NetworkNamespaces "networkNamespaces" "3.0" "`namespaces({ network })` for this caller" "`ERR_ROOTFS_DENIED`";
     Seccomp "seccomp" "3.17" "the option `seccomp`" "`ERR_ROOTFS_EXEC`";
-    AppArmor "apparmor" "2.6.36" "AppArmor is active" "nothing: it restricts nobody";
-    Selinux "selinux" "2.6" "SELinux is active: mount labels" "labels are refused";
+    AppArmor "apparmor" "2.6.36" "AppArmor is active: profiles of processes" "it restricts nobody, and profiles of processes are refused";
+    Selinux "selinux" "2.6" "SELinux is active: mount labels, labels of processes" "mount labels have no effect, labels of processes are refused";
 }
 
 /// Why something isn't there.

@@ -75,7 +75,8 @@ fn round<T: DeserializeOwned + Serialize + PartialEq + std::fmt::Debug>(bytes: &
 fn frames() {
     let config = read(&corpus("config")[0], &options()).unwrap();
     let rest = PayloadRest {
-        process: config.process,
+        process: config.process.clone(),
+        usual: config.process,
         verify: true,
         report_steps: true,
         level: None,

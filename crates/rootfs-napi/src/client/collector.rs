@@ -72,6 +72,15 @@ impl State {
         Ok(())
     }
 
+    /// What was to be collected of a container that has not begun.
+    pub(super) fn give_back(&mut self, id: u64) -> Option<Collection> {
+        let Collector { max_buffer, input, streams, .. } = self.collectors.remove(&id)?;
+        for stream in streams.iter().flatten() {
+            let _ = epoll::delete(&self.epoll, stream);
+        }
+        Some(Collection { max_buffer, input, streams })
+    }
+
     /// Reads what a command has written, or writes what it can take.
     pub(super) fn serve_stream(&mut self, key: u64, index: usize) {
         let Some(collector) = self.collectors.get_mut(&key) else { return };

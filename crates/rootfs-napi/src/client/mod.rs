@@ -386,7 +386,8 @@ impl Client {
             .map_err(|errno| SysError::new("memfd_create", errno, "\"rootfs-journal\""))
             .context(ErrorCode::Supervisor, || "the journal can't be made")?;
         let container = Container::new(id, &beginning, identity, ours, journal);
-        state.add_container(id, container, &mut beginning)?;
+        let collection = beginning.collection.take();
+        state.add_container(id, container, beginning.watch, collection, beginning.functions)?;
         if let Some(number) = current {
             if let Err(error) = state.send_start(number, id, theirs, beginning) {
                 state.containers.remove(&id);
@@ -671,6 +672,7 @@ impl State {
         let mut container = Container::new(id, &beginning, identity, spare.socket, spare.journal);
         container.supervisor = spare.supervisor;
         container.process = Some((spare.pid, Some(Arc::new(spare.pidfd))));
+        let collection = beginning.collection.take();
         let Beginning { payload, streams, joined, sources, .. } = &beginning;
         let (standard, further) = streams.split_at(streams.len().min(3));
         let (body, file) = if payload.len() <= MAX_BODY {
@@ -678,14 +680,24 @@ impl State {
         } else {
             (&[][..], Some(sealed_payload(payload)?))
         };
+        // What can fail comes before the request: afterwards a command may run.
+        self.add_container(id, container, beginning.watch, collection, beginning.functions)?;
         let fds = file.iter().chain(standard).chain(joined).chain(further).chain(sources);
         let fds: Vec<BorrowedFd<'_>> = fds.map(AsFd::as_fd).collect();
-        // Its socket is empty, so this doesn't wait. It wakes while the rest is done here.
-        let sent = protocol::send_as(&container.outlet.socket, Kind::Begin, id, body, &fds, Some(sender));
-        if sent.is_err() {
-            return Ok(Some((beginning, container.identity)));
+        let sent = match self.containers.get(&id) {
+            // Its socket is empty, so this doesn't wait. It wakes while the rest is done here.
+            Some(container) => {
+                protocol::send_as(&container.outlet.socket, Kind::Begin, id, body, &fds, Some(sender)).is_ok()
+            }
+            None => false,
+        };
+        if !sent {
+            beginning.collection = self.give_back(id);
+            return Ok(self.containers.remove(&id).map(|mut container| {
+                container.ignore(&self.epoll);
+                (beginning, container.identity)
+            }));
         }
-        self.add_container(id, container, &mut beginning)?;
         if let Some(collector) = self.collectors.get_mut(&id)
             && beginning.start.pid
         {
@@ -695,19 +707,26 @@ impl State {
     }
 
     /// Takes a container in. One that can't be is ended.
-    fn add_container(&mut self, id: u64, mut container: Container, beginning: &mut Beginning) -> Result<()> {
-        container.watched = beginning.watch;
-        let watched = if beginning.watch {
+    fn add_container(
+        &mut self,
+        id: u64,
+        mut container: Container,
+        watch_it: bool,
+        collection: Option<Collection>,
+        functions: bool,
+    ) -> Result<()> {
+        container.watched = watch_it;
+        let watched = if watch_it {
             watch(&self.epoll, container.outlet.socket.as_fd(), Token::Container(id))
         } else {
             Ok(())
         };
         self.containers.insert(id, container);
-        let added = watched.and_then(|()| match beginning.collection.take() {
+        let added = watched.and_then(|()| match collection {
             Some(collection) => {
                 self.collect(id, 0, collection)?;
                 if let Some(collector) = self.collectors.get_mut(&id) {
-                    collector.announce = beginning.functions;
+                    collector.announce = functions;
                 }
                 Ok(())
             }

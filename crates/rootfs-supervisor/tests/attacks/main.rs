@@ -207,7 +207,7 @@ fn run_container(ground: &Ground, staged: &Staged, cell: Cell, level: Level) -> 
     }
     let racer = staged.racer.as_ref().map(Racer::start);
     let before = Before::of(ground);
-    let mut supervisor = Supervisor::start_by(cell, staged.starter);
+    let mut supervisor = Supervisor::start_by(&format!("exec {} /usr/bin/env", staged.starter), cell);
     let mut process = shell(&format!(
         "echo {BEGIN}; cat /proc/self/mountinfo; echo {END}; exec 2>&1; {}; :",
         or_true(&staged.script)

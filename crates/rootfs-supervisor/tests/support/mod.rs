@@ -168,6 +168,8 @@ pub fn shell(script: &str) -> ProcessSpec {
         seccomp: None,
         descriptors: Vec::new(),
         oom_score_adj: None,
+        apparmor_profile: None,
+        selinux_label: None,
     }
 }
 
@@ -211,7 +213,16 @@ pub struct SpareProcess {
 impl SpareProcess {
     /// Asks for a command, in the name of this user.
     pub fn ask(self, spec: &RootfsSpec, process: ProcessSpec, user: u32) -> Running {
-        let payload = payload(Plan::new(spec).unwrap(), Some(process), None, Cell::Root);
+        self.ask_for(spec, Some(process), user)
+    }
+
+    /// Asks for a root that commands can be started in.
+    pub fn ask_to_prepare(self, spec: &RootfsSpec) -> Running {
+        self.ask_for(spec, None, 0)
+    }
+
+    fn ask_for(self, spec: &RootfsSpec, process: Option<ProcessSpec>, user: u32) -> Running {
+        let payload = payload(Plan::new(spec).unwrap(), process, None, Cell::Root);
         let output = memory();
         let null = fs::File::open("/dev/null").unwrap();
         let fds = [payload.as_fd(), null.as_fd(), output.as_fd(), output.as_fd()];
@@ -227,8 +238,14 @@ impl SpareProcess {
 }
 
 fn payload(plan: Plan, process: Option<ProcessSpec>, level: Option<Level>, cell: Cell) -> OwnedFd {
-    let rest =
-        PayloadRest { process, verify: true, report_steps: false, level, privileged: cell.privileged() };
+    let rest = PayloadRest {
+        process,
+        usual: None,
+        verify: true,
+        report_steps: false,
+        level,
+        privileged: cell.privileged(),
+    };
     memfd::sealed(c"payload", &protocol::encode(&Payload { plan, rest }), false).unwrap()
 }
 
@@ -242,18 +259,39 @@ pub fn memory() -> OwnedFd {
 
 impl Supervisor {
     pub fn start(cell: Cell) -> Self {
-        Self::start_by(cell, "")
+        Self::start_by("exec /usr/bin/env", cell)
     }
 
-    /// The same by a program that executes its arguments.
-    pub fn start_by(cell: Cell, program: &str) -> Self {
+    /// In a mount namespace of its own, with an empty tmpfs on this directory, and with filesystems of the kernel that are not
+    /// the host's. Meanwhile [`Self::path`] leads there.
+    pub fn start_isolated(cell: Cell, directory: &Path) -> Self {
+        let mount = format!("mount -t tmpfs -o mode=755 tmpfs {}", directory.display());
+        let namespaces = "--mount --propagation private --ipc --net";
+        Self::start_by(
+            &format!("exec /usr/bin/unshare {namespaces} /bin/sh -ec '{mount}; exec /usr/bin/env \"$@\"' sh"),
+            cell,
+        )
+    }
+
+    /// How a path of the supervisor's mount namespace is reached.
+    pub fn path(&self, path: &Path) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{}", self.child.id(), path.display()))
+    }
+
+    /// The mount table of the supervisor.
+    pub fn mounts(&self) -> String {
+        fs::read_to_string(format!("/proc/{}/mountinfo", self.child.id())).unwrap()
+    }
+
+    /// The same by a program that executes its arguments, and by env(1) below it.
+    pub fn start_by(program: &str, cell: Cell) -> Self {
         let (here, there) = pair();
         let user = if cell == Cell::Ordinary {
             format!("/usr/bin/setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups")
         } else {
             String::new()
         };
-        let script = format!("exec 3<&0 </dev/null; exec /usr/bin/env -i {program} {user} \"$0\"");
+        let script = format!("exec 3<&0 </dev/null; {program} -i {user} \"$0\"");
         let child = Command::new("/bin/sh")
             .args(["-c", &script, env!("CARGO_BIN_EXE_rootfs-supervisor")])
             .env_clear()
@@ -402,6 +440,30 @@ impl Drop for Supervisor {
         self.socket = other;
         self.child.wait().unwrap();
     }
+}
+
+/// The living processes of a name that a process has begun: their pids.
+pub fn children(of: u32, name: &str) -> Vec<i32> {
+    let list = fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap_or_default();
+    let pids = list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok());
+    pids.filter(|pid| is_alive(*pid, name)).collect()
+}
+
+/// Whether a process of this name lives; one that has ended and waits to be waited for doesn't.
+pub fn is_alive(pid: i32, name: &str) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.starts_with(&format!("Name:\t{name}\n")) && !status.contains("\nState:\tZ")
+}
+
+/// Waits until something is so, for a second.
+pub fn soon(what: &str, is_so: impl Fn() -> bool) {
+    for _ in 0..200 {
+        if is_so() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    panic!("not within a second: {what}");
 }
 
 /// The mount table of this process, to be compared.

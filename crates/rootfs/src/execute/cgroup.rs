@@ -5,12 +5,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 
 use super::protect::READONLY;
-use super::sources::apply_propagation;
+use super::sources::{apply_propagation, apply_to_fallback};
 use super::{Done, Execution, Expectation};
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
-use crate::kernel::{AttributeChange, Follow};
+use crate::kernel::Follow;
 use crate::mountinfo::Entry;
-use crate::options::{Attributes, Propagation, attr};
+use crate::options::{Attributes, attr};
 use crate::path::PathBytes;
 use crate::procfs::Mounted;
 use crate::resolve::Missing;
@@ -19,8 +19,20 @@ use crate::spec::{Mount, Namespace};
 /// `CGROUP2_SUPER_MAGIC`; `statfs(2)`.
 const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+/// What is said of the hierarchy of version 2 as a whole; `cgroups(7)`.
+const OF_THE_HIERARCHY: [&str; 6] = [
+    "nsdelegate",
+    "favordynmods",
+    "memory_localevents",
+    "memory_recursiveprot",
+    "memory_hugetlb_accounting",
+    "pids_localevents",
+];
 /// What each hierarchy of version 1 has at least.
 const PLAIN: u64 = attr::NOSUID | attr::NODEV | attr::NOEXEC;
+
+/// Flags of a superblock, and options of a filesystem.
+type Options<'m> = (&'m [String], &'m [(String, Option<String>)]);
 
 /// A hierarchy of version 1 that the host has mounted.
 struct Hierarchy<'m> {
@@ -67,22 +79,35 @@ pub(super) fn below_mounted(own: &PathBytes, mounted: &PathBytes) -> Option<Path
 }
 
 impl Execution<'_> {
-    pub(super) fn cgroup(&mut self, mount: &Mount, source: Option<&PathBytes>, step: u32) -> Result<Done> {
-        let mounts = self
-            .kernel
-            .cgroup_mounts()
-            .context(ErrorCode::Mount, || "the host's cgroup filesystems can't be found out")?;
+    pub(super) fn cgroup(
+        &mut self,
+        mount: &Mount,
+        source: Option<&PathBytes>,
+        options: Options<'_>,
+        step: u32,
+    ) -> Result<Done> {
         let version2 = match self.kernel.open_host(&CGROUP_ROOT.into(), true, true) {
             Ok(fd) => {
                 self.kernel.filesystem_magic(fd.as_fd()).is_ok_and(|magic| magic == CGROUP2_SUPER_MAGIC)
             }
             Err(_) => true,
         };
-        if version2 || !mounts.iter().any(|entry| entry.fstype == "cgroup") {
-            self.cgroup2(mount, source, &mounts, step)
-        } else {
-            self.cgroup1(mount, &mounts, step)
+        if version2 {
+            return self.cgroup2(mount, source, options, step);
         }
+        let mounts = self.mounted()?;
+        if mounts.iter().any(|entry| entry.fstype == "cgroup") {
+            self.warn_about_options(mount, options, "the hierarchies of version 1", step);
+            self.cgroup1(mount, &mounts, step)
+        } else {
+            self.cgroup2(mount, source, options, step)
+        }
+    }
+
+    /// What the host has mounted. To find that out takes longer than to mount.
+    fn mounted(&self) -> Result<Vec<Entry>> {
+        let what = || "the host's cgroup filesystems can't be found out";
+        self.kernel.cgroup_mounts().context(ErrorCode::Mount, what)
     }
 
     fn own_cgroups(&self) -> Result<Vec<(String, PathBytes)>> {
@@ -94,6 +119,38 @@ impl Execution<'_> {
         self.plan.namespaces().is_some_and(|namespaces| namespaces.cgroup != Namespace::Inherit)
     }
 
+    /// Says which options could not be given to anything.
+    fn warn_about_options(&mut self, mount: &Mount, (superblock, data): Options<'_>, what: &str, step: u32) {
+        let words: Vec<&str> =
+            superblock.iter().map(String::as_str).chain(data.iter().map(|(key, _)| key.as_str())).collect();
+        for word in words {
+            let message = format!("\"{word}\" has no effect on {what}, mounted on {}", mount.destination);
+            self.warn("cgroup-option", step, message);
+        }
+    }
+
+    /// In the first cgroup namespace a mount says anew what the whole hierarchy is like, for the host too: it has to say what
+    /// the host has said.
+    fn of_the_host(&self, asked: &[(String, Option<String>)]) -> Result<Vec<(String, Option<String>)>> {
+        if self.plan.namespaces().is_some_and(|namespaces| namespaces.cgroup == Namespace::New) {
+            return Ok(asked.to_vec());
+        }
+        let mounts = self.mounted()?;
+        let host = mounts.iter().find(|entry| entry.fstype == "cgroup2");
+        let has =
+            |word: &str| host.is_some_and(|host| host.super_options.iter().any(|option| option == word));
+        let changes = |key: &str| OF_THE_HIERARCHY.contains(&key) && host.is_some() && !has(key);
+        if let Some((key, _)) = asked.iter().find(|(key, _)| changes(key)) {
+            return Err(Error::new(
+                ErrorCode::Spec,
+                format!("the option \"{key}\" would change the cgroups of the host, and not the mount alone"),
+            ));
+        }
+        let given = |key: &str| asked.iter().any(|(other, _)| other == key);
+        let kept = OF_THE_HIERARCHY.into_iter().filter(|key| has(key) && !given(key));
+        Ok(asked.iter().cloned().chain(kept.map(|key| (key.to_owned(), None))).collect())
+    }
+
     fn flags(mount: &Mount) -> u64 {
         mount.attributes.of_new_mount(false)
     }
@@ -102,31 +159,35 @@ impl Execution<'_> {
         &mut self,
         mount: &Mount,
         source: Option<&PathBytes>,
-        mounts: &[Entry],
+        options: Options<'_>,
         step: u32,
     ) -> Result<Done> {
         let destination = self.destination(&mount.destination, Missing::Directory)?;
         let usual = PathBytes::from("cgroup");
         let source = Some(source.unwrap_or(&usual));
-        let made = self.new_filesystem("cgroup2", source, &[], &[], Self::flags(mount));
+        let data = self.of_the_host(options.1)?;
+        let made = self.new_filesystem("cgroup2", source, options.0, &data, Self::flags(mount));
         let (fd, strategy) = match made {
             Ok(fd) => (fd, None),
             // Only where a user namespace may not have its own: everything else is a failure.
             Err(error) if [Some(libc::EPERM), Some(libc::EBUSY)].contains(&error.errno) => {
-                match self.bind_cgroup2(mount, mounts)? {
+                self.warn_about_options(mount, options, "what is there in the place of a cgroup2", step);
+                match self.bind_cgroup2(mount)? {
                     Some(fd) => (fd, Some("bind-fallback")),
                     None => (self.empty_cgroup(mount)?, Some("masked")),
                 }
             }
             Err(error) => return Err(error),
         };
-        apply_propagation(self.kernel, fd.as_fd(), &mount.propagation)?;
+        if !self.plan.sets_propagation_later(step) {
+            apply_propagation(self.kernel, fd.as_fd(), &mount.propagation)?;
+        }
         let mut done = self.place(mount, fd, &destination, true, Mounted::Other, None, step)?;
         done.strategy = strategy;
         if let Some(expected) = self.expectations.last_mut() {
             match strategy {
                 Some("masked") => expected.change(&READONLY, &[]),
-                Some(_) => expected.with_at_least(expected.attributes & attr::PLAIN),
+                Some(_) => expected.is_fallback(&mount.attributes, expected.attributes),
                 None => {}
             }
         }
@@ -135,32 +196,27 @@ impl Execution<'_> {
 
     /// The host's cgroup tree, or with a cgroup namespace the own cgroup's part of it, with the flags kept below too. `None` if
     /// there is none, or if it isn't known which part that is: the whole would show what the namespace is to hide.
-    fn bind_cgroup2(&self, mount: &Mount, mounts: &[Entry]) -> Result<Option<OwnedFd>> {
+    fn bind_cgroup2(&self, mount: &Mount) -> Result<Option<OwnedFd>> {
         let mut path = PathBytes::from(CGROUP_ROOT);
         if self.has_cgroup_namespace() {
             let own = self.own_cgroups()?.into_iter().find(|(controllers, _)| controllers.is_empty());
+            let mounts = self.mounted()?;
             let mounted = mounts.iter().rfind(|entry| entry.fstype == "cgroup2" && entry.destination == path);
             let (Some((_, own)), Some(mounted)) = (own, mounted) else { return Ok(None) };
             let Some(below) = below_mounted(&own, &mounted.root) else { return Ok(None) };
             path = path.join(below);
         }
         match self.kernel.open_host(&path, true, false) {
-            Ok(source) => self.copy_cgroup(source.as_fd(), Self::flags(mount)).map(Some),
+            Ok(source) => self.copy_cgroup(source.as_fd(), mount, Self::flags(mount)).map(Some),
             Err(call) if call.is(Errno::ENOENT) => Ok(None),
             Err(call) => Err(Error::from_call(ErrorCode::Mount, format!("{path} can't be bound"), &call)),
         }
     }
 
-    fn copy_cgroup(&self, source: BorrowedFd<'_>, flags: u64) -> Result<OwnedFd> {
-        let what = || "the host's cgroup filesystem can't be bound";
-        let copy = self.kernel.clone_mount(source, true).context(ErrorCode::Mount, what)?;
-        let change = AttributeChange {
-            set: flags & attr::PLAIN,
-            clear: 0,
-            propagation: Some(Propagation::RPRIVATE),
-            recursive: true,
-        };
-        self.kernel.set_attributes(copy.as_fd(), change).context(ErrorCode::Mount, what)?;
+    fn copy_cgroup(&self, source: BorrowedFd<'_>, mount: &Mount, flags: u64) -> Result<OwnedFd> {
+        let what = "the host's cgroup filesystem can't be bound";
+        let copy = self.kernel.clone_mount(source, true).context(ErrorCode::Mount, || what)?;
+        apply_to_fallback(self.kernel, copy.as_fd(), &mount.attributes, flags, what)?;
         Ok(copy)
     }
 
@@ -179,7 +235,9 @@ impl Execution<'_> {
         let top = rustix::io::fcntl_dupfd_cloexec(&tmpfs, 0)
             .map_err(|errno| SysError::new("fcntl", errno, "F_DUPFD_CLOEXEC"))
             .context(ErrorCode::Mount, || "a descriptor can't be duplicated")?;
-        apply_propagation(self.kernel, tmpfs.as_fd(), &mount.propagation)?;
+        if !self.plan.sets_propagation_later(step) {
+            apply_propagation(self.kernel, tmpfs.as_fd(), &mount.propagation)?;
+        }
         self.place(&open, tmpfs, &destination, true, Mounted::Other, None, step)?;
         let parent = self.expectations.last_mut().map_or(0, |expected| expected.mount);
         let cgroups = self.own_cgroups()?.into_iter().filter(|(controllers, _)| !controllers.is_empty());
@@ -221,7 +279,7 @@ impl Execution<'_> {
             };
             let source = mounted.destination.join(below);
             let source = self.kernel.open_host(&source, true, false).context(ErrorCode::Mount, what)?;
-            self.copy_cgroup(source.as_fd(), flags)?
+            self.copy_cgroup(source.as_fd(), mount, flags)?
         } else {
             let data: Vec<(String, Option<String>)> = match hierarchy.name() {
                 Some(name) => {
@@ -237,7 +295,7 @@ impl Execution<'_> {
         let path = mount.destination.join(&directory);
         let expected = self.expectations.add(Expectation::new(step, id, parent, Some(path), flags));
         if is_bound {
-            expected.with_at_least(flags & attr::PLAIN);
+            expected.is_fallback(&mount.attributes, flags);
         }
         if hierarchy.name().is_none() {
             for controller in controllers.split(',').map(PathBytes::from).filter(|name| *name != directory) {

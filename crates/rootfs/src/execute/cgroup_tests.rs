@@ -69,15 +69,44 @@ fn version_2_is_new_where_it_may_be() {
     kernel.position("fsmount cgroup2 3");
 }
 
+/// In the first cgroup namespace a mount that doesn't repeat them takes them away, for the host too.
+#[test]
+fn what_the_host_says_of_its_cgroups_stays() {
+    let mounts = ["41 31 0:38 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot"];
+    let options = |namespace: Namespace, words: &[&str]| {
+        let kernel = host(0, &[("", "/")], &mounts);
+        let outcome = run_on(&kernel, namespace, words);
+        let calls = kernel.calls.borrow();
+        let options: Vec<String> =
+            calls.iter().filter_map(|call| call.strip_prefix("option ").map(str::to_owned)).collect();
+        outcome.map(|_| options)
+    };
+    let own = Namespace::Path("/proc/1/ns/cgroup".into());
+    for namespace in [Namespace::Inherit, own] {
+        let found = options(namespace.clone(), &["nosuid"]).unwrap();
+        assert_eq!(found, ["source=cgroup", "nsdelegate", "memory_recursiveprot"]);
+        let found = options(namespace.clone(), &["memory_recursiveprot"]).unwrap();
+        assert_eq!(found, ["source=cgroup", "memory_recursiveprot", "nsdelegate"]);
+        let error = options(namespace, &["favordynmods"]).unwrap_err();
+        assert_eq!(error.code, ErrorCode::Spec);
+        assert!(error.message.contains("\"favordynmods\" would change"), "{}", error.message);
+    }
+    assert_eq!(options(Namespace::New, &["favordynmods"]).unwrap(), ["source=cgroup", "favordynmods"]);
+}
+
 #[test]
 fn denied_it_is_a_bind_of_the_host_s_with_the_flags_kept() {
     for errno in [libc::EPERM, libc::EBUSY] {
         let kernel =
             host(errno, &[("", "/user/x")], &["41 31 0:38 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw"]);
-        let outcome = run_on(&kernel, Namespace::Inherit, &["nosuid", "noexec", "ro"]).unwrap();
+        let words = ["nosuid", "noexec", "ro", "noatime", "nosymfollow", "no-such"];
+        let outcome = run_on(&kernel, Namespace::Inherit, &words).unwrap();
         assert_eq!(strategy(&outcome), Some("bind-fallback"));
         kernel.position("clone host:/sys/fs/cgroup recursive=true");
-        kernel.position("set [host:/sys/fs/cgroup] +b -0 rprivate");
+        let flags = kernel.position("set [host:/sys/fs/cgroup] +b -0 rprivate");
+        assert_eq!(kernel.position("set [host:/sys/fs/cgroup] +200010 -70"), flags + 1);
+        let [warning] = &outcome.report.warnings[..] else { panic!("{:?}", outcome.report.warnings) };
+        assert_eq!((&*warning.code, warning.message.contains("\"no-such\"")), ("cgroup-option", true));
     }
     let kernel = host(libc::ENOMEM, &[("", "/")], &["41 31 0:38 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw"]);
     let error = run_on(&kernel, Namespace::Inherit, &[]).unwrap_err();

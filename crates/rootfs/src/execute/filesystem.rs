@@ -115,7 +115,7 @@ impl Filesystem {
         };
         let named: PathBytes = self.source.clone().unwrap_or_else(|| fstype.into());
         set("source", Some(&named)).map_err(|call| fail(format!("a {fstype} can't be made"), &call))?;
-        for key in self.superblock.iter().filter(|key| !is_iversion(key)) {
+        for key in self.superblock.iter().filter(|key| kernel.takes_iversion() || !is_iversion(key)) {
             set(key, None).map_err(|call| fail(format!("the option \"{key}\" is refused"), &call))?;
         }
         for (key, value) in &self.data {
@@ -138,7 +138,7 @@ impl Filesystem {
             unknown(&self.fstype, &call).unwrap_or_else(other)
         })?;
         // A new filesystem counts no changes, unless it always does.
-        if counts_changes(&self.superblock) == Some(true) {
+        if counts_changes(&self.superblock) == Some(true) && !kernel.takes_iversion() {
             kernel
                 .count_changes(mount.as_fd(), true, is_lazy(&self.superblock))
                 .context(ErrorCode::Mount, || format!("the option \"{IVERSION}\" is refused"))?;

@@ -45,7 +45,7 @@ use crate::path::PathBytes;
 use crate::plan::{Action, Plan, Step, Warning};
 use crate::protocol::{ExecutedStep, Report};
 use crate::resolve::{self, Maker, Missing, Place, Resolved};
-use crate::spec::{BindSource, Directory, Hook, IdMap, Mount, MountIds, MountKind, Namespace, Root};
+use crate::spec::{BindSource, Directory, Hook, IdMap, Mount, MountIds, MountKind, Root};
 use filesystem::{Filesystem, Stock};
 use id_map::IdMaps;
 use placed::{Holder, Placed};
@@ -204,6 +204,8 @@ pub struct Execution<'a> {
     stock: Stock,
     /// A mount namespace to be joined.
     namespace: Option<BorrowedFd<'a>>,
+    /// The directory that the process begins in.
+    cwd: Option<&'a PathBytes>,
     root: Option<Rc<OwnedFd>>,
     root_path: PathBytes,
     attached: bool,
@@ -213,6 +215,8 @@ pub struct Execution<'a> {
     placed: Placed,
     /// The inode of the root directory.
     root_inode: u64,
+    /// The mount that is the root.
+    root_mount: u64,
     null: Option<OwnedFd>,
     null_is_attached: bool,
     empty: Option<OwnedFd>,
@@ -276,6 +280,13 @@ impl<'a> Execution<'a> {
         self
     }
 
+    /// Makes the directory that the process begins in, as long as something that becomes read-only can be written.
+    #[must_use]
+    pub fn with_cwd(mut self, cwd: Option<&'a PathBytes>) -> Self {
+        self.cwd = cwd;
+        self
+    }
+
     /// Prepares to carry out a plan with sources that were opened before.
     pub fn new(
         kernel: &'a dyn Kernel,
@@ -301,6 +312,7 @@ impl<'a> Execution<'a> {
             sources,
             stock: Stock::default(),
             namespace: None,
+            cwd: None,
             root: None,
             root_path: PathBytes::from("/"),
             attached: false,
@@ -309,6 +321,7 @@ impl<'a> Execution<'a> {
             kept: BTreeMap::new(),
             placed: Placed::default(),
             root_inode: 0,
+            root_mount: 0,
             null: None,
             null_is_attached: false,
             empty: None,
@@ -404,7 +417,7 @@ impl<'a> Execution<'a> {
                 Ok(Done::by(self.setting.level.name()))
             }
             Action::Root { root, propagation } => self.make_root(root, *propagation, step.index),
-            Action::Mount { mount, readonly_later } => self.mount(mount, *readonly_later, step.index),
+            Action::Mount { mount, readonly_later, .. } => self.mount(mount, *readonly_later, step.index),
             Action::Directory(directory) => self.directory(directory),
             Action::Link(symlink) => self.link(symlink),
             Action::Device(device) => self.device(device, step.index),
@@ -441,7 +454,7 @@ impl<'a> Execution<'a> {
             Action::ReadonlyPath(path) => self.readonly_path(path, step.index),
             Action::Mask(mask) => self.mask(mask, step.index),
             Action::Verify => {
-                if self.enters_by_chroot() {
+                if self.plan.enters_by_chroot() {
                     return self.join_mount_namespace(step.index);
                 }
                 self.kernel
@@ -457,11 +470,6 @@ impl<'a> Execution<'a> {
 
     fn root(&self) -> Result<Rc<OwnedFd>> {
         self.root.clone().ok_or_else(|| Error::new(ErrorCode::Spec, "the plan has a step before its root"))
-    }
-
-    /// Whether the mount namespace is not the container's own, so that nothing in it may change.
-    fn enters_by_chroot(&self) -> bool {
-        self.plan.namespaces().is_some_and(|namespaces| namespaces.mount != Namespace::New)
     }
 
     /// The last step of a tree that is never attached. It is in no mount table, so there is none to compare with the plan.
@@ -488,13 +496,14 @@ impl<'a> Execution<'a> {
     }
 
     fn make_root(&mut self, root: &Root, propagation: Propagation, step: u32) -> Result<Done> {
-        if self.enters_by_chroot() && self.plan.changes_attached_mounts() {
+        if self.plan.enters_by_chroot() && self.plan.changes_attached_mounts() {
             return Err(Error::new(
                 ErrorCode::Unsupported,
-                "a mount on / and a remount need a mount namespace of the container's own",
+                "a mount on /, a remount, and the propagation of what is put on a shared mount need a mount namespace of the \
+                 container's own",
             ));
         }
-        if self.enters_by_chroot() && self.early() {
+        if self.plan.enters_by_chroot() && self.early() {
             return Err(Error::new(
                 ErrorCode::Unsupported,
                 "without a mount namespace of its own the tree has to be assembled detached, which needs Linux 6.15",
@@ -532,11 +541,12 @@ impl<'a> Execution<'a> {
         }
         self.root = Some(Rc::clone(&mount));
         let id = self.ground.add_tree(&mount, host)?;
+        self.root_mount = id;
         self.ground.lock(id)?;
         let expected = self.expectations.add(Expectation::of_root(step, id));
         if matches!(root, Root::Directory(_)) {
             let propagation = sources::implied_propagation(propagation);
-            expected.copied_from(original, &Attributes::default(), &[propagation], false);
+            expected.copied_from(original, &Attributes::default(), (&[propagation], &[]), false);
             expected.recursive = true;
         }
         if self.early() {
@@ -613,7 +623,19 @@ impl<'a> Execution<'a> {
     }
 
     fn pivot(&mut self) -> Result<Done> {
-        if self.enters_by_chroot() {
+        let closes = |step: &Step| {
+            matches!(
+                step.action,
+                Action::ReadonlyMount { .. } | Action::ReadonlyRoot { .. } | Action::ReadonlyPath(_)
+            )
+        };
+        if let Some(cwd) = self.cwd
+            && self.plan.steps.iter().any(closes)
+        {
+            // What can't be made is told by the command that needs it.
+            let _ = self.lasting_directory(cwd);
+        }
+        if self.plan.enters_by_chroot() {
             let root = self.root()?;
             self.kernel
                 .enter_root_by_chroot(root.as_fd(), None)
@@ -749,9 +771,18 @@ impl<'a> Execution<'a> {
         }
     }
 
+    /// Where something that is there has its place: what its path says, unless that depends on links.
+    fn plain_path(&mut self, path: &PathBytes) -> Result<PathBytes> {
+        if !path.has_parents() {
+            return Ok(path.normalized());
+        }
+        let root = self.root()?;
+        resolve::plain_path(self.kernel, root.as_fd(), path, &mut self.ground)
+    }
+
     /// Whether it is the root directory itself, to which a link of the image can lead.
     fn is_root(&self, status: &FileStatus) -> bool {
-        status.inode == self.root_inode && self.ground.by_mount.get(&status.mount) == Some(&0)
+        (status.mount, status.inode) == (self.root_mount, self.root_inode)
     }
 
     /// The directory that a name is to be made in, which is remembered for the next name.

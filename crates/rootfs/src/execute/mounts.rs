@@ -6,7 +6,10 @@ use std::rc::Rc;
 use nix::errno::Errno;
 
 use super::filesystem::Filesystem;
-use super::sources::{Opened, apply_attributes, apply_propagation, propagation_of_copy, refused};
+use super::sources::{
+    Later, Opened, apply_attributes, apply_propagation, apply_to_fallback, attachable, propagation_of_copy,
+};
+use super::verify::changed;
 use super::{Done, Execution, Expectation, HostPlace};
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
 use crate::hint::Hint;
@@ -14,7 +17,7 @@ use crate::kernel::copy_tree::{self, Top};
 use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow};
 use crate::options::{Links, Propagation, attr};
 use crate::path::PathBytes;
-use crate::plan::has_own_superblock;
+use crate::plan::Action;
 use crate::procfs::{self, Mounted};
 use crate::resolve::{self, Missing, Resolved};
 use crate::spec::{BindSource, IdMap, Mount, MountKind, Namespace, Symlink};
@@ -65,7 +68,9 @@ impl Execution<'_> {
                 self.file(mount, content, *mode, (*uid, *gid), step)
             }
             MountKind::Overlay(_) => self.overlay(mount, step),
-            MountKind::Cgroup { source } => self.cgroup(mount, source.as_ref(), step),
+            MountKind::Cgroup { source, superblock, data } => {
+                self.cgroup(mount, source.as_ref(), (superblock, data), step)
+            }
             MountKind::Remount { bind, superblock, data } => {
                 self.remount(mount, *bind, superblock, data, readonly_later, step)
             }
@@ -82,7 +87,8 @@ impl Execution<'_> {
         step: u32,
     ) -> Result<Done> {
         let (copy, directory, proc_root, host, original) = if let BindSource::InRoot(path) = source {
-            match self.copy_in_root(mount, path, recursive, readonly_later)? {
+            let later = Later::of(self.plan, step, readonly_later);
+            match self.copy_in_root(mount, path, recursive, later)? {
                 Some((link, status)) if mount.links.copy && status.kind == FileKind::Symlink => {
                     return self.copy_link(mount, &link);
                 }
@@ -127,9 +133,12 @@ impl Execution<'_> {
         };
         let done = self.place(mount, copy, &destination, directory, mounted, host, step)?;
         let locked = self.setting.user.is_some();
+        let later = Later::of(self.plan, step, readonly_later);
         if let Some(expected) = self.expectations.last_mut() {
             let propagation = propagation_of_copy(mount, root_propagation);
-            expected.copied_from(original, &mount.attributes, &propagation, locked);
+            let again = if later.propagation { &mount.propagation[..] } else { &[] };
+            let propagation = attachable(propagation, later);
+            expected.copied_from(original, &mount.attributes, (&propagation, again), locked);
             expected.recursive = recursive;
             if mount.id_map.is_some() {
                 expected.is_idmapped();
@@ -196,7 +205,7 @@ impl Execution<'_> {
         mount: &Mount,
         path: &PathBytes,
         recursive: bool,
-        readonly_later: bool,
+        later: Later,
     ) -> Result<Option<(OwnedFd, FileStatus)>> {
         let Some((file, status)) = self.source_in_root(path, mount.links)? else { return Ok(None) };
         if mount.links.copy && status.kind == FileKind::Symlink {
@@ -209,7 +218,7 @@ impl Execution<'_> {
         if let Some(wanted) = &mount.id_map {
             self.id_maps.apply(self.kernel, copy.as_fd(), wanted, None)?;
         }
-        apply_attributes(self.kernel, copy.as_fd(), mount, readonly_later, Some(Propagation::RSLAVE))?;
+        apply_attributes(self.kernel, copy.as_fd(), mount, later, Some(Propagation::RSLAVE))?;
         Ok(Some((copy, status)))
     }
 
@@ -274,7 +283,7 @@ impl Execution<'_> {
         self.adapt_options(fstype, &mut data, &destination, step);
         let flags = mount.attributes.of_new_mount(readonly_later);
         let mut superblock = superblock.to_vec();
-        if flags & attr::RDONLY != 0 && has_own_superblock(fstype) {
+        if flags & attr::RDONLY != 0 && self.plan.has_own_superblock(&mount.kind) {
             superblock.push("ro".to_owned());
         }
         let made = self.new_filesystem(fstype, source, &superblock, &data, flags);
@@ -291,12 +300,14 @@ impl Execution<'_> {
             let what = || "the message queues can't be labelled";
             self.kernel.set_label(fd.as_fd(), label).context(ErrorCode::Mount, what)?;
         }
-        apply_propagation(self.kernel, fd.as_fd(), &mount.propagation)?;
+        if !self.plan.sets_propagation_later(step) {
+            apply_propagation(self.kernel, fd.as_fd(), &mount.propagation)?;
+        }
         let mounted = if fstype == "proc" { Mounted::Proc } else { Mounted::Other };
         let mut done = self.place(mount, fd, &destination, true, mounted, None, step)?;
         done.strategy = strategy;
         if let (Some(_), Some(expected)) = (strategy, self.expectations.last_mut()) {
-            expected.with_at_least(expected.attributes & attr::PLAIN);
+            expected.is_fallback(&mount.attributes, expected.attributes);
             expected.superblock_readonly = false;
         }
         Ok(done)
@@ -437,24 +448,8 @@ impl Execution<'_> {
                 let source =
                     self.kernel.open_host(&"/sys".into(), true, false).context(ErrorCode::Denied, what)?;
                 let copy = self.kernel.clone_mount(source.as_fd(), true).context(ErrorCode::Denied, what)?;
-                let change = AttributeChange {
-                    set: attr::RDONLY | mount.attributes.of_new_mount(false) & attr::PLAIN,
-                    clear: 0,
-                    propagation: Some(Propagation::RPRIVATE),
-                    recursive: true,
-                };
-                self.kernel.set_attributes(copy.as_fd(), change).context(ErrorCode::Denied, what)?;
-                // Its other flags are the host's, and locked: this says so.
-                let rest = mount.attributes.mentioned() & !attr::PLAIN;
-                if rest != 0 {
-                    let set = mount.attributes.of_new_mount(false) & rest;
-                    let change = AttributeChange {
-                        set,
-                        clear: rest & (attr::ATIME | !set),
-                        ..AttributeChange::default()
-                    };
-                    self.kernel.set_attributes(copy.as_fd(), change).map_err(|call| refused(&call, rest))?;
-                }
+                let flags = attr::RDONLY | mount.attributes.of_new_mount(false);
+                apply_to_fallback(self.kernel, copy.as_fd(), &mount.attributes, flags, what())?;
                 Ok((copy, Some("bind-fallback")))
             }
             "proc" if matches!(mount.kind, MountKind::Filesystem { bind_fallback: true, .. }) => {
@@ -504,14 +499,8 @@ impl Execution<'_> {
         }
         // What hides a part of it is locked to it: it can only be bound with all of them.
         let copy = self.kernel.clone_mount(source.as_fd(), true).context(ErrorCode::Denied, what)?;
-        let attributes = &mount.attributes;
-        let change = AttributeChange {
-            set: attributes.of_new_mount(false) & attr::PLAIN,
-            clear: 0,
-            propagation: Some(Propagation::RPRIVATE),
-            recursive: true,
-        };
-        self.kernel.set_attributes(copy.as_fd(), change).context(ErrorCode::Denied, what)?;
+        let flags = mount.attributes.of_new_mount(false);
+        apply_to_fallback(self.kernel, copy.as_fd(), &mount.attributes, flags, what())?;
         Ok(copy)
     }
 
@@ -528,8 +517,9 @@ impl Execution<'_> {
         step: u32,
     ) -> Result<Done> {
         let root = self.root()?;
-        let place = mount.destination.normalized();
-        if self.is_root(&destination.status) && place.as_bytes() != b"/" {
+        let place = self.plain_path(&mount.destination)?;
+        let new_root = mount.destination.is_top();
+        if self.is_root(&destination.status) && !new_root {
             return Err(Error::new(
                 ErrorCode::Mount,
                 format!(
@@ -548,37 +538,46 @@ impl Execution<'_> {
             mounted,
             self.proc_is_mounted,
         )?;
+        // Where a link leads, it may hide mounts whose names say nothing of that: then no name is taken for a mount's.
+        let through_link =
+            resolve::resolve(self.kernel, root.as_fd(), &mount.destination, Follow::None).is_err();
         self.kernel
             .attach(fd.as_fd(), destination.fd.as_fd())
             .context(ErrorCode::Mount, || "it can't be attached")?;
         let fd = Rc::new(fd);
+        if self.plan.sets_propagation_later(step) {
+            apply_propagation(self.kernel, fd.as_fd(), &mount.propagation)?;
+        }
         let id = self.ground.add_tree(&fd, host)?;
-        let path = destination.path.clone().unwrap_or_else(|| mount.destination.normalized());
+        let path = destination.path.clone().unwrap_or_else(|| place.clone());
         let attributes = mount.attributes.of_new_mount(false);
-        let new_root = path.as_bytes() == b"/";
         if new_root {
             self.expectations.clear();
         }
         let mut one = Expectation::new(step, id, destination.status.mount, Some(path), attributes);
         one.parent = one.parent.filter(|_| !new_root);
         let expected = self.expectations.add(one);
-        for propagation in &mount.propagation {
-            expected.propagation = expected.propagation.map(|state| state.changed(propagation.kind));
-        }
+        expected.propagation = changed(expected.propagation, &mount.propagation);
+        expected.keeps_places = matches!(
+            &mount.kind,
+            MountKind::Filesystem { fstype, .. } if ["tmpfs", "proc", "sysfs"].contains(&&**fstype)
+        );
         expected.superblock_readonly = mount.attributes.readonly()
-            && match &mount.kind {
-                MountKind::Filesystem { fstype, .. } => has_own_superblock(fstype),
-                MountKind::File { .. } => true,
-                _ => false,
-            };
-        self.placed.add(&place, &fd, id);
-        match place.as_bytes() {
-            b"/" => {
-                self.root = Some(Rc::clone(&fd));
-                self.proc_is_mounted = false;
-            }
-            b"/proc" => self.proc_is_mounted = mounted != Mounted::Other,
-            _ => {}
+            && (matches!(mount.kind, MountKind::File { .. } | MountKind::Overlay(_))
+                || self.plan.has_own_superblock(&mount.kind));
+        if through_link && !new_root {
+            self.placed.forget();
+        } else {
+            self.placed.add(&place, &fd, id);
+        }
+        if new_root {
+            let status =
+                self.kernel.status(fd.as_fd()).context(ErrorCode::Mount, || "it can't be looked at")?;
+            (self.root_mount, self.root_inode) = (id, status.inode);
+            self.root = Some(Rc::clone(&fd));
+            self.proc_is_mounted = false;
+        } else if place.as_bytes() == b"/proc" {
+            self.proc_is_mounted = mounted != Mounted::Other;
         }
         self.kept.insert(step, fd);
         let resolved = destination.path.clone().filter(|path| *path != place);
@@ -594,17 +593,31 @@ impl Execution<'_> {
     ) -> Result<Done> {
         let Some(fd) = self.kept.get(&step).cloned() else { return Ok(Done::skipped()) };
         let what = || "it can't be made read-only";
-        if self.enters_by_chroot() {
-            // What is mounted on a detached tree can't be changed any more, but covered by a copy.
-            let change = AttributeChange { set: attr::RDONLY, recursive, ..AttributeChange::default() };
+        let id = self.kernel.mount_id(fd.as_fd()).context(ErrorCode::Mount, what)?;
+        // A remount may have said something else since, and a mount on / have hidden it.
+        let Some(expected) = self.expectations.get(id) else { return Ok(Done::by("hidden")) };
+        let wanted = expected.attributes & attr::RDONLY != 0;
+        let superblock = superblock && expected.superblock_readonly;
+        if !wanted && !superblock {
+            return Ok(Done::by("remounted"));
+        }
+        if self.plan.enters_by_chroot() {
+            // What is mounted on a detached tree can't be changed any more, but covered by a copy. The steps come with the
+            // innermost first, so that nothing is shown that is hidden.
+            let change = AttributeChange { set: attr::RDONLY, ..AttributeChange::default() };
             let copy = self.kernel.clone_mount(fd.as_fd(), true).context(ErrorCode::Mount, what)?;
             self.kernel.set_attributes(copy.as_fd(), change).context(ErrorCode::Mount, what)?;
             self.kernel.attach(copy.as_fd(), fd.as_fd()).context(ErrorCode::Mount, what)?;
-        } else if recursive {
-            self.make_all_readonly(&fd, destination)?;
         } else {
-            let change = AttributeChange { set: attr::RDONLY, ..AttributeChange::default() };
-            self.kernel.set_attributes(fd.as_fd(), change).context(ErrorCode::Mount, what)?;
+            if recursive {
+                self.make_all_readonly(&fd, destination)?;
+            }
+            if wanted != recursive {
+                let flag = attr::RDONLY;
+                let (set, clear) = if wanted { (flag, 0) } else { (0, flag) };
+                let change = AttributeChange { set, clear, ..AttributeChange::default() };
+                self.kernel.set_attributes(fd.as_fd(), change).context(ErrorCode::Mount, what)?;
+            }
         }
         if superblock && self.may_change_filesystem(step, fd.as_fd())? {
             // Somebody may still have a file open for writing; that passes.
@@ -615,6 +628,13 @@ impl Execution<'_> {
                         tries += 1;
                         self.kernel.pause(100);
                     }
+                    // An overlay of the host's user namespace: nobody in the container has rights over it.
+                    Err(call) if call.is(Errno::EPERM) && self.is_overlay(step) => {
+                        if let Some(expected) = self.expectations.get_mut(id) {
+                            expected.superblock_readonly = false;
+                        }
+                        return Ok(Done::by("mount-only"));
+                    }
                     other => {
                         other.context(ErrorCode::Mount, || "its superblock can't be made read-only")?;
                         break;
@@ -623,6 +643,13 @@ impl Execution<'_> {
             }
         }
         Ok(Done::default())
+    }
+}
+
+impl Execution<'_> {
+    fn is_overlay(&self, step: u32) -> bool {
+        let action = self.plan.steps.get(step as usize).map(|step| &step.action);
+        matches!(action, Some(Action::Mount { mount: Mount { kind: MountKind::Overlay(_), .. }, .. }))
     }
 }
 

@@ -63,7 +63,7 @@ impl Placed {
     /// The mount that a path lies in: the last one that was mounted on the way, because it hides the others. `None` for
     /// the root, and for a path with `..`, whose meaning depends on links.
     pub(super) fn holder(&self, path: &PathBytes) -> Option<Holder> {
-        if self.mounts.is_empty() || path.components().any(|name| name == b"..") {
+        if self.mounts.is_empty() || path.has_parents() {
             return None;
         }
         let mut found: Option<(&Mounted, PathBytes)> = None;

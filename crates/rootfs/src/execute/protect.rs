@@ -70,10 +70,12 @@ impl Execution<'_> {
             recursive: true,
         };
         let copy = self.kernel.clone_mount_with(file.as_fd(), change).context(ErrorCode::Mount, what)?;
+        let place = self.plain_path(path)?;
         self.kernel.attach(copy.as_fd(), file.as_fd()).context(ErrorCode::Mount, what)?;
-        self.expect_copy(&copy, status.mount, Some(path.clone()), step)?.change(&READONLY, &[]);
-        let id = self.kernel.mount_id(copy.as_fd()).context(ErrorCode::Mount, what)?;
-        self.placed.add(path, &Rc::new(copy), id);
+        let expected = self.expect_copy(&copy, status.mount, Some(place.clone()), step)?;
+        expected.change(&READONLY, &[]);
+        let id = expected.mount;
+        self.placed.add(&place, &Rc::new(copy), id);
         Ok(Done::default())
     }
 
@@ -91,7 +93,7 @@ impl Execution<'_> {
             .context(ErrorCode::Mount, || "a mount's id can't be found out")?;
         let original = self.expectations.original(of);
         let expected = self.expectations.add(Expectation::new(step, id, of, path, 0));
-        expected.copied_from(original, &Attributes::default(), &[Propagation::RPRIVATE], false);
+        expected.copied_from(original, &Attributes::default(), (&[Propagation::RPRIVATE], &[]), false);
         expected.recursive = true;
         Ok(expected)
     }
@@ -149,10 +151,11 @@ impl Execution<'_> {
         let what = || format!("{path} can't be masked");
         let directory = status.kind == FileKind::Directory;
         let cover = if directory { self.empty_directory()? } else { self.null_device()? };
+        let place = self.plain_path(path)?;
         self.kernel.attach(cover.as_fd(), file.as_fd()).context(ErrorCode::Mount, what)?;
         let id = self.kernel.mount_id(cover.as_fd()).context(ErrorCode::Mount, what)?;
         let set = if directory { attr::RDONLY } else { 0 };
-        let one = Expectation::new(step, id, status.mount, Some(path.clone()), set);
+        let one = Expectation::new(step, id, status.mount, Some(place), set);
         let expected = self.expectations.add(one);
         expected.superblock_readonly = directory;
         if !directory {

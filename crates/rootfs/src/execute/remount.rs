@@ -7,14 +7,14 @@ use nix::errno::Errno;
 
 use super::deny::is_private;
 use super::filesystem::{counts_changes, is_iversion, is_lazy, refused};
-use super::sources::apply_attributes;
+use super::sources::{Later, apply_attributes};
 use super::{Done, Execution, Expectation};
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
 use crate::hint::Hint;
 use crate::kernel::Follow;
 use crate::options::attr;
 use crate::path::PathBytes;
-use crate::plan::{Action, has_own_superblock};
+use crate::plan::Action;
 use crate::resolve;
 use crate::spec::{Mount, MountKind};
 
@@ -61,7 +61,8 @@ impl Execution<'_> {
             }
         }
         // And so is a change of its attributes.
-        apply_attributes(self.kernel, file.as_fd(), mount, readonly_later, None).map_err(|mut error| {
+        let later = Later::of(self.plan, step, readonly_later);
+        apply_attributes(self.kernel, file.as_fd(), mount, later, None).map_err(|mut error| {
             if error.errno == Some(libc::EINVAL) {
                 error.message = format!("{path}: nothing is mounted there: {}", error.message);
             }
@@ -79,7 +80,7 @@ impl Execution<'_> {
             let mut one = Expectation::new(step, status.mount, status.mount, None, 0);
             one.parent = None;
             let expected = self.expectations.add(one);
-            expected.copied_from(None, attributes, &mount.propagation, false);
+            expected.copied_from(None, attributes, (&mount.propagation, &[]), false);
             expected.recursive = true;
         }
         self.kept.insert(step, Rc::new(file));
@@ -147,17 +148,16 @@ impl Execution<'_> {
         }
         let device = self.kernel.status(mount).context(ErrorCode::Mount, what)?.device;
         for made in &self.plan.steps {
-            let top =
-                match &made.action {
-                    // Without a directory of the host's for it, what is written to an overlay goes to a tmpfs.
-                    Action::Root { root, .. } if is_private(root) => {
-                        self.ground.trees.first().map(|tree| Rc::clone(&tree.fd))
-                    }
-                    Action::Mount {
-                        mount: Mount { kind: MountKind::Filesystem { fstype, .. }, .. }, ..
-                    } if has_own_superblock(fstype) => self.kept.get(&made.index).cloned(),
-                    _ => None,
-                };
+            let top = match &made.action {
+                // Without a directory of the host's for it, what is written to an overlay goes to a tmpfs.
+                Action::Root { root, .. } if is_private(root) => {
+                    self.ground.trees.first().map(|tree| Rc::clone(&tree.fd))
+                }
+                Action::Mount { mount, .. } if self.plan.has_own_superblock(&mount.kind) => {
+                    self.kept.get(&made.index).cloned()
+                }
+                _ => None,
+            };
             if let Some(top) = top
                 && self.kernel.status(top.as_fd()).context(ErrorCode::Mount, what)?.device == device
             {

@@ -3,6 +3,7 @@
 //! This runs in the mount namespace that the sources are in: in the first process, or in the opener, a child of the
 //! supervisor with the caller's rights, which hands the results over.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -18,7 +19,7 @@ use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
 use crate::hint::Hint;
 use crate::journal::Identity;
 use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow, Kernel, NodeKind};
-use crate::options::{Links, Propagation, PropagationType, attr};
+use crate::options::{Attributes, Links, Propagation, PropagationType, attr};
 use crate::path::PathBytes;
 use crate::plan::{Action, Plan};
 use crate::resolve;
@@ -138,11 +139,25 @@ pub struct Request<'a> {
     pub verify: bool,
 }
 
+/// The mounts that others are copies of, looked at once each.
+#[derive(Default)]
+struct Originals(RefCell<BTreeMap<u64, Original>>);
+
+impl Originals {
+    fn of(&self, kernel: &dyn Kernel, file: BorrowedFd<'_>, mount: u64) -> Result<Original> {
+        let known = self.0.borrow().get(&mount).copied();
+        let original = known.map_or_else(|| Original::of(kernel, file, mount), Ok)?;
+        self.0.borrow_mut().insert(mount, original);
+        Ok(original)
+    }
+}
+
 /// Opens all host sources of a plan.
 pub fn open(kernel: &dyn Kernel, plan: &Plan, request: &Request<'_>) -> Result<Sources> {
     let mut sources = Sources::default();
     let mut root_propagation = Propagation::RSLAVE;
     let maps = IdMaps::default();
+    let originals = Originals::default();
     let context = selinux_context(kernel, plan);
     let attached = request.attached_layers;
     let mut nodes = request.devices_for.map(|map| Nodes { kernel, map, context, tmpfs: None, attached });
@@ -185,6 +200,7 @@ pub fn open(kernel: &dyn Kernel, plan: &Plan, request: &Request<'_>) -> Result<S
             Action::Mount {
                 mount: Mount { kind: MountKind::Overlay(overlay), attributes, propagation, .. },
                 readonly_later,
+                propagation_later,
             } => {
                 let wanted = overlay::Wanted {
                     overlay,
@@ -194,12 +210,19 @@ pub fn open(kernel: &dyn Kernel, plan: &Plan, request: &Request<'_>) -> Result<S
                     step: step.index,
                 };
                 let made = overlay::open(kernel, &wanted, request).map_err(at)?;
-                apply_propagation(kernel, made.0.mount.as_fd(), propagation).map_err(at)?;
+                if !propagation_later {
+                    apply_propagation(kernel, made.0.mount.as_fd(), propagation).map_err(at)?;
+                }
                 sources.add_overlay(made, false);
             }
-            Action::Mount { mount, readonly_later } => {
-                let bind =
-                    Bind { mount, readonly_later: *readonly_later, step: step.index, root_propagation };
+            Action::Mount { mount, readonly_later, .. } => {
+                let bind = Bind {
+                    mount,
+                    later: Later::of(plan, step.index, *readonly_later),
+                    step: step.index,
+                    root_propagation,
+                    originals: &originals,
+                };
                 let opened = open_bind(kernel, &bind, request, &maps);
                 if let Some(opened) = opened.map_err(at)? {
                     sources.add(opened, false);
@@ -279,9 +302,10 @@ pub(super) fn selinux_context<'a>(kernel: &dyn Kernel, plan: &'a Plan) -> Option
 /// A bind of the plan.
 struct Bind<'a> {
     mount: &'a Mount,
-    readonly_later: bool,
+    later: Later,
     step: u32,
     root_propagation: Propagation,
+    originals: &'a Originals,
 }
 
 fn open_bind(
@@ -290,10 +314,10 @@ fn open_bind(
     request: &Request<'_>,
     maps: &IdMaps,
 ) -> Result<Option<Opened>> {
-    let Bind { mount, readonly_later, step, root_propagation } = *bind;
+    let Bind { mount, later, step, root_propagation, originals } = *bind;
     let MountKind::Bind { source, recursive, optional, within } = &mount.kind else { return Ok(None) };
     let original = |file: BorrowedFd<'_>, status: &FileStatus| {
-        request.verify.then(|| Original::of(kernel, file, status.mount)).transpose()
+        request.verify.then(|| originals.of(kernel, file, status.mount)).transpose()
     };
     let (path, copy, status, original) = match source {
         BindSource::InRoot(_) => return Ok(None),
@@ -335,7 +359,7 @@ fn open_bind(
     if let Some(wanted) = &mount.id_map {
         maps.apply(kernel, copy.as_fd(), wanted, request.user)?;
     }
-    apply_attributes(kernel, copy.as_fd(), mount, readonly_later, Some(root_propagation))?;
+    apply_attributes(kernel, copy.as_fd(), mount, later, Some(root_propagation))?;
     let identity = Identity { device: status.device, inode: status.inode };
     let description = Description {
         step,
@@ -439,7 +463,48 @@ pub(super) fn implied_propagation(root: Propagation) -> Propagation {
 
 /// The propagation types that a copy of a mount gets.
 pub(super) fn propagation_of_copy(wanted: &Mount, root: Propagation) -> Vec<Propagation> {
-    if wanted.propagation.is_empty() { vec![implied_propagation(root)] } else { wanted.propagation.clone() }
+    let words = &wanted.propagation;
+    let brings_others = matches!(wanted.kind, MountKind::Bind { recursive: true, .. });
+    let only_for_the_top = brings_others && !words.iter().any(|word| word.recursive);
+    // One that is to be shared keeps its peers, and so does what it brings along.
+    let shared = words.first().is_some_and(|word| word.kind == PropagationType::Shared);
+    if words.is_empty() || (only_for_the_top && !shared) {
+        [&[implied_propagation(root)], &words[..]].concat()
+    } else {
+        words.clone()
+    }
+}
+
+/// What of a mount comes when it is in place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Later {
+    /// The mount itself becomes read-only, because something is still to be made below.
+    top_readonly: bool,
+    /// And so do those that it brings along. In a tree that is never attached they can't be changed once something is mounted on
+    /// them.
+    below_readonly: bool,
+    /// Its propagation.
+    pub(super) propagation: bool,
+}
+
+impl Later {
+    pub(super) fn of(plan: &Plan, step: u32, readonly_later: bool) -> Self {
+        Self {
+            top_readonly: readonly_later,
+            below_readonly: readonly_later && !plan.enters_by_chroot(),
+            propagation: plan.sets_propagation_later(step),
+        }
+    }
+}
+
+/// What a mount is before it is attached, if its propagation comes afterwards: one that can't be bound could not be put on a
+/// shared one.
+pub(super) fn attachable(propagation: Vec<Propagation>, later: Later) -> Vec<Propagation> {
+    let kind = |kind| match kind {
+        PropagationType::Unbindable if later.propagation => PropagationType::Private,
+        other => other,
+    };
+    propagation.into_iter().map(|one| Propagation { kind: kind(one.kind), ..one }).collect()
 }
 
 /// Gives a mount its flags and propagation, with as few calls as the kernel allows.
@@ -447,35 +512,40 @@ pub(super) fn apply_attributes(
     kernel: &dyn Kernel,
     mount: BorrowedFd<'_>,
     wanted: &Mount,
-    readonly_later: bool,
+    later: Later,
     root_propagation: Option<Propagation>,
 ) -> Result<()> {
     let attributes = &wanted.attributes;
-    let now = if readonly_later { !attr::RDONLY } else { !0 };
+    let now = |when: bool| if when { !0 } else { !attr::RDONLY };
+    let (top_now, below_now) = (now(!later.top_readonly), now(!later.below_readonly));
+    // What comes along is made read-only with the top, which gets back what it had.
+    let reopened = later.top_readonly
+        && !later.below_readonly
+        && attributes.set_recursive & attr::RDONLY != 0
+        && !kernel.is_readonly(mount).context(ErrorCode::Source, || "the source can't be looked at")?;
     // Of the access-time modes, all or nothing can be changed.
     let atime = |mode: Option<u64>| mode.map_or((0, 0), |mode| (mode, attr::ATIME));
     let (atime_set, atime_clear) = atime(attributes.atime);
     let (recursive_atime_set, recursive_atime_clear) = atime(attributes.atime_recursive);
     let top = AttributeChange {
-        set: attributes.set & now | atime_set,
-        clear: attributes.clear | atime_clear,
+        set: attributes.set & top_now | atime_set,
+        clear: attributes.clear | atime_clear | if reopened { attr::RDONLY } else { 0 },
         ..AttributeChange::default()
     };
     let mut below = AttributeChange {
-        set: attributes.set_recursive & now | recursive_atime_set,
+        set: attributes.set_recursive & below_now | recursive_atime_set,
         clear: attributes.clear_recursive | recursive_atime_clear,
         propagation: None,
         recursive: true,
     };
-    let mut propagation = match root_propagation {
+    let propagation = match root_propagation {
         Some(root) => propagation_of_copy(wanted, root),
         None => wanted.propagation.clone(),
     };
-    if let [only] = propagation[..]
-        && only.recursive
-    {
-        below.propagation = Some(only);
-        propagation.clear();
+    let mut propagation = attachable(propagation, later);
+    if let Some(first) = propagation.first().copied().filter(|first| first.recursive) {
+        below.propagation = Some(first);
+        propagation.remove(0);
     }
     // What is said of the mount itself comes last: it is an exception to what is said of all below.
     if below.set | below.clear != 0 || below.propagation.is_some() {
@@ -488,6 +558,32 @@ pub(super) fn apply_attributes(
         kernel.set_attributes(mount, top).map_err(|call| refused(&call, top.set | top.clear))?;
     }
     apply_propagation(kernel, mount, &propagation)
+}
+
+/// Gives a copy of the caller's mounts, in the place of a filesystem that a user namespace may not have, the flags that were
+/// asked for. Those that it has are locked: what can't be is told.
+pub(super) fn apply_to_fallback(
+    kernel: &dyn Kernel,
+    copy: BorrowedFd<'_>,
+    attributes: &Attributes,
+    flags: u64,
+    what: &str,
+) -> Result<()> {
+    let change = AttributeChange {
+        set: flags & attr::PLAIN,
+        clear: 0,
+        propagation: Some(Propagation::RPRIVATE),
+        recursive: true,
+    };
+    kernel.set_attributes(copy, change).context(ErrorCode::Denied, || what)?;
+    let rest = attributes.mentioned() & !attr::PLAIN;
+    if rest != 0 {
+        let set = flags & rest;
+        let change =
+            AttributeChange { set, clear: rest & (attr::ATIME | !set), ..AttributeChange::default() };
+        kernel.set_attributes(copy, change).map_err(|call| refused(&call, rest))?;
+    }
+    Ok(())
 }
 
 /// Gives a mount its propagation types, one after the other.

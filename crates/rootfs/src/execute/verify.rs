@@ -63,12 +63,14 @@ pub(super) struct Expectation {
     pub(super) unsure: u64,
     /// How events pass, if that is known.
     pub(super) propagation: Option<PropagationState>,
-    /// Whether it was attached to a shared mount, which makes it shared.
-    joined: bool,
+    /// Whether it was attached to a shared mount, which makes it shared; and whether that one had peers, which got it too.
+    joined: Option<bool>,
     /// Whether its filesystem must be read-only too.
     pub(super) superblock_readonly: bool,
     /// Whether it has brought others along.
     pub(super) recursive: bool,
+    /// Whether nobody else can move or rename what is in it.
+    pub(super) keeps_places: bool,
 }
 
 impl Expectation {
@@ -82,9 +84,10 @@ impl Expectation {
             attributes,
             unsure: 0,
             propagation: Some(PropagationState::default()),
-            joined: false,
+            joined: None,
             superblock_readonly: false,
             recursive: false,
+            keeps_places: false,
         }
     }
 
@@ -98,14 +101,21 @@ impl Expectation {
         self.attributes = attributes;
         self.unsure = !attributes;
         self.recursive = true;
+        self.keeps_places = false;
     }
 
-    /// It is a copy of a mount, with flags and propagation of its own.
+    /// It is a copy of what the caller has, with the flags that were asked for.
+    pub(super) fn is_fallback(&mut self, attributes: &Attributes, flags: u64) {
+        self.with_at_least(flags & (attr::PLAIN | attributes.mentioned()));
+        self.unsure &= !(attributes.mentioned() & !attr::PLAIN);
+    }
+
+    /// It is a copy of a mount, with flags of its own, and propagation that it got before it was attached and after.
     pub(super) fn copied_from(
         &mut self,
         original: Option<Original>,
         attributes: &Attributes,
-        propagation: &[Propagation],
+        (before, after): (&[Propagation], &[Propagation]),
         flags_are_locked: bool,
     ) {
         let mentioned = attributes.mentioned() | if attributes.exact { attr::EXACT } else { 0 };
@@ -117,21 +127,15 @@ impl Expectation {
             // What is not asked to go may stay.
             self.unsure |= original.attributes & attr::EXACT & !attributes.mentioned();
         }
-        let after = |before: PropagationState| {
-            propagation.iter().fold(before, |state, next| state.changed(next.kind))
-        };
-        self.propagation = original.propagation.map(after).or_else(|| {
-            // Whatever it was before, some types leave nothing of it.
-            let peer = PropagationState { shared: true, peers: true, ..PropagationState::default() };
-            let (peer, private) = (after(peer), after(PropagationState::default()));
-            (peer.words() == private.words()).then_some(private)
-        });
+        self.propagation = changed(original.propagation, before);
         self.join();
+        self.propagation = changed(self.propagation, after);
     }
 
     fn join(&mut self) {
-        if let Some(state) = self.propagation.as_mut().filter(|_| self.joined) {
+        if let (Some(state), Some(peers)) = (&mut self.propagation, self.joined) {
             *state = state.changed(PropagationType::Shared);
+            state.peers |= peers;
         }
     }
 
@@ -145,9 +149,7 @@ impl Expectation {
     pub(super) fn change(&mut self, attributes: &Attributes, propagation: &[Propagation]) {
         self.attributes = attributes.applied_to(self.attributes);
         self.unsure &= !attributes.mentioned();
-        for next in propagation {
-            self.propagation = self.propagation.map(|state| state.changed(next.kind));
-        }
+        self.propagation = changed(self.propagation, propagation);
     }
 
     fn compare(&self, found: &ListedMount) -> Vec<(String, String)> {
@@ -168,6 +170,16 @@ impl Expectation {
         }
         differences
     }
+}
+
+/// What propagation types make of a state, one after the other. Whatever it was before, some leave nothing of it.
+pub(super) fn changed(before: Option<PropagationState>, types: &[Propagation]) -> Option<PropagationState> {
+    let after = |before: PropagationState| types.iter().fold(before, |state, next| state.changed(next.kind));
+    before.map(after).or_else(|| {
+        let peer = PropagationState { shared: true, peers: true, ..PropagationState::default() };
+        let (peer, private) = (after(peer), after(PropagationState::default()));
+        (peer.words() == private.words()).then_some(private)
+    })
 }
 
 /// Flags that differ, in words: `ro` and `rw` and the like.
@@ -200,7 +212,7 @@ impl Expectations {
     pub(super) fn add(&mut self, mut one: Expectation) -> &mut Expectation {
         if let Some(parent) = one.parent {
             match self.get(parent).map(|parent| parent.propagation) {
-                Some(Some(state)) => one.joined = state.shared,
+                Some(Some(state)) => one.joined = state.shared.then_some(state.peers),
                 // A mount that was brought along.
                 None | Some(None) => one.propagation = None,
             }
@@ -268,11 +280,11 @@ impl Expectations {
     }
 
     /// The flags of a mount as they should be now, for a copy of it.
-    pub(super) fn original(&self, mount: u64) -> Option<Original> {
-        self.get(mount).map(|one| Original {
-            attributes: one.attributes,
-            unsure: one.unsure,
-            propagation: one.propagation.map(|state| PropagationState { peers: state.shared, ..state }),
+    pub(super) fn original(&mut self, mount: u64) -> Option<Original> {
+        self.get_mut(mount).map(|one| {
+            // The two are peers.
+            one.propagation = one.propagation.map(|state| PropagationState { peers: state.shared, ..state });
+            Original { attributes: one.attributes, unsure: one.unsure, propagation: one.propagation }
         })
     }
 }
@@ -325,7 +337,38 @@ impl Execution<'_> {
         Ok(result)
     }
 
+    /// Whether each mount is as it should be at the first look, and there is no other. Names on the host's directories can be
+    /// changed by others at any time, and anything by hooks; where neither can be, what a mount is on tells its place.
+    fn all_is_as_planned(&self) -> Result<bool> {
+        let list = &self.expectations.list;
+        let table = self
+            .kernel
+            .mount_table_of(list.len())
+            .context(ErrorCode::Verify, || "the mount table can't be read")?;
+        let Some(table) = table.filter(|table| table.is_sorted_by_key(|mount| mount.id)) else {
+            return Ok(false);
+        };
+        let hooks = self.plan.hooks().next().is_some();
+        let keeps_place = |one: &Expectation| {
+            !hooks && one.parent.and_then(|id| self.expectations.get(id)).is_some_and(|on| on.keeps_places)
+        };
+        let is_in_place = |one: &Expectation| {
+            keeps_place(one)
+                || one.path.as_ref().is_none_or(|path| self.kernel.mount_at(path) == Ok(one.mount))
+        };
+        Ok(list.iter().all(|one| {
+            find(&table, one.mount).is_some_and(|found| {
+                one.parent.is_none_or(|parent| parent == found.parent)
+                    && one.compare(found).is_empty()
+                    && is_in_place(one)
+            })
+        }))
+    }
+
     pub(super) fn verify(&mut self) -> Result<()> {
+        if self.all_is_as_planned()? {
+            return Ok(());
+        }
         let mut table = self
             .kernel
             .mount_table(self.expectations.list.len())

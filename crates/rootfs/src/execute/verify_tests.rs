@@ -214,11 +214,15 @@ fn a_bind_without_words_keeps_exactly_the_flags_of_its_source() {
 fn a_slave_of_a_private_source_is_private() {
     let state = |peer: bool| PropagationState { shared: peer, peers: peer, ..PropagationState::default() };
     for (peer, found) in [(false, "private"), (true, "slave")] {
-        let kernel = tree();
-        kernel.source.set(MountState { attributes: 0, propagation: state(peer) });
         let mut spec = RootfsSpec::new(Root::Directory("/srv/root".into()));
         spec.add(bind("/data", "/data"));
-        run(&kernel, &spec, Level::Detached).unwrap();
+        let kernel = || {
+            let kernel = tree();
+            kernel.source.set(MountState { attributes: 0, propagation: state(peer) });
+            kernel
+        };
+        run(&kernel(), &spec, Level::Detached).unwrap();
+        let kernel = kernel();
         let found_is_private = move |table: &mut Vec<ListedMount>| {
             assert_eq!(at(table, "/data").state.propagation.words(), found);
             at(table, "/data").state.propagation = PropagationState::default();

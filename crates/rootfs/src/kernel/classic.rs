@@ -47,7 +47,7 @@ struct Context {
 }
 
 /// Options that mount(2) takes as flags: what they set, and what they clear.
-const SUPERBLOCK_FLAGS: [(&str, u64, u64); 10] = [
+const SUPERBLOCK_FLAGS: [(&str, u64, u64); 11] = [
     ("ro", libc::MS_RDONLY, 0),
     ("rw", 0, libc::MS_RDONLY),
     ("sync", libc::MS_SYNCHRONOUS, 0),
@@ -58,6 +58,7 @@ const SUPERBLOCK_FLAGS: [(&str, u64, u64); 10] = [
     ("lazytime", MS_LAZYTIME, 0),
     ("nolazytime", 0, MS_LAZYTIME),
     ("iversion", libc::MS_I_VERSION, 0),
+    ("noiversion", 0, libc::MS_I_VERSION),
 ];
 const MS_LAZYTIME: u64 = 1 << 25;
 
@@ -235,6 +236,8 @@ impl Kernel for Classic<'_> {
         fn mount_states(&self, ids: &[u64]) -> SysResult<Vec<Option<MountState>>>;
         fn source_state(&self, file: BorrowedFd<'_>, id: u64) -> SysResult<(Option<MountState>, u64)>;
         fn mount_table(&self, expected: usize) -> SysResult<Vec<ListedMount>>;
+        fn mount_table_of(&self, count: usize) -> SysResult<Option<Vec<ListedMount>>>;
+        fn mount_at(&self, path: &PathBytes) -> SysResult<u64>;
         fn mounts_below(&self, mount: u64) -> SysResult<Vec<u64>>;
         fn make_directory(&self, parent: BorrowedFd<'_>, name: &PathBytes, mode: u32) -> SysResult<()>;
         fn make_node(&self, parent: BorrowedFd<'_>, name: &PathBytes, kind: NodeKind, mode: u32) -> SysResult<()>;
@@ -261,6 +264,8 @@ impl Kernel for Classic<'_> {
         fn set_domainname(&self, name: &str) -> SysResult<()>;
         fn prepare_sysctl(&self) -> SysResult<()>;
         fn write_sysctl(&self, path: &str, value: &str) -> SysResult<()>;
+        fn read_attribute(&self, name: &str) -> SysResult<Vec<u8>>;
+        fn write_attribute(&self, name: &str, value: &[u8]) -> SysResult<()>;
     }
 
     fn ids_are_unique(&self) -> bool {
@@ -376,10 +381,17 @@ impl Kernel for Classic<'_> {
         Err(SysError { syscall: "mount_setattr", errno: libc::ENOSYS, arguments })
     }
 
+    fn takes_iversion(&self) -> bool {
+        true
+    }
+
     fn make_superblock_readonly(&self, mount: BorrowedFd<'_>) -> SysResult<()> {
         let attributes = super::staging::attributes(mount)?;
         let flags = libc::MS_REMOUNT | libc::MS_RDONLY | mount_flags(attributes);
-        self.staging()?.mount(None, &Staging::path_of(mount), None, flags, None)
+        let staging = self.staging()?;
+        staging.mount(None, &Staging::path_of(mount), None, flags, None)?;
+        // The call changes both.
+        if attributes & attr::RDONLY == 0 { staging.remount(mount, 0, attr::RDONLY) } else { Ok(()) }
     }
 
     fn pick_filesystem(&self, mount: BorrowedFd<'_>) -> SysResult<OwnedFd> {

@@ -9,14 +9,13 @@
 //! be able to write there: before a program of the container's runs beside the first process, that lets the holder go
 //! ([`let_go`]).
 
-use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::thread::futex;
 
-use super::linux::owned;
-use super::process::{CloneRequest, last_error, unshare, yield_processor};
+use super::process::{last_error, set_no_new_privileges, set_seccomp_filter, unshare, yield_processor};
 use crate::error::{SysError, SysResult};
 
 /// Set as long as the first process wants its memory held.
@@ -32,10 +31,62 @@ const STACK_SIZE: usize = 8 << 20;
 const STACK_READY: usize = 128 << 10;
 /// How long a holder may take to end. It does nothing else.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How many seconds a first process waits to begin.
+const BEGINNING: i64 = 1;
+
+/// Where the kernel writes the pid of a first process as it makes it: memory of a holder and its parent. Whenever the holder
+/// is killed, its parent knows whether there is a first process to wait for.
+#[derive(Debug)]
+pub struct Birth(NonNull<AtomicI32>);
+
+impl Birth {
+    /// Maps it. It has to be done before the holder is made.
+    pub fn new() -> SysResult<Self> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let kind = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+        // SAFETY: a new mapping, wherever the kernel finds a place.
+        let page =
+            unsafe { libc::mmap(std::ptr::null_mut(), size_of::<AtomicI32>(), protection, kind, -1, 0) };
+        match NonNull::new(page) {
+            Some(page) if page.as_ptr() != libc::MAP_FAILED => Ok(Self(page.cast())),
+            _ => Err(last_error("mmap", "MAP_SHARED|MAP_ANONYMOUS")),
+        }
+    }
+
+    /// The pid, as the holder and its parent see it, if there is such a process.
+    pub fn pid(&self) -> Option<i32> {
+        // SAFETY: mapped as long as this lives, zero at first, and written only by the kernel.
+        let pid = unsafe { self.0.as_ref() }.load(Ordering::Acquire);
+        (pid != 0).then_some(pid)
+    }
+}
+
+impl Drop for Birth {
+    fn drop(&mut self) {
+        // SAFETY: nobody has a reference to it.
+        unsafe { libc::munmap(self.0.as_ptr().cast(), size_of::<AtomicI32>()) };
+    }
+}
 
 /// Makes a first process in memory that this process shares with it, on a stack of its own and as a child of this
-/// process's parent. It runs `work` when [`hold`] lets it begin.
-pub fn begin<F: FnOnce()>(request: CloneRequest<'_>, work: F) -> SysResult<(i32, OwnedFd)> {
+/// process's parent. It runs `work` when [`hold`] lets it begin. This process goes on with `then`, and never returns: the
+/// other one uses what is on its stack.
+pub fn begin<F: FnOnce()>(
+    namespaces: u64,
+    birth: &Birth,
+    work: F,
+    then: impl FnOnce(SysResult<()>) -> std::convert::Infallible,
+) -> ! {
+    let mut work = Some(work);
+    match then(make(namespaces, birth, &mut work)) {}
+}
+
+fn make<F: FnOnce()>(namespaces: u64, birth: &Birth, work: &mut Option<F>) -> SysResult<()> {
+    let failed = || last_error("clone", format!("CLONE_VM|CLONE_PARENT|{namespaces:#x}"));
+    // What doesn't fit has no flag of this older call.
+    let Ok(new) = libc::c_int::try_from(namespaces) else {
+        return Err(SysError { errno: libc::EINVAL, ..failed() });
+    };
     // As for a fork.
     unshare(libc::CLONE_THREAD)?;
     let protection = libc::PROT_READ | libc::PROT_WRITE;
@@ -54,23 +105,22 @@ pub fn begin<F: FnOnce()>(request: CloneRequest<'_>, work: F) -> SysResult<(i32,
     STACK[1].store(top.addr(), Ordering::Relaxed);
     USED.store(1, Ordering::Relaxed);
     BEGUN.store(0, Ordering::Relaxed);
-    let mut work = Some(work);
-    let mut pidfd: libc::c_int = -1;
-    let namespaces = libc::c_int::try_from(request.namespaces).unwrap_or(0);
-    let flags = libc::CLONE_VM | libc::CLONE_PARENT | libc::CLONE_PIDFD | namespaces;
+    let flags = libc::CLONE_VM | libc::CLONE_PARENT | libc::CLONE_PARENT_SETTID | new;
     // SAFETY: the child has a stack of its own, and touches nothing before this process calls `hold`, which leaves the
-    // memory to it. `work`, on this one's stack, is there until this process ends: `hold` never returns, and without it the
-    // child never begins.
-    let pid = unsafe { libc::clone(enter::<F>, top, flags, (&raw mut work).cast(), &raw mut pidfd) };
-    if pid < 0 {
-        return Err(last_error("clone", format!("CLONE_VM|CLONE_PARENT|{:#x}", request.namespaces)));
-    }
-    Ok((pid, owned(pidfd.into())))
+    // memory to it. `work` is in the frame of `begin`, which never returns.
+    let pid =
+        unsafe { libc::clone(enter::<F>, top, flags, std::ptr::from_mut(work).cast(), birth.0.as_ptr()) };
+    if pid < 0 { Err(failed()) } else { Ok(()) }
 }
 
 extern "C" fn enter<F: FnOnce()>(work: *mut libc::c_void) -> libc::c_int {
+    let patience = futex::Timespec { tv_sec: BEGINNING, tv_nsec: 0 };
     while BEGUN.load(Ordering::Acquire) == 0 {
-        let _ = futex::wait(&BEGUN, futex::Flags::empty(), 0, None);
+        let waited = futex::wait(&BEGUN, futex::Flags::empty(), 0, Some(&patience));
+        if waited == Err(rustix::io::Errno::TIMEDOUT) {
+            // Its maker was killed before it could let it begin.
+            return 127;
+        }
     }
     // SAFETY: the maker's `Option`, which it touches no more.
     if let Some(work) = unsafe { (*work.cast::<Option<F>>()).take() } {
@@ -79,8 +129,36 @@ extern "C" fn enter<F: FnOnce()>(work: *mut libc::c_void) -> libc::c_int {
     127
 }
 
-/// Lets the first process begin, and holds its memory until that lets it go, or somebody kills this process. Makes no call that could write to what they
-/// share: the C library's `errno` is one for both.
+/// Takes from this process all system calls but the two that [`hold`] makes. Who changed the memory it goes on with could
+/// have it do nothing.
+pub fn confine() -> SysResult<()> {
+    let allowed = [libc::SYS_futex, libc::SYS_exit_group];
+    set_no_new_privileges()?;
+    set_seccomp_filter(&only(&allowed))
+}
+
+/// A filter that kills whoever makes another call; `seccomp(2)`. Calls of another architecture's have other numbers: where
+/// theirs are the same, they are the same calls or take no descriptor, of which there is none.
+fn only(allowed: &[libc::c_long]) -> Vec<u8> {
+    let instruction = |code: u32, jump: u8, value: u32| {
+        let code = u16::try_from(code).unwrap_or_default().to_ne_bytes();
+        let value = value.to_ne_bytes();
+        [code[0], code[1], jump, 0, value[0], value[1], value[2], value[3]]
+    };
+    // `seccomp_data.nr` comes first.
+    let mut filter = instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0).to_vec();
+    for (index, call) in allowed.iter().enumerate() {
+        let to_end = u8::try_from(allowed.len() - index).unwrap_or_default();
+        let number = u32::try_from(*call).unwrap_or(u32::MAX);
+        filter.extend(instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, to_end, number));
+    }
+    filter.extend(instruction(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_KILL_PROCESS));
+    filter.extend(instruction(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW));
+    filter
+}
+
+/// Lets the first process begin, and holds its memory until that lets it go, or somebody kills this process. Makes no call
+/// that could write to what they share: the C library's `errno` is one for both.
 pub fn hold() -> ! {
     BEGUN.store(1, Ordering::Release);
     let _ = futex::wake(&BEGUN, futex::Flags::empty(), 1);
@@ -90,8 +168,7 @@ pub fn hold() -> ! {
     super::process::exit(0)
 }
 
-/// Whether this process's memory is held.
-pub fn is_held() -> bool {
+fn is_held() -> bool {
     USED.load(Ordering::Acquire) == 1
 }
 

@@ -1,4 +1,4 @@
-//! What the host's policy is, as its own files say. Only ever read, and only to explain: no decision depends on it.
+//! What the host's policy is, as its own files say. Only ever read, to explain, or to leave out what would only be faster.
 
 use std::os::fd::AsFd;
 

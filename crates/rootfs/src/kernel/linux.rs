@@ -146,6 +146,11 @@ impl Linux {
         Ok(self.procfs.get_or_init(|| handle))
     }
 
+    /// The number of that handle's descriptor, if there is one.
+    pub fn procfs_descriptor(&self) -> Option<i32> {
+        self.procfs.get().map(|handle| handle.as_fd().as_raw_fd())
+    }
+
     /// Opens a file of this process below /proc.
     pub fn open_proc_self(&self, name: &str, flags: OFlags) -> SysResult<OwnedFd> {
         let flags = pathrs::flags::OpenFlags::from_bits_retain(u64::from(flags.bits()));
@@ -609,6 +614,22 @@ impl Kernel for Linux {
         if self.ids_are_unique() { mount_table::table(expected) } else { self.mount_table_as_text() }
     }
 
+    fn mount_table_of(&self, count: usize) -> SysResult<Option<Vec<ListedMount>>> {
+        if self.ids_are_unique() { mount_table::table_of(count) } else { Ok(None) }
+    }
+
+    fn mount_at(&self, path: &PathBytes) -> SysResult<u64> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        let found = rustix::fs::statx(
+            rustix::fs::CWD,
+            c_path(path),
+            flags,
+            StatxFlags::from_bits_retain(STATX_MNT_ID_UNIQUE),
+        )
+        .map_err(failed("statx", || path.to_string()))?;
+        Ok(found.stx_mnt_id)
+    }
+
     fn mounts_below(&self, mount: u64) -> SysResult<Vec<u64>> {
         if self.ids_are_unique() {
             return mount_table::below(mount);
@@ -876,6 +897,23 @@ impl Kernel for Linux {
             let _ = self.sysctls.set(directory.into());
         }
         Ok(())
+    }
+
+    fn read_attribute(&self, name: &str) -> SysResult<Vec<u8>> {
+        let file = self.open_proc_self(&format!("attr/{name}"), OFlags::RDONLY | OFlags::CLOEXEC)?;
+        read_to_end(file.as_fd())
+    }
+
+    fn write_attribute(&self, name: &str, value: &[u8]) -> SysResult<()> {
+        // By the process itself: what another has opened is refused.
+        let file = self.open_proc_self(&format!("attr/{name}"), OFlags::WRONLY | OFlags::CLOEXEC)?;
+        let call = || format!("\"/proc/self/attr/{name}\", {:?}", String::from_utf8_lossy(value));
+        match rustix::io::write(&file, value) {
+            Ok(written) if written == value.len() => Ok(()),
+            // The kernel takes a page.
+            Ok(_) => Err(SysError { syscall: "write", errno: libc::E2BIG, arguments: call() }),
+            Err(errno) => Err(failed("write", call)(errno)),
+        }
     }
 
     fn write_sysctl(&self, path: &str, value: &str) -> SysResult<()> {

@@ -227,6 +227,10 @@ pub trait Kernel {
     fn detach(&self, mount: BorrowedFd<'_>) -> SysResult<()>;
     /// Runs something in a child with a private copy of this mount namespace, and returns the descriptor that it makes.
     fn in_private_mounts(&self, work: &mut dyn FnMut() -> Result<OwnedFd>) -> Result<OwnedFd>;
+    /// Whether the flag `iversion` is set like any other when a filesystem is made.
+    fn takes_iversion(&self) -> bool {
+        false
+    }
     /// Makes the superblock of a mount read-only; `fspick(2)`.
     fn make_superblock_readonly(&self, mount: BorrowedFd<'_>) -> SysResult<()>;
     /// A context in which the filesystem of a mount is changed; `fspick(2)`.
@@ -246,6 +250,11 @@ pub trait Kernel {
     fn source_state(&self, file: BorrowedFd<'_>, id: u64) -> SysResult<(Option<MountState>, u64)>;
     /// All mounts that can be reached from the root of this process, in the order of their ids. About as many are expected.
     fn mount_table(&self, expected: usize) -> SysResult<Vec<ListedMount>>;
+    /// The same without their places, which are the dear part of it, if it has exactly so many mounts. `None` too where that can't
+    /// be told by numbers.
+    fn mount_table_of(&self, count: usize) -> SysResult<Option<Vec<ListedMount>>>;
+    /// The mount that a path leads to, from the root of this process.
+    fn mount_at(&self, path: &PathBytes) -> SysResult<u64>;
     /// The ids of the mounts below one, in their order.
     fn mounts_below(&self, mount: u64) -> SysResult<Vec<u64>>;
     /// Whether ids of mounts are never used again, and later ones are larger.
@@ -316,6 +325,14 @@ pub trait Kernel {
     fn prepare_sysctl(&self) -> SysResult<()>;
     /// Writes a file below /proc/sys, in this process's namespaces; `proc_sys(5)`.
     fn write_sysctl(&self, path: &str, value: &str) -> SysResult<()>;
+    /// Reads an attribute that this process has from a security module; `proc_pid_attr(5)`.
+    fn read_attribute(&self, name: &str) -> SysResult<Vec<u8>>;
+    /// Sets one, in one call.
+    fn write_attribute(&self, name: &str, value: &[u8]) -> SysResult<()>;
+    /// Gives this process a session keyring of its own; [`process::new_session_keyring`].
+    fn new_session_keyring(&self) -> SysResult<()> {
+        process::new_session_keyring()
+    }
     /// Waits this many milliseconds: for the few things that may be tried again.
     fn pause(&self, milliseconds: u64);
 }

@@ -115,9 +115,9 @@ pub(super) fn is_lazy(id: u64) -> SysResult<bool> {
     Ok(found.is_some_and(|()| head(&buffer).sb_flags & SB_LAZYTIME != 0))
 }
 
-/// The same with its place.
-fn listed(id: u64, buffer: &mut Vec<MaybeUninit<u64>>) -> SysResult<Option<ListedMount>> {
-    let mask = STATMOUNT_SB_BASIC | STATMOUNT_MNT_BASIC | STATMOUNT_MNT_POINT;
+/// The same with its place, if that is wanted.
+fn listed(id: u64, place: bool, buffer: &mut Vec<MaybeUninit<u64>>) -> SysResult<Option<ListedMount>> {
+    let mask = STATMOUNT_SB_BASIC | STATMOUNT_MNT_BASIC | if place { STATMOUNT_MNT_POINT } else { 0 };
     loop {
         match call(id, mask, buffer) {
             Err(error) if error.errno == libc::EOVERFLOW && buffer.len() < (1 << 17) => {
@@ -133,7 +133,7 @@ fn listed(id: u64, buffer: &mut Vec<MaybeUninit<u64>>) -> SysResult<Option<Liste
     let bytes = unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast::<u8>(), buffer.len() * 8) };
     // What is beyond the size is of the call before.
     let end = (stat.size as usize).clamp(HEAD, bytes.len());
-    let text = bytes.get(HEAD + stat.mnt_point as usize..end).unwrap_or_default();
+    let text = bytes.get(HEAD + stat.mnt_point as usize..end).filter(|_| place).unwrap_or_default();
     let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
     Ok(Some(ListedMount {
         id,
@@ -171,11 +171,21 @@ fn list(top: u64, expected: usize) -> SysResult<Vec<u64>> {
 
 /// The mount table, from `listmount(2)` and `statmount(2)`.
 pub(super) fn table(expected: usize) -> SysResult<Vec<ListedMount>> {
+    listed_all(&list(LSMT_ROOT, expected)?, true)
+}
+
+/// The same without places, if it has exactly so many mounts.
+pub(super) fn table_of(count: usize) -> SysResult<Option<Vec<ListedMount>>> {
+    let ids = list(LSMT_ROOT, count)?;
+    if ids.len() == count { listed_all(&ids, false).map(Some) } else { Ok(None) }
+}
+
+fn listed_all(ids: &[u64], places: bool) -> SysResult<Vec<ListedMount>> {
     let mut buffer = vec![MaybeUninit::zeroed(); (HEAD + 512) / 8];
-    let mut mounts = Vec::with_capacity(expected + ROOM);
-    for id in list(LSMT_ROOT, expected)? {
+    let mut mounts = Vec::with_capacity(ids.len());
+    for id in ids {
         // One that has gone meanwhile is missing.
-        mounts.extend(listed(id, &mut buffer)?);
+        mounts.extend(listed(*id, places, &mut buffer)?);
     }
     Ok(mounts)
 }

@@ -202,8 +202,18 @@ fn clone_flag_names(flags: u64) -> String {
 /// A pidfd of this process; `pidfd_open(2)`.
 pub fn pidfd_of_self() -> SysResult<OwnedFd> {
     // SAFETY: takes no memory.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0) };
-    check(fd, "pidfd_open", || "getpid()".into()).map(owned)
+    pidfd_of(unsafe { libc::getpid() })
+}
+
+/// A pidfd of a child that nobody has waited for yet: its number can't belong to anybody else; `pidfd_open(2)`.
+pub fn pidfd_of_child(pid: i32) -> SysResult<OwnedFd> {
+    pidfd_of(pid)
+}
+
+fn pidfd_of(pid: i32) -> SysResult<OwnedFd> {
+    // SAFETY: takes no memory.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    check(fd, "pidfd_open", || pid.to_string()).map(owned)
 }
 
 /// The mount namespace of a process, since Linux 6.11; `PIDFD_GET_MNT_NAMESPACE` of `ioctl_pidfd(2)`.
@@ -769,14 +779,20 @@ pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32, target: Target) -> SysRes
     check(result, "pidfd_send_signal", || format!("{signal}, {target:?}")).map(drop)
 }
 
-/// Sends a signal to the group that a child leads which has not been waited for: nobody else can have its number.
-pub fn signal_group_of_child(leader: i32, signal: i32) {
+/// Sends a signal to a process group; one that is gone is no error. Its leader must not have been waited for: its number
+/// could belong to somebody else by then.
+pub fn signal_group(leader: i32, signal: i32) {
     if leader > 1 {
         // SAFETY: takes no memory.
         unsafe {
             libc::kill(-leader, signal);
         }
     }
+}
+
+/// Kills a process group, see [`signal_group`].
+pub fn kill_group(leader: i32) {
+    signal_group(leader, libc::SIGKILL);
 }
 
 /// Waits for any child and takes its status. `false` if there is no child left.
@@ -820,17 +836,18 @@ pub fn kill_child(pid: i32) {
     }
 }
 
+/// The same, and waits for its end.
+pub fn end_child(pid: i32) {
+    kill_child(pid);
+    // SAFETY: no memory is given to the call.
+    while unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL) } < 0
+        && last_error("waitpid", "").is(nix::errno::Errno::EINTR)
+    {}
+}
+
 /// Kills the process of a pidfd.
 pub fn kill(pidfd: BorrowedFd<'_>) {
     let _ = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
-}
-
-/// Kills a process group; one that is gone is no error. Its leader must not have been waited for: its number could belong to
-/// somebody else by then.
-pub fn kill_group(leader: i32) {
-    if let Some(pid) = rustix::process::Pid::from_raw(leader) {
-        let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
-    }
 }
 
 /// Has the kernel map all of this program's memory now. After a fork each page would otherwise be mapped, and copied,

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::copy_tree::{Copied, Top};
 use super::{AttributeChange, FileKind, FileStatus, Follow, Kernel, ListedMount, MountState, NodeKind};
@@ -33,6 +33,14 @@ enum Handle {
     Context(String),
 }
 
+/// What a descriptor is known by: its number is used again when it is closed, by any test of this process.
+fn key(file: &impl AsFd) -> u64 {
+    rustix::fs::fstat(file).expect("a descriptor").st_ino
+}
+
+/// What a hook mounts has no descriptor.
+const BY_HOOK: u64 = 0;
+
 /// Changes a mount table.
 pub(crate) type Tamper = Box<dyn FnMut(&mut Vec<ListedMount>)>;
 
@@ -42,16 +50,21 @@ pub(crate) struct Recording {
     /// Every call that changes something, or opens something of the host.
     pub(crate) calls: RefCell<Vec<String>>,
     tree: RefCell<BTreeMap<PathBytes, Node>>,
-    handles: RefCell<BTreeMap<i32, Handle>>,
-    attributes: RefCell<BTreeMap<i32, u64>>,
+    handles: RefCell<BTreeMap<u64, Handle>>,
+    /// When each was opened.
+    opened: RefCell<BTreeMap<u64, u64>>,
+    opened_so_far: Cell<u64>,
+    attributes: RefCell<BTreeMap<u64, u64>>,
     refuse: RefCell<Vec<(&'static str, i32)>>,
     procfs_at: RefCell<Option<PathBytes>>,
     root_mount: Cell<u64>,
-    propagation: RefCell<BTreeMap<i32, PropagationState>>,
+    propagation: RefCell<BTreeMap<u64, PropagationState>>,
     /// What was attached, and where.
-    attached: RefCell<BTreeMap<i32, (u64, PathBytes)>>,
+    attached: RefCell<BTreeMap<u64, (u64, PathBytes)>>,
     /// What the mounts of the host are like.
     pub(crate) source: Cell<MountState>,
+    /// Where mounts are, when the table was last read.
+    places: RefCell<BTreeMap<PathBytes, u64>>,
     /// How often the mount table was read.
     pub(crate) tables_read: Cell<usize>,
     /// Paths lead to nothing that was attached.
@@ -62,6 +75,8 @@ pub(crate) struct Recording {
     pub(crate) tamper: RefCell<Option<Tamper>>,
     /// Has the kernel forget that mounts are read-only.
     pub(crate) forgets_readonly: Cell<bool>,
+    /// What the attributes of security modules say, by their names.
+    security: RefCell<BTreeMap<String, Vec<u8>>>,
     /// Whether the host has SELinux.
     pub(crate) selinux: Cell<bool>,
     /// Whether this process is in another user namespace than the first.
@@ -97,10 +112,15 @@ impl Recording {
     /// A hook runs.
     pub(crate) fn hook_runs(&self) {
         if let Some(at) = self.by_hook.borrow_mut().take() {
-            let fd = -1;
+            let fd = BY_HOOK;
             self.attributes.borrow_mut().insert(fd, 0);
             self.attached.borrow_mut().insert(fd, (self.root_mount.get(), at));
         }
+    }
+
+    /// Has an attribute of a security module be there, and say this.
+    pub(crate) fn attribute(&self, name: &str, value: &str) {
+        self.security.borrow_mut().insert(name.to_owned(), value.as_bytes().to_vec());
     }
 
     /// Has a directory of the tree be the root of a procfs.
@@ -129,13 +149,20 @@ impl Recording {
     fn open(&self, handle: Handle) -> OwnedFd {
         let fd =
             rustix::fs::memfd_create(c"recording", rustix::fs::MemfdFlags::CLOEXEC).expect("a descriptor");
-        self.handles.borrow_mut().insert(fd.as_raw_fd(), handle);
-        self.attributes.borrow_mut().insert(fd.as_raw_fd(), 0);
+        self.handles.borrow_mut().insert(key(&fd), handle);
+        self.attributes.borrow_mut().insert(key(&fd), 0);
+        self.opened_so_far.set(self.opened_so_far.get() + 1);
+        self.opened.borrow_mut().insert(key(&fd), self.opened_so_far.get());
         fd
     }
 
+    /// The id of a mount, by its descriptor. There is room between them for those that nobody has opened.
+    fn mount_number(&self, fd: u64) -> u64 {
+        (self.opened.borrow().get(&fd).copied().unwrap_or(0) + 10) * 100
+    }
+
     fn handle(&self, fd: BorrowedFd<'_>) -> Handle {
-        self.handles.borrow().get(&fd.as_raw_fd()).cloned().unwrap_or(Handle::Mount("unknown".into()))
+        self.handles.borrow().get(&key(&fd)).cloned().unwrap_or(Handle::Mount("unknown".into()))
     }
 
     fn name(&self, fd: BorrowedFd<'_>) -> String {
@@ -153,11 +180,6 @@ impl Recording {
             _ => "/".into(),
         }
     }
-}
-
-/// The id of a mount, by its descriptor. There is room between them for those that nobody has opened.
-fn mount_number(fd: i32) -> u64 {
-    u64::try_from(fd + 10).unwrap_or(0) * 100
 }
 
 fn missing(path: &PathBytes) -> SysError {
@@ -253,14 +275,14 @@ impl Kernel for Recording {
 
     fn mount_id(&self, file: BorrowedFd<'_>) -> SysResult<u64> {
         Ok(match self.handle(file) {
-            Handle::Mount(_) => mount_number(file.as_raw_fd()),
+            Handle::Mount(_) => self.mount_number(key(&file)),
             Handle::Place(path) => {
                 let attached = self.attached.borrow();
                 if self.leads_to_no_mounts.get() {
                     return Ok(self.root_mount.get());
                 }
-                let on_it = attached.iter().rfind(|(_, (_, at))| *at == path && path.as_bytes() != b"/");
-                on_it.map_or(self.root_mount.get(), |(fd, _)| mount_number(*fd))
+                let on_it = attached.iter().filter(|(_, (_, at))| *at == path && path.as_bytes() != b"/");
+                on_it.map(|(fd, _)| self.mount_number(*fd)).max().unwrap_or(self.root_mount.get())
             }
             _ => self.root_mount.get(),
         })
@@ -293,8 +315,8 @@ impl Kernel for Recording {
         let fd = self.open(Handle::Mount(what));
         if of_host {
             let MountState { attributes, propagation } = self.source.get();
-            self.attributes.borrow_mut().insert(fd.as_raw_fd(), attributes);
-            self.propagation.borrow_mut().insert(fd.as_raw_fd(), propagation);
+            self.attributes.borrow_mut().insert(key(&fd), attributes);
+            self.propagation.borrow_mut().insert(key(&fd), propagation);
         }
         if is_root {
             self.root_mount.set(self.mount_id(std::os::fd::AsFd::as_fd(&fd))?);
@@ -309,11 +331,11 @@ impl Kernel for Recording {
             format!("set {} +{:x} -{:x} {propagation}", self.name(mount), change.set, change.clear),
         )?;
         let mut attributes = self.attributes.borrow_mut();
-        let bits = attributes.entry(mount.as_raw_fd()).or_default();
+        let bits = attributes.entry(key(&mount)).or_default();
         *bits = *bits & !change.clear | change.set;
         if let Some(propagation) = change.propagation {
             let mut all = self.propagation.borrow_mut();
-            let state = all.entry(mount.as_raw_fd()).or_default();
+            let state = all.entry(key(&mount)).or_default();
             *state = state.changed(propagation.kind);
         }
         Ok(())
@@ -325,7 +347,7 @@ impl Kernel for Recording {
             Handle::Place(path) => (self.mount_id(destination)?, path),
             _ => (0, "/".into()),
         };
-        self.attached.borrow_mut().insert(mount.as_raw_fd(), (parent, place));
+        self.attached.borrow_mut().insert(key(&mount), (parent, place));
         Ok(())
     }
 
@@ -352,7 +374,7 @@ impl Kernel for Recording {
         };
         self.record("fsmount", format!("fsmount {fstype} {attributes:x}"))?;
         let fd = self.open(Handle::Mount(fstype));
-        self.attributes.borrow_mut().insert(fd.as_raw_fd(), attributes);
+        self.attributes.borrow_mut().insert(key(&fd), attributes);
         Ok(fd)
     }
 
@@ -392,7 +414,7 @@ impl Kernel for Recording {
         user_namespace: BorrowedFd<'_>,
         recursive: bool,
     ) -> SysResult<()> {
-        *self.attributes.borrow_mut().entry(mount.as_raw_fd()).or_default() |= crate::options::attr::IDMAP;
+        *self.attributes.borrow_mut().entry(key(&mount)).or_default() |= crate::options::attr::IDMAP;
         let (mount, ids) = (self.name(mount), self.name(user_namespace));
         self.record("mount_setattr", format!("map {mount} {ids} recursive={recursive}"))
     }
@@ -436,10 +458,11 @@ impl Kernel for Recording {
 
     fn mount_states(&self, ids: &[u64]) -> SysResult<Vec<Option<MountState>>> {
         let attributes = self.attributes.borrow();
+        let opened = self.opened.borrow();
         Ok(ids
             .iter()
             .map(|id| {
-                let fd = i32::try_from(id / 100).map_or(-1, |fd| fd - 10);
+                let fd = opened.iter().find(|(_, at)| (*at + 10) * 100 == *id).map_or(BY_HOOK, |(fd, _)| *fd);
                 let kept = if self.forgets_readonly.get() { !crate::options::attr::RDONLY } else { !0 };
                 attributes.get(&fd).map(|bits| MountState {
                     attributes: *bits & kept,
@@ -457,7 +480,7 @@ impl Kernel for Recording {
         self.tables_read.set(self.tables_read.get() + 1);
         let mut table = Vec::new();
         for (fd, (parent, mountpoint)) in self.attached.borrow().iter() {
-            let id = mount_number(*fd);
+            let id = self.mount_number(*fd);
             let Some(state) = self.mount_states(&[id])?.pop().flatten() else { continue };
             table.push(ListedMount {
                 id,
@@ -467,14 +490,29 @@ impl Kernel for Recording {
                 superblock_readonly: !self.forgets_readonly.get(),
             });
         }
+        table.sort_by_key(|mount| mount.id);
         if let Some(tamper) = self.tamper.borrow_mut().as_mut() {
             tamper(&mut table);
         }
         Ok(table)
     }
 
+    fn mount_table_of(&self, count: usize) -> SysResult<Option<Vec<ListedMount>>> {
+        let mut table = self.mount_table(count)?;
+        // Whose places a test has changed are found by the names that they have.
+        *self.places.borrow_mut() = table.iter().map(|mount| (mount.mountpoint.clone(), mount.id)).collect();
+        for mount in &mut table {
+            mount.mountpoint = "".into();
+        }
+        Ok((table.len() == count).then_some(table))
+    }
+
+    fn mount_at(&self, path: &PathBytes) -> SysResult<u64> {
+        Ok(self.places.borrow().get(path).copied().unwrap_or(self.root_mount.get()))
+    }
+
     fn mounts_below(&self, _mount: u64) -> SysResult<Vec<u64>> {
-        Ok(self.attached.borrow().keys().map(|fd| mount_number(*fd)).collect())
+        Ok(self.attached.borrow().keys().map(|fd| self.mount_number(*fd)).collect())
     }
 
     fn ids_are_unique(&self) -> bool {
@@ -530,7 +568,7 @@ impl Kernel for Recording {
 
     fn is_readonly(&self, file: BorrowedFd<'_>) -> SysResult<bool> {
         let attributes = self.attributes.borrow();
-        Ok(attributes.get(&file.as_raw_fd()).is_some_and(|bits| bits & crate::options::attr::RDONLY != 0))
+        Ok(attributes.get(&key(&file)).is_some_and(|bits| bits & crate::options::attr::RDONLY != 0))
     }
 
     fn make_symlink(&self, target: &PathBytes, parent: BorrowedFd<'_>, name: &PathBytes) -> SysResult<()> {
@@ -598,6 +636,18 @@ impl Kernel for Recording {
 
     fn write_sysctl(&self, path: &str, value: &str) -> SysResult<()> {
         self.record("write", format!("sysctl {path} = {value}"))
+    }
+
+    fn read_attribute(&self, name: &str) -> SysResult<Vec<u8>> {
+        self.security.borrow().get(name).cloned().ok_or_else(|| missing(&name.into()))
+    }
+
+    fn write_attribute(&self, name: &str, value: &[u8]) -> SysResult<()> {
+        self.record("write", format!("attribute {name} = {}", String::from_utf8_lossy(value)))
+    }
+
+    fn new_session_keyring(&self) -> SysResult<()> {
+        self.record("keyctl", "session keyring".to_owned())
     }
 
     fn pause(&self, _milliseconds: u64) {}

@@ -73,7 +73,7 @@ pub(super) fn read(top: &Object<'_>, rootfs: &mut RootfsSpec) -> Result<()> {
 /// Nothing can be mounted between a process and its root.
 fn read_path_below_root(node: &Node<'_>) -> Result<PathBytes> {
     let path = node.absolute_path()?;
-    if path.components().next().is_none() {
+    if path.is_top() {
         return Err(node.wrong(format_args!("{path} is the root itself; root.readonly makes that read-only")));
     }
     Ok(path)

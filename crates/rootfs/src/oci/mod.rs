@@ -10,6 +10,8 @@
 //! * `write`: a specification as a configuration.
 
 pub mod fields;
+#[cfg(test)]
+mod generated_tests;
 mod json;
 mod linux;
 mod mounts;

@@ -207,7 +207,7 @@ fn write_mount(what: &str, mount: &Mount, root: &PathBytes) -> Result<Value> {
             set("source", source_text(what, overlay.source.as_ref(), "overlay")?);
             words.extend(overlay_words(what, overlay)?);
         }
-        MountKind::Cgroup { source } => {
+        MountKind::Cgroup { source, .. } => {
             set("type", "cgroup".to_owned());
             set("source", source_text(what, source.as_ref(), "cgroup")?);
         }
@@ -223,8 +223,9 @@ fn write_mount(what: &str, mount: &Mount, root: &PathBytes) -> Result<Value> {
     if let MountKind::Filesystem { copy_up: true, .. } = &mount.kind {
         words.push("tmpcopyup".to_owned());
     }
-    if let MountKind::Filesystem { superblock, data, .. } | MountKind::Remount { superblock, data, .. } =
-        &mount.kind
+    if let MountKind::Filesystem { superblock, data, .. }
+    | MountKind::Cgroup { superblock, data, .. }
+    | MountKind::Remount { superblock, data, .. } = &mount.kind
     {
         words.extend(superblock.iter().cloned());
         words.extend(data.iter().map(|(key, value)| match value {

@@ -43,6 +43,8 @@ pub(super) fn read(process: &Node<'_>) -> Result<ProcessSpec> {
         oom_score_adj: object
             .read("oomScoreAdj", |score| score.integer(-1000, 1000))?
             .map(|score| i32::try_from(score).unwrap_or_default()),
+        apparmor_profile: object.read("apparmorProfile", read_name)?.flatten(),
+        selinux_label: object.read("selinuxLabel", read_name)?.flatten(),
     })
 }
 
@@ -51,6 +53,11 @@ fn read_variable(node: &Node<'_>) -> Result<Vec<u8>> {
         Some(1..) => node.bytes(),
         _ => Err(node.unexpected("NAME=value")),
     }
+}
+
+/// A text that is as good as absent when it is empty.
+fn read_name(node: &Node<'_>) -> Result<Option<String>> {
+    Ok(Some(node.text()?).filter(|text| !text.is_empty()).map(str::to_owned))
 }
 
 fn read_user(user: &Node<'_>) -> Result<User> {
@@ -163,6 +170,13 @@ pub(super) fn write(process: &ProcessSpec) -> Result<Value> {
     value.insert("noNewPrivileges".into(), process.no_new_privileges.into());
     if let Some(score) = process.oom_score_adj {
         value.insert("oomScoreAdj".into(), score.into());
+    }
+    for (key, name) in
+        [("apparmorProfile", &process.apparmor_profile), ("selinuxLabel", &process.selinux_label)]
+    {
+        if let Some(name) = name {
+            value.insert(key.into(), name.as_str().into());
+        }
     }
     Ok(Value::Object(value))
 }

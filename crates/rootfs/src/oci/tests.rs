@@ -20,7 +20,7 @@ use crate::spec::{
     UserNamespace,
 };
 
-fn options(ignore: &[&str]) -> ReadOptions {
+pub(super) fn options(ignore: &[&str]) -> ReadOptions {
     ReadOptions {
         ignore: ignore.iter().map(|name| (*name).to_owned()).collect(),
         expect_root: true,
@@ -178,6 +178,7 @@ fn each_enforced_field_is_read() {
         "domainname": "example",
         "process": {
             "terminal": false, "cwd": "/", "env": [], "args": ["sh"], "noNewPrivileges": true, "oomScoreAdj": 100,
+            "apparmorProfile": "docker-default", "selinuxLabel": "u:r:t:s0",
             "user": { "uid": 1, "gid": 2, "umask": 63, "additionalGids": [3] },
             "rlimits": [{ "type": "RLIMIT_CORE", "soft": 0, "hard": 0 }],
             "capabilities": { "bounding": [], "effective": [], "permitted": [], "inheritable": [], "ambient": [] },
@@ -217,6 +218,8 @@ fn each_enforced_field_is_read() {
     assert_eq!(rootfs.propagation, Propagation::from_name("private"));
     let process = process.unwrap();
     assert_eq!((process.user.umask, process.oom_score_adj), (Some(63), Some(100)));
+    assert_eq!(process.apparmor_profile.as_deref(), Some("docker-default"));
+    assert_eq!(process.selinux_label.as_deref(), Some("u:r:t:s0"));
 }
 
 #[test]
@@ -269,6 +272,8 @@ fn what_is_wrong_is_told_with_its_pointer() {
         (process("user/gid", json!(null)), Spec, "/process/user/gid"),
         (process("user/umask", json!(0o1000)), Spec, "/process/user/umask"),
         (process("oomScoreAdj", json!(1001)), Spec, "/process/oomScoreAdj"),
+        (process("apparmorProfile", json!("a\0b")), Spec, "/process/apparmorProfile"),
+        (process("selinuxLabel", json!(["u:r:t"])), Spec, "/process/selinuxLabel"),
         (
             process("capabilities", json!({ "effective": ["CAP_KILL"] })),
             Spec,
@@ -325,7 +330,44 @@ fn what_is_wrong_is_told_with_its_pointer() {
             "/linux/uidMappings",
         ),
         (linux("uidMappings", json!([{ "containerID": 0, "hostID": 0 }])), Spec, "/linux/uidMappings/0/size"),
+        (
+            with(
+                "/linux",
+                json!({
+                    "namespaces": [{ "type": "mount" }, { "type": "user" }],
+                    "uidMappings": [
+                        { "containerID": 0, "hostID": 1000, "size": 10 }, { "containerID": 9, "hostID": 2000, "size": 1 },
+                    ],
+                    "gidMappings": [{ "containerID": 0, "hostID": 0, "size": 1 }],
+                }),
+            ),
+            Spec,
+            "/linux/uidMappings",
+        ),
+        (
+            with(
+                "/linux",
+                json!({
+                    "namespaces": [{ "type": "mount" }, { "type": "user", "path": "/u" }],
+                    "gidMappings": [{ "containerID": 0, "hostID": 0, "size": 1 }],
+                }),
+            ),
+            Spec,
+            "/linux/gidMappings",
+        ),
+        (linux("sysctl", json!({ "kernel.domainname": "x" })), Spec, "/linux/sysctl/kernel.domainname"),
+        (linux("sysctl", json!({ "fs.mqueue.msg_max": "1" })), Spec, "/linux/sysctl/fs.mqueue.msg_max"),
+        (linux("sysctl", json!({ "kernel.shmmax": "1" })), Spec, "/linux/sysctl/kernel.shmmax"),
+        (
+            linux("sysctl", json!({ "net/../kernel/panic": "1" })),
+            Spec,
+            "/linux/sysctl/net~1..~1kernel~1panic",
+        ),
+        (linux("sysctl", json!({ "vm.swappiness": "1" })), Spec, "/linux/sysctl/vm.swappiness"),
+        (mount(json!({ "destination": "/x", "type": "proc", "options": ["tmpcopyup"] })), Spec, "/mounts/1"),
+        (mount(json!({ "destination": "/x\0", "type": "tmpfs" })), Spec, "/mounts/1/destination"),
         (linux("rootfsPropagation", json!("sometimes")), Spec, "/linux/rootfsPropagation"),
+        (linux("maskedPaths", json!(["/.."])), Spec, "/linux/maskedPaths/0"),
         (linux("maskedPaths", json!(["etc"])), Spec, "/linux/maskedPaths/0"),
         (linux("maskedPaths", json!(["/etc", "//."])), Spec, "/linux/maskedPaths/1"),
         (linux("readonlyPaths", json!(["/"])), Spec, "/linux/readonlyPaths/0"),
@@ -539,7 +581,7 @@ fn without_a_root_it_is_an_empty_one_if_the_caller_says_so() {
 }
 
 /// What is written, when it is read.
-fn again(config: &Config) -> Result<Config> {
+pub(super) fn again(config: &Config) -> Result<Config> {
     let written = write(&config.rootfs, config.process.as_ref())?;
     let mut read = read_value(&written, &options(&[]))?;
     read.rootfs.warnings.clone_from(&config.rootfs.warnings);
@@ -651,29 +693,6 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-fn any_mount() -> impl Strategy<Value = Value> {
-    let words = proptest::sample::select(
-        crate::options::WORDS
-            .iter()
-            .map(|word| word.name)
-            .filter(|name| crate::options::parse(&[name]).is_ok())
-            .chain(["size=64k", "mode=755", "gid=5", "newinstance"])
-            .collect::<Vec<_>>(),
-    );
-    (
-        "(/[a-c]){1,3}",
-        proptest::option::of(prop_oneof!["/src(/[a-b]){0,2}", Just("/b/rootfs/x".to_owned()), Just("rel".to_owned())]),
-        proptest::option::of(proptest::sample::select(vec!["tmpfs", "proc", "cgroup", "none", "ext4"])),
-        proptest::collection::vec(words, 0..6),
-    )
-        .prop_map(|(destination, source, fstype, words)| {
-            json!({ "destination": destination, "source": source, "type": fstype, "options": words })
-        })
-        .prop_filter("words can contradict the type", |mount| {
-            read_value(&with("/mounts", json!([mount])), &options(&[])).is_ok()
-        })
-}
-
 proptest! {
     #[test]
     fn no_json_makes_the_reader_panic(value in any_json()) {
@@ -697,48 +716,6 @@ proptest! {
             let parent = pointer.rsplit_once('/').map_or("", |(parent, _)| parent);
             prop_assert!(config.pointer(parent).is_some(), "{error:?}");
         }
-    }
-
-    #[test]
-    fn what_is_written_means_what_was_read(
-        mounts in proptest::collection::vec(any_mount(), 0..6),
-        readonly in any::<bool>(),
-        propagation in proptest::option::of(proptest::sample::select(vec!["private", "rshared", "slave", "runbindable"])),
-        namespaces in proptest::sample::subsequence(vec!["pid", "ipc", "uts", "cgroup", "network", "user"], 0..=6),
-        masked in proptest::collection::vec("(/[a-c]){1,2}", 0..3),
-        umask in proptest::option::of(0_u32..0o1000),
-        soft in 0_u64..1 << 53,
-        bits in any::<u64>(),
-        devices in proptest::collection::vec(("/dev/[a-c]", 0_u32..4096, 0_u32..1 << 20, 0_u32..0o10000), 0..3),
-    ) {
-        let mapping = json!([{ "containerID": 0, "hostID": 1000, "size": 1 }]);
-        let mut list: Vec<Value> = namespaces.iter().map(|kind| json!({ "type": kind })).collect();
-        list.push(json!({ "type": "mount" }));
-        let names: Vec<String> = crate::process::CAPABILITIES.iter().enumerate()
-            .filter(|(number, _)| bits & 1 << number != 0).map(|(_, name)| format!("CAP_{name}")).collect();
-        let devices: Vec<Value> = devices.into_iter().map(|(path, major, minor, mode)| {
-            json!({ "path": path, "type": "c", "major": major, "minor": minor, "fileMode": mode })
-        }).collect();
-        let mut config = json!({
-            "ociVersion": "1.0.2-dev",
-            "root": { "path": "rootfs", "readonly": readonly },
-            "process": {
-                "args": ["sh", "-c", "true"], "env": ["A=b"], "cwd": "/tmp",
-                "user": { "uid": 7, "gid": 8, "umask": umask },
-                "capabilities": { "bounding": names, "inheritable": names, "permitted": names, "ambient": names },
-                "rlimits": [{ "type": "RLIMIT_NOFILE", "soft": soft, "hard": u64::MAX }],
-            },
-            "mounts": mounts,
-            "linux": {
-                "namespaces": list, "rootfsPropagation": propagation, "maskedPaths": masked, "devices": devices,
-            },
-        });
-        if namespaces.contains(&"user") {
-            config["linux"]["uidMappings"] = mapping.clone();
-            config["linux"]["gidMappings"] = mapping;
-        }
-        let read = read_value(&config, &options(&[])).unwrap();
-        prop_assert_eq!(again(&read).unwrap(), read);
     }
 }
 
