@@ -30,6 +30,7 @@ pub(crate) struct Identity {
 /// Links in `/proc/self/ns`, which say the numbers of namespaces. The way there is walked once.
 ///
 /// Not the user namespace's: a process with more than one thread, as Node is, can't change that.
+#[expect(clippy::disallowed_methods, reason = "links of our own process in /proc, to compare what they say")]
 fn links() -> &'static [Option<OwnedFd>; 3] {
     static LINKS: OnceLock<[Option<OwnedFd>; 3]> = OnceLock::new();
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -52,6 +52,10 @@ fn sets_something(spec: &RootfsSpec, kind: NamespaceKind) -> bool {
     }
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a link of our own process in /proc, to compare it with what is held"
+)]
 fn is_own(kind: NamespaceKind, fd: &OwnedFd) -> bool {
     let name = if kind == NamespaceKind::Network { "net" } else { kind.name() };
     let own = rustix::fs::stat(format!("/proc/self/ns/{name}"));
@@ -82,6 +86,7 @@ fn check(namespaces: &Namespaces, kinds: &[NamespaceKind], privileged: bool, new
         .into())
 }
 
+#[expect(clippy::disallowed_methods, reason = "a path of the caller's host, opened once and then held")]
 fn open_one(kind: NamespaceKind, path: &PathBytes) -> Parsed<OwnedFd> {
     let name = kind.name();
     // Whatever it is, opening it must neither wait nor make it the terminal.
@@ -126,6 +131,7 @@ fn from_errno(
 const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
 
 /// Opens the directory of a cgroup.
+#[expect(clippy::disallowed_methods, reason = "a path of the caller's host, opened once and then held")]
 pub(crate) fn open_cgroup(path: &PathBytes) -> Parsed<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fail = |call| {

@@ -150,6 +150,7 @@ fn socket_pair() -> Parsed<(OwnedFd, OwnedFd)> {
 }
 
 /// The null device, opened once and verified to be it: a command whose `/dev` has another reopens its own.
+#[expect(clippy::disallowed_methods, reason = "the caller's own null device, as node:child_process opens it")]
 fn null() -> Parsed<OwnedFd> {
     static NULL: OnceLock<OwnedFd> = OnceLock::new();
     let copy = |null: &OwnedFd| {
@@ -190,6 +191,10 @@ fn given(number: i32, name: &str) -> Parsed<OwnedFd> {
 }
 
 /// A copy of a descriptor for a bind, and the path it has now.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a link of our own process in /proc: the path that the caller knows the descriptor by"
+)]
 pub(crate) fn bind_source(number: i32) -> Result<(OwnedFd, PathBytes), &'static str> {
     let fd = duplicate(number).map_err(|_| "open file descriptor")?;
     let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd.as_fd()));

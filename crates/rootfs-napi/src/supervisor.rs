@@ -51,6 +51,7 @@ impl SupervisorFile {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the program of this package, beside the addon that is loaded")]
 fn read_file(path: &CStr) -> Result<Vec<u8>> {
     let name = path.to_string_lossy();
     rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())

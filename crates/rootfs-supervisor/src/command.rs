@@ -108,6 +108,7 @@ struct Prepared {
     env: Vec<CString>,
 }
 
+#[expect(clippy::disallowed_methods, reason = "`/` of this process, which has just been entered")]
 fn prepare(
     process: &ProcessSpec,
     streams: &[BorrowedFd<'_>],
@@ -286,6 +287,10 @@ fn search_path(process: &ProcessSpec) -> Option<&[u8]> {
 }
 
 /// A stream that is the host's /dev/null becomes the container's own, if that is one.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the root is entered, and what is there is looked at before it is used"
+)]
 fn container_null(stream: BorrowedFd<'_>) -> Option<OwnedFd> {
     let is_null = |fd: BorrowedFd<'_>| {
         rustix::fs::fstat(fd).is_ok_and(|stat| {
@@ -342,6 +347,10 @@ fn directory_error(path: &PathBytes, errno: Errno) -> Box<Error> {
 }
 
 /// Enters the working directory, which is made if it is missing. `false` if only the user may be allowed to.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the root is entered: nothing of the host can be reached by a path"
+)]
 fn enter_directory(path: &PathBytes) -> Result<bool> {
     match rustix::process::chdir(path.as_path()) {
         Ok(()) => Ok(true),
@@ -356,6 +365,10 @@ fn enter_directory(path: &PathBytes) -> Result<bool> {
 }
 
 /// Makes the missing parts of a path. The root is entered, so nothing of the host can be reached.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the root is entered: nothing of the host can be reached by a path"
+)]
 fn make_directories(path: &PathBytes) -> Result<()> {
     let mut prefix = PathBytes::from("/");
     for name in path.components() {

@@ -57,6 +57,7 @@ fn main() {
 }
 
 /// Node's standard streams are not held open: whoever reads them must see their end when Node ends.
+#[expect(clippy::disallowed_methods, reason = "the host's null device, at the start of the program")]
 fn replace_standard_streams() -> Result<(), ()> {
     let null: OwnedFd =
         rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(drop)?;

@@ -40,6 +40,7 @@ pub(crate) fn why_not_executed(path: &CStr, call: &SysError) -> Option<Reason> {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the root is entered; what is read is for messages alone")]
 fn not_allowed(path: &CStr) -> Option<Reason> {
     let reason = |text: &str| Some(Reason { text: text.to_owned(), hint: Hint::NotExecutable });
     let flags = OFlags::PATH | OFlags::CLOEXEC;
@@ -98,6 +99,7 @@ fn shown(path: &CStr) -> PathBytes {
 }
 
 /// The interpreter of a script, or the loader of a program.
+#[expect(clippy::disallowed_methods, reason = "the root is entered; what is read is for messages alone")]
 fn interpreter_of(path: &CStr) -> Option<CString> {
     // It may have become a pipe or a terminal meanwhile.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;

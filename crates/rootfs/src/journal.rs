@@ -339,6 +339,7 @@ mod tests {
             }
         }
 
+        #[expect(clippy::disallowed_methods, reason = "a test looks at its own files")]
         fn has(&self, name: &str) -> bool {
             self.0.join(name).exists()
         }
@@ -395,6 +396,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test makes and reads its own files")]
     fn somebody_else_who_removes_is_waited_for() {
         let tree = Tree::new("two-removers");
         let record = tree.record("", "d", true);
@@ -444,6 +446,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test makes and reads its own files")]
     fn a_top_that_is_a_link_is_followed_to_the_same_directory_and_no_other() {
         let tree = Tree::new("top");
         let links = Tree::new("top-links");
@@ -459,6 +462,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test makes and reads its own files")]
     fn a_tree_that_is_in_use_is_left_for_later() {
         let tree = Tree::new("in-use");
         let record = tree.record("", "d", true);

@@ -232,9 +232,16 @@ impl<'a> Walk<'a> {
     /// Walks to the end. What is there, if that is known.
     fn go(&mut self, missing: Missing, maker: &mut dyn Maker) -> Result<Option<FileStatus>> {
         let mut retries = 0;
-        let mut last = None;
+        let mut last: Option<FileStatus> = None;
         while let Some(name) = self.left.pop_front() {
             if name.as_bytes() == b".." {
+                if last.is_some_and(|status| status.kind != FileKind::Directory) {
+                    return Err(self.error(&SysError {
+                        syscall: "openat2",
+                        errno: libc::ENOTDIR,
+                        arguments: format!("{name:?}"),
+                    }));
+                }
                 if self.levels.len() > 1 {
                     self.levels.pop();
                     last = None;

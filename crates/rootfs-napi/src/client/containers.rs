@@ -313,6 +313,10 @@ fn explained(error: Box<Error>) -> Box<Error> {
 
 /// A new command, by its pid as this process sees it: as it was told, or else as its pidfd says, which is -1 if it is gone
 /// already; `proc_pid_fdinfo(5)`.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "fdinfo of our own process, to read which process a pidfd is of"
+)]
 fn watchable(pidfd: Option<OwnedFd>, told: Option<i32>) -> Result<(i32, OwnedFd)> {
     use std::os::fd::AsRawFd;
     let what = "the command can't be watched, and is ended";

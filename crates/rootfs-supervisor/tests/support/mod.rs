@@ -290,7 +290,8 @@ impl Supervisor {
         fs::read_to_string(format!("/proc/{}/mountinfo", self.child.id())).unwrap()
     }
 
-    fn start_by(program: &str, cell: Cell) -> Self {
+    /// The same by a program that executes its arguments, and by env(1) below it.
+    pub fn start_by(program: &str, cell: Cell) -> Self {
         let (here, there) = pair();
         let user = if cell == Cell::Ordinary {
             format!("/usr/bin/setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups")

@@ -431,6 +431,10 @@ impl Copy<'_> {
         Ok(false)
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "self/fd of a procfs that nobody else has: these calls take no O_PATH descriptor"
+    )]
     fn extended_attributes(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Step<()> {
         let (from, to) = (name_of(from), name_of(to));
         let (list, value) = self.buffer.split_at_mut(MAX_ATTRIBUTE);

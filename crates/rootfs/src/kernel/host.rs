@@ -5,6 +5,10 @@ use std::os::fd::AsFd;
 use rustix::fs::{Mode, OFlags};
 
 /// The text of a file of the host, without the end of its last line; `None` if it can't be read.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "files of /proc and /sys by constant names, for hints: nothing is decided by them"
+)]
 pub fn text(path: &str) -> Option<String> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
     let file = rustix::fs::open(path, flags, Mode::empty()).ok()?;

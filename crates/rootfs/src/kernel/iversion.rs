@@ -43,6 +43,10 @@ pub(super) fn count_changes(
 }
 
 /// In the child.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "`.`, or a name of our own in a directory that was entered by its descriptor"
+)]
 fn remount_copy(kernel: &Linux, copy: BorrowedFd<'_>, count: bool, lazytime: bool) -> SysResult<()> {
     kernel.new_mount_namespace()?;
     kernel.set_root_propagation(Propagation::RPRIVATE)?;

@@ -804,6 +804,7 @@ impl Kernel for Linux {
         super::process::unshare(libc::CLONE_NEWCGROUP)
     }
 
+    #[expect(clippy::disallowed_methods, reason = "`/` and `.` of this process, by no other name")]
     fn set_root_propagation(&self, propagation: Propagation) -> SysResult<()> {
         let mut flags = propagation_flag(propagation.kind);
         flags.set(MountPropagationFlags::REC, propagation.recursive);
@@ -843,6 +844,7 @@ impl Kernel for Linux {
         Err(SysError { syscall: "mount_setattr", errno: libc::ELOOP, arguments: number(file) })
     }
 
+    #[expect(clippy::disallowed_methods, reason = "`/` of this process, which has just been entered")]
     fn enter_root(&self, root: BorrowedFd<'_>) -> SysResult<()> {
         // pivot_root(".", ".") puts the old root on top of the new one, without needing a directory for it.
         let old = rustix::fs::openat(
@@ -866,6 +868,7 @@ impl Kernel for Linux {
         rustix::process::chdir(c"/").map_err(failed("chdir", || "\"/\"".into()))
     }
 
+    #[expect(clippy::disallowed_methods, reason = "`.` is a directory that was entered by its descriptor")]
     fn enter_root_by_stub(&self, stub: BorrowedFd<'_>, root: BorrowedFd<'_>) -> SysResult<bool> {
         if super::process::set_namespace(stub, libc::CLONE_NEWNS).is_err() {
             return Ok(false);
@@ -886,6 +889,7 @@ impl Kernel for Linux {
         Ok(true)
     }
 
+    #[expect(clippy::disallowed_methods, reason = "`.` is a directory that was entered by its descriptor")]
     fn enter_root_by_chroot(&self, root: BorrowedFd<'_>, namespace: Option<BorrowedFd<'_>>) -> SysResult<()> {
         if let Some(namespace) = namespace {
             super::process::set_namespace(namespace, libc::CLONE_NEWNS)?;
@@ -1145,6 +1149,7 @@ mod tests {
 
     /// Needs the rights to join a mount namespace.
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test makes and reads its own files")]
     fn a_mount_namespace_is_joined_where_pidfds_are_no_namespaces() {
         use std::process::{Command, Stdio};
         if !super::super::process::has_capability(super::super::process::CAP_SYS_ADMIN) {

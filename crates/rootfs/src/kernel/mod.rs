@@ -7,6 +7,8 @@
 pub mod classic;
 pub mod copy_tree;
 mod emulated;
+#[cfg(test)]
+mod emulated_fuzz;
 pub mod holder;
 pub mod host;
 mod id_map;

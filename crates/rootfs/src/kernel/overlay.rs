@@ -133,6 +133,10 @@ pub(super) fn in_directory<T>(
 }
 
 /// Detaches a mount by its own root, so that no path is needed.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "`.`, or a name of our own in a directory that was entered by its descriptor"
+)]
 pub(super) fn detach(mount: BorrowedFd<'_>) -> SysResult<()> {
     in_directory(mount, || {
         rustix::mount::unmount(c".", UnmountFlags::DETACH)

@@ -961,6 +961,10 @@ pub fn kill(pidfd: BorrowedFd<'_>) {
 /// Has the kernel map all of this program's memory now. After a fork each page would otherwise be mapped, and copied,
 /// when it is first touched, which takes half a microsecond to a microsecond each; `madvise(2)`, `MADV_POPULATE_READ`.
 /// A hint: what can't be done is left to later.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "our own memory map, for a hint to the kernel that has no other effect"
+)]
 pub fn touch_memory() {
     // Room at the end of the heap is touched by using it. Less than the C library gives back at once.
     drop(std::hint::black_box([vec![1_u8; 48 << 10], vec![1_u8; 48 << 10]]));

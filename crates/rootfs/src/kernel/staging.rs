@@ -73,6 +73,7 @@ pub(super) struct Staging<'a> {
 
 impl<'a> Staging<'a> {
     /// Makes the place, in a mount namespace of this process's own.
+    #[expect(clippy::disallowed_methods, reason = "`.` is a directory that was entered by its descriptor")]
     pub(super) fn make(linux: &'a Linux) -> SysResult<Self> {
         let root = open(rustix::fs::CWD, c"/", DIRECTORY)?;
         // Only this one mount: those below stay peers of the host's, because a copy may be asked to be one.
@@ -202,6 +203,10 @@ impl<'a> Staging<'a> {
 
     /// Whether nothing is mounted below what is mounted on a name, and nobody uses it: then it could expire, which it is only
     /// marked for the first time. `false` if it isn't known. The mount table would tell, but it is read as a whole.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "`.`, or a name of our own in a directory that was entered by its descriptor"
+    )]
     fn has_nothing_below(&self, slot: &CStr) -> bool {
         let flags = rustix::mount::UnmountFlags::EXPIRE | rustix::mount::UnmountFlags::NOFOLLOW;
         rustix::process::fchdir(&self.top).is_ok()
@@ -302,6 +307,7 @@ impl<'a> Staging<'a> {
 
     /// The part of the mount table that is a mount and all below it: only a process whose root it is is shown that, and no
     /// more. What it is attached to doesn't matter.
+    #[expect(clippy::disallowed_methods, reason = "`.` is a directory that was entered by its descriptor")]
     fn table(&self, mount: BorrowedFd<'_>) -> SysResult<Vec<Entry>> {
         rustix::process::fchdir(mount).map_err(failed("fchdir", String::new))?;
         rustix::process::chroot(c".").map_err(failed("chroot", String::new))?;
@@ -312,6 +318,7 @@ impl<'a> Staging<'a> {
         Ok(mountinfo::parse(&read_to_end(file?.as_fd())?))
     }
 
+    #[expect(clippy::disallowed_methods, reason = "`.` is a directory that was entered by its descriptor")]
     fn return_to_root(&self) -> SysResult<()> {
         rustix::process::fchdir(&*self.root.borrow()).map_err(failed("fchdir", String::new))?;
         rustix::process::chroot(c".").map_err(failed("chroot", || "\".\"".into()))
@@ -319,6 +326,7 @@ impl<'a> Staging<'a> {
 
     /// Makes the host's tree the root of the mount namespace again, where a process that joins it finds itself, and does away
     /// with the place and what is left in it.
+    #[expect(clippy::disallowed_methods, reason = "`/` of this process, which has just been entered")]
     pub(super) fn dissolve(self) -> SysResult<()> {
         rustix::process::fchdir(&self.top).map_err(failed("fchdir", String::new))?;
         rustix::process::chroot(c".").map_err(failed("chroot", String::new))?;
@@ -331,6 +339,7 @@ impl<'a> Staging<'a> {
     }
 
     /// Makes a mount the root of this process, and detaches the host's tree.
+    #[expect(clippy::disallowed_methods, reason = "`/` of this process, which has just been entered")]
     pub(super) fn enter(&self, root: BorrowedFd<'_>) -> SysResult<()> {
         let slot = self.open_slot(&self.slot(true)?)?;
         self.move_to(root, slot.as_fd())?;
@@ -346,6 +355,7 @@ impl<'a> Staging<'a> {
 
     /// Leaves nothing in the place but the root, which is mounted on it: each way up from there comes back to it. As with
     /// the stub namespace, see `Kernel::enter_root_by_stub`.
+    #[expect(clippy::disallowed_methods, reason = "`/` of this process, which has just been entered")]
     pub(super) fn clear(&self) -> SysResult<()> {
         let root = self.root.borrow();
         let own = self.mount_id(root.as_fd())?;
@@ -375,6 +385,10 @@ impl<'a> Staging<'a> {
         self.linux.reusable_mount_id(fd)
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "`.`, or a name of our own in a directory that was entered by its descriptor"
+    )]
     fn unmount(&self, name: &CStr) -> SysResult<()> {
         rustix::process::fchdir(&self.top).map_err(failed("fchdir", String::new))?;
         let flags = rustix::mount::UnmountFlags::DETACH | rustix::mount::UnmountFlags::NOFOLLOW;
@@ -443,6 +457,10 @@ fn make_directory(directory: &OwnedFd, name: &CStr) -> SysResult<()> {
     rustix::fs::mkdirat(directory, name, Mode::RWXU).map_err(failed("mkdirat", || format!("{name:?}")))
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place for mount(2): names in a directory of our own, or self/fd of a private procfs"
+)]
 fn call(
     source: Option<&CStr>,
     target: &CStr,
