@@ -3,13 +3,12 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
+use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError, SysResult};
 use rootfs::execute::content::change_directory;
 use rootfs::execute::{Level, attach_at, sources};
 use rootfs::kernel::classic::Classic;
 use rootfs::kernel::linux::Linux;
 use rootfs::kernel::{Kernel, process};
-use rootfs::path::PathBytes;
 use rootfs::plan::Action;
 use rootfs::protocol::{self, Answer, Kind, Payload, Start};
 use rootfs::resolve::make_with_kernel;
@@ -173,24 +172,19 @@ impl Opener<'_> {
         match request {
             Request::Make { name, what } => {
                 let parent = needed()?;
-                let made = make_with_kernel(kernel, parent, name, *what)
+                let made = self
+                    .as_its_root(|| make_with_kernel(kernel, parent, name, *what))
                     .context(ErrorCode::Mount, || format!("the mountpoint {name} can't be made"))?;
-                if made {
-                    self.give_away(kernel, parent, name)?;
-                }
                 Ok((made, None))
             }
             Request::MakeSymlink { target, name } => {
                 let parent = needed()?;
-                let made = match kernel.make_symlink(target, parent, name) {
+                let made = match self.as_its_root(|| kernel.make_symlink(target, parent, name)) {
                     Err(call) if call.is(nix::errno::Errno::EEXIST) => false,
                     other => other
                         .context(ErrorCode::Mount, || format!("the link {name} can't be made"))
                         .map(|()| true)?,
                 };
-                if made {
-                    self.give_away(kernel, parent, name)?;
-                }
                 Ok((made, None))
             }
             Request::Change(wanted) => {
@@ -243,16 +237,14 @@ impl Opener<'_> {
         }
     }
 
-    /// Makes something that was just made belong to the container's root.
-    fn give_away(&self, kernel: &Linux, parent: BorrowedFd<'_>, name: &PathBytes) -> Result<()> {
-        let Some(map) = &self.start.user else { return Ok(()) };
+    /// Makes something that belongs to the container's root.
+    fn as_its_root<T>(&self, make: impl FnOnce() -> SysResult<T>) -> SysResult<T> {
+        let Some(map) = &self.start.user else { return make() };
         let owner = |list| IdMap::to_host(list, 0).unwrap_or(0);
-        kernel
-            .change_owner(parent, name, owner(&map.uids), owner(&map.gids))
-            .context(ErrorCode::Mount, || format!("{name} can't be given to the container's root"))
+        process::making_files_of(owner(&map.uids), owner(&map.gids), make)?
     }
 
-    /// The same with the owner as the host sees it.
+    /// A directory's mode and owner with ids as the host sees them.
     fn on_the_host(&self, wanted: &Directory) -> Result<Directory> {
         let Some(map) = &self.start.user else { return Ok(wanted.clone()) };
         let id = |list, id: Option<u32>| {

@@ -501,6 +501,33 @@ pub fn has_capability(number: u32) -> bool {
     own_capabilities().is_ok_and(|(effective, _)| effective & 1 << number != 0)
 }
 
+/// Does something in whose course files are made, which belong to these ids from the beginning: to give a file away by its
+/// name afterwards could be to give another one away that was put in its place; `setfsuid(2)`. All other rights stay.
+pub fn making_files_of<T>(user: u32, group: u32, work: impl FnOnce() -> T) -> SysResult<T> {
+    let (_, permitted) = own_capabilities()?;
+    // SAFETY: takes no memory, and returns the id that was in force.
+    let (own_user, own_group) = unsafe { (libc::setfsuid(u32::MAX), libc::setfsgid(u32::MAX)) };
+    let set = |user: u32, group: u32| {
+        // SAFETY: as above; an id that can't be set leaves things as they are.
+        let now = unsafe {
+            libc::setfsgid(group);
+            libc::setfsuid(user);
+            (libc::setfsuid(u32::MAX), libc::setfsgid(u32::MAX))
+        };
+        if (now.0.cast_unsigned(), now.1.cast_unsigned()) == (user, group) {
+            return Ok(());
+        }
+        Err(SysError { syscall: "setfsuid", errno: libc::EPERM, arguments: format!("{user}, {group}") })
+    };
+    let restore = || set(own_user.cast_unsigned(), own_group.cast_unsigned());
+    // To become another takes away the rights over files of others.
+    let done = set(user, group).and_then(|()| set_capabilities(permitted, permitted, 0)).map(|()| work());
+    restore()?;
+    set_capabilities(permitted, permitted, 0)?;
+    set_dumpable(false)?;
+    done
+}
+
 /// The number of `CAP_SYS_ADMIN`.
 pub const CAP_SYS_ADMIN: u32 = 21;
 /// The number of `CAP_SYS_CHROOT`.
