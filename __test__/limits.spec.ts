@@ -50,13 +50,18 @@ testHere('a command that cannot be watched for want of descriptors fails alone, 
     `const box = await new Rootfs(image).defaults().prepare()
      const kept = box.spawn('/bin/sleep', ['1000'])
      await once(kept, 'spawn')
-     // Nothing is answered before there are no descriptors for it.
-     process.kill(box.pid, 'SIGSTOP')
-     const failing = [outcome(box.run('/bin/sleep', ['1001'])), outcome(box.mounts())]
-     const files = fill()
-     process.kill(box.pid, 'SIGCONT')
-     const [run, mounts] = await Promise.all(failing)
-     free(files)
+     // Nothing is answered before there are no descriptors for it. One after the other: what fails gives descriptors back.
+     const failing = async (ask) => {
+       process.kill(box.pid, 'SIGSTOP')
+       const asked = outcome(ask())
+       const files = fill()
+       process.kill(box.pid, 'SIGCONT')
+       const failed = await asked
+       free(files)
+       return failed
+     }
+     const run = await failing(() => box.run('/bin/sleep', ['1001']))
+     const mounts = await failing(() => box.mounts())
      let left = ''
      for (let count = 0; count < 50; count++) {
        left = (await box.run('/bin/busybox', ['ps', '-o', 'args'])).stdout

@@ -232,7 +232,7 @@ function shownPropagation(target: Target, { propagation }: Meaning, locked: bool
 
 /** Makes the sources in the driver's own mount namespace. */
 function sources(directory: string, owner = 0): string {
-  for (const name of ['bare', 'strict', 'plain', 'hard', 'peer', 'lower']) mkdirSync(join(directory, name))
+  for (const name of ['bare', 'strict', 'plain', 'hard', 'peer', 'lower', 'open']) mkdirSync(join(directory, name))
   for (const name of ['upper', 'work']) {
     for (const word of Object.keys(meanings)) {
       mkdirSync(join(directory, name, word), { recursive: true })
@@ -242,7 +242,7 @@ function sources(directory: string, owner = 0): string {
   const hard = 'ro,nosuid,nodev,noexec,noatime,nodiratime,nosymfollow'
   return `(
     cd ${directory}
-    for name in bare strict plain hard peer; do mount -t tmpfs -o mode=755 $name $name; done
+    for name in bare strict plain hard peer open; do mount -t tmpfs -o mode=755 $name $name; done
     mkdir bare/sub strict/sub
     touch hard/file
     for name in bare/sub strict/sub; do
@@ -251,6 +251,8 @@ function sources(directory: string, owner = 0): string {
     done
     for name in strict hard; do mount -o remount,bind,${hard} $name; done
     mount --make-shared peer
+    mkdir open/sub
+    mount -t tmpfs -o mode=755 below open/sub
   )`
 }
 
@@ -453,6 +455,18 @@ for (const level of levels) {
       // What was brought along.
       { destination: '/w/tree', ...tree },
       { destination: '/w/tree/sub', options: ['remount', 'bind', 'rw', 'shared'] },
+      // What is said of all that a bind brings along stays, whatever is said of the bind itself.
+      ...['closed-rw', 'closed-ro', 'opened'].flatMap((name) => [
+        { destination: `/w/${name}`, source: join(directory, 'open'), options: ['rbind', 'rro'] },
+        { destination: `/w/${name}/made`, type: 'tmpfs' },
+      ]),
+      { destination: '/w/closed-rw', options: ['remount', 'bind', 'rw'] },
+      { destination: '/w/closed-ro', options: ['remount', 'ro'] },
+      { destination: '/w/opened', options: ['remount', 'bind', 'rrw'] },
+      // The second is remounted, and the first one under it stays what it was to be.
+      { destination: '/w/twice', type: 'tmpfs', options: ['ro'] },
+      { destination: '/w/twice', type: 'tmpfs' },
+      { destination: '/w/twice', options: ['remount', 'rw', 'nosuid'] },
       { destination: '/', options: ['remount', 'nosuid'] },
     ])
     job.calls.unshift(['symlink', '/w', '/led'])
@@ -469,6 +483,16 @@ for (const level of levels) {
     t.true(superblock('ro-bind-rw').includes('ro'))
     t.deepEqual(found('linked'), ['relatime', 'rw'])
     t.true(superblock('linked').includes('rw'))
+    for (const [name, flags] of Object.entries({ 'closed-rw': 'rw', 'closed-ro': 'ro', opened: 'rw' })) {
+      t.true(found(name).includes(flags), name)
+      t.true(found(`${name}/sub`).includes(name === 'opened' ? 'rw' : 'ro'), `${name}/sub`)
+      t.true(found(`${name}/made`).includes('rw'), `${name}/made`)
+    }
+    const twice = table.filter(({ destination }) => destination === '/w/twice').map(flagsOf)
+    t.deepEqual(twice.toSorted(), [
+      ['nosuid', 'relatime', 'rw'],
+      ['relatime', 'ro'],
+    ])
     const kept = (...gone: Flag[]): Flag[] => strict.flags.filter((flag) => !gone.includes(flag))
     t.deepEqual(found('bind'), shown({ flags: kept('ro', 'nosuid'), atime: 'relatime' }))
     t.deepEqual(found('bind-alone'), shown({ flags: kept('nodev'), atime: 'noatime' }))

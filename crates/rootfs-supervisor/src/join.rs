@@ -80,8 +80,13 @@ fn hear(kernel: &Linux, socket: &OwnedFd, joiner: i32) -> Result<Made> {
             }
             Kind::Started => {
                 let pid = frame.decode().map_err(gone)?;
-                let pidfd = frame.fds.pop().ok_or_else(|| gone(protocol::FrameError::Descriptors))?;
+                let Some(pidfd) = frame.fds.pop() else {
+                    // Nobody else knows of it.
+                    process::end_child(pid);
+                    return Err(gone(protocol::FrameError::Descriptors));
+                };
                 without_pidfds::watch(pid, &pidfd).map_err(|call| {
+                    process::end_child(pid);
                     Error::from_call(ErrorCode::Supervisor, "the first process can't be watched", &call)
                 })?;
                 return Ok(Made { pid, pidfd, user });

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
 use rootfs::kernel::linux::Linux;
-use rootfs::kernel::{memfd, process};
+use rootfs::kernel::{memfd, process, without_pidfds};
 use rootfs::lsm;
 use rootfs::plan::{Warning, mask_warning};
 use rootfs::process::ProcessSpec;
@@ -101,7 +101,7 @@ pub(crate) fn run(first: &FirstOfMany<'_>) -> Box<Error> {
     keep.extend(first.mountinfo.iter().map(AsRawFd::as_raw_fd));
     if let Some(files) = &first.own_files {
         keep.extend(files.oom_score_adj.iter().chain(&files.children).map(AsRawFd::as_raw_fd));
-        keep.extend(files.procfs.as_ref().and_then(Linux::procfs_descriptor));
+        keep.extend(files.procfs.iter().flat_map(Linux::procfs_descriptors));
     }
     keep.sort_unstable();
     process::close_all_but(3, &keep);
@@ -273,11 +273,13 @@ fn reap(first: &FirstOfMany<'_>, commands: &mut Commands) {
         let ended = process::reap_any(|pid| {
             if let Some(child) = children.get_mut(&pid) {
                 tell_execution(first, pid, child);
+                without_pidfds::notice_end(child.pidfd.as_fd());
             }
         });
         let Some((pid, exit)) = ended else { return };
         // What is not in the list is an orphan, and nobody asks how it ended.
         let Some(child) = children.remove(&pid) else { continue };
+        without_pidfds::forget(child.pidfd.as_fd());
         if child.id != FAILED {
             commands.ended(child.id, pid);
             let _ = protocol::send(

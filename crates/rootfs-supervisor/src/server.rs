@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rootfs::Hint;
@@ -207,6 +208,8 @@ struct Server {
     /// Those that were killed.
     holders: BTreeMap<u64, OwnedFd>,
     holders_killed: u64,
+    /// Whether everything is being ended.
+    closing: bool,
     /// Where signals tell that a child has ended.
     child_signals: Option<OwnedFd>,
 }
@@ -253,8 +256,13 @@ pub(crate) fn run(node: OwnedFd) -> i32 {
         unneeded: Vec::new(),
         holders: BTreeMap::new(),
         holders_killed: 0,
-        child_signals: without_pidfds::are_needed().then(|| process::child_signals().ok()).flatten(),
+        closing: false,
+        child_signals: None,
     };
+    if without_pidfds::are_needed() {
+        let Ok(signals) = process::child_signals() else { return 1 };
+        server.child_signals = Some(signals);
+    }
     let hears_children = server
         .child_signals
         .as_ref()
@@ -737,7 +745,7 @@ impl Server {
             self.put_away(holder);
         }
         let Some(container) = self.containers.get_mut(&id) else { return };
-        if container.start.poststart && container.set_up {
+        if container.start.poststart && container.set_up && !self.closing {
             self.run_hooks(id, HookPoint::Poststart);
             return;
         }
@@ -1107,6 +1115,7 @@ impl Server {
 
     /// Node is gone, however that happened: so is everything.
     fn end_all(&mut self) {
+        self.closing = true;
         for id in self.containers.keys().copied().collect::<Vec<_>>() {
             self.catch_up(id);
         }
@@ -1244,13 +1253,16 @@ fn become_first(first: &mut Option<FirstProcess>) -> ! {
     process::exit(127)
 }
 
+/// Whether a filter lets nobody open the pidfd of a process that is there.
+static NO_PIDFD_OPEN: AtomicBool = AtomicBool::new(false);
+
 /// The same by way of a holder, which makes the first process. Waits for that, which takes as long as two clones.
 /// Afterwards there is either one first process or none.
 fn begin_held(namespaces: u64, first: &mut Option<FirstProcess>) -> Option<Process> {
     // A holder has to close what the first process has: others wait for its end. And where processes that change their ids
     // may be looked into, their new user could write to what they share with it.
     let dumpable = host::sysctl("fs.suid_dumpable").is_none_or(|value| value == "1");
-    if dumpable || !process::can_close_ranges() {
+    if dumpable || !process::can_close_ranges() || NO_PIDFD_OPEN.load(Ordering::Relaxed) {
         return None;
     }
     let birth = holder::Birth::new().ok()?;
@@ -1263,9 +1275,14 @@ fn begin_held(namespaces: u64, first: &mut Option<FirstProcess>) -> Option<Proce
     drop(there);
     if has_begun(&here, &holder)
         && let Some(pid) = birth.pid()
-        && let Ok(pidfd) = process::pidfd_of_child(pid)
     {
-        return Some(Process { pid, pidfd, holder: Some(holder) });
+        match process::pidfd_of_child(pid) {
+            Ok(pidfd) => return Some(Process { pid, pidfd, holder: Some(holder) }),
+            Err(call) if call.is(nix::errno::Errno::ENOSYS) || call.is(nix::errno::Errno::EPERM) => {
+                NO_PIDFD_OPEN.store(true, Ordering::Relaxed);
+            }
+            Err(_) => {}
+        }
     }
     // What was to be its descriptors is for another, and it must not use them too.
     process::kill(holder.as_fd());

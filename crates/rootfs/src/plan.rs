@@ -696,15 +696,6 @@ impl Builder {
                         // What was made before is not there any more.
                         later.clear();
                     }
-                    if matches!(mount.kind, MountKind::Remount { bind: false, .. })
-                        && mount.attributes.mentioned() & attr::RDONLY != 0
-                    {
-                        // What was said before about the same mount and its filesystem is no more.
-                        let same = mount.destination.normalized();
-                        later.retain(|action: &Action| {
-                            action.destination().is_none_or(|other| other.normalized() != same)
-                        });
-                    }
                     later.extend(self.plan_mount(mount, position, &places, spec));
                     continue;
                 }
@@ -745,7 +736,10 @@ impl Builder {
         let words = &mount.propagation;
         let propagation_later = self.shared
             && !matches!(mount.kind, MountKind::Remount { .. })
-            && words.last().is_some_and(|last| last.kind != PropagationType::Shared);
+            && words.iter().enumerate().any(|(at, word)| {
+                let last = at + 1 == words.len();
+                word.kind != PropagationType::Shared && (last || word.recursive)
+            });
         self.shared |= words.iter().any(|word| word.kind == PropagationType::Shared);
         let index = self.push(Action::Mount { mount: mount.clone(), readonly_later, propagation_later });
         let at = |part: &Part| locate(&spec.origins, Item::Content(position), part);

@@ -50,7 +50,12 @@ impl State {
                 rustix::io::ioctl_fionbio(stream, true)
                     .map_err(|errno| SysError::new("ioctl", errno, "FIONBIO"))
                     .context(ErrorCode::Exec, || format!("the pipe of stdio[{index}] can't be used"))?;
-                watch(&self.epoll, stream.as_fd(), Token::Stream(key, index))?;
+                if let Err(error) = watch(&self.epoll, stream.as_fd(), Token::Stream(key, index)) {
+                    for watched in streams[..index].iter().flatten() {
+                        let _ = epoll::delete(&self.epoll, watched);
+                    }
+                    return Err(error);
+                }
             }
         }
         let collector = Collector {

@@ -134,15 +134,22 @@ impl Client {
                 if !without_pidfds::are_needed() {
                     process::kill(pidfd.as_fd());
                 }
-                if !container.pid_namespace {
+                if container.pid_namespace {
+                    continue;
+                }
+                // A number that there is could be anybody's, where there is no more than that.
+                if !without_pidfds::are_needed() {
                     process::kill_group_of(pidfd.as_fd(), *pid);
+                } else if !process::exists(*pid) {
+                    process::kill_group(*pid);
                 }
             }
         }
+        let until = Instant::now() + Duration::from_secs(1);
         for (_, container) in &lost {
             match &container.process {
                 Some((pid, Some(_))) if without_pidfds::are_needed() => {
-                    without_pidfds::wait_until_gone(*pid, Duration::from_secs(1));
+                    without_pidfds::wait_until_gone(*pid, until);
                 }
                 Some((_, Some(pidfd))) => supervisor::wait_until_ended(pidfd, 1),
                 _ => {}

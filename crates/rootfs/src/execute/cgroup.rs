@@ -135,7 +135,12 @@ impl Execution<'_> {
         if self.plan.namespaces().is_some_and(|namespaces| namespaces.cgroup == Namespace::New) {
             return Ok(asked.to_vec());
         }
-        let mounts = self.mounted()?;
+        let mounts = match self.mounted() {
+            Err(error) if asked.iter().any(|(key, _)| OF_THE_HIERARCHY.contains(&&**key)) => {
+                return Err(error);
+            }
+            mounts => mounts.unwrap_or_default(),
+        };
         let host = mounts.iter().find(|entry| entry.fstype == "cgroup2");
         let has =
             |word: &str| host.is_some_and(|host| host.super_options.iter().any(|option| option == word));

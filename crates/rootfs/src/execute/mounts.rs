@@ -598,7 +598,8 @@ impl Execution<'_> {
         let Some(expected) = self.expectations.get(id) else { return Ok(Done::by("hidden")) };
         let wanted = expected.attributes & attr::RDONLY != 0;
         let superblock = superblock && expected.superblock_readonly;
-        if !wanted && !superblock {
+        let recursive = recursive && !expected.below_writable;
+        if !wanted && !superblock && !recursive {
             return Ok(Done::by("remounted"));
         }
         if self.plan.enters_by_chroot() {

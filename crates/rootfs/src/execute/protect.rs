@@ -50,8 +50,10 @@ impl Execution<'_> {
         self.kernel.set_attributes(top.as_fd(), change).context(ErrorCode::Mount, what)?;
         let undo = AttributeChange { clear: attr::RDONLY, ..AttributeChange::default() };
         for mount in self.expectations.writable_below(id, destination) {
-            if let Some(tree) = self.ground.tree(mount) {
-                self.kernel.set_attributes(tree.fd.as_fd(), undo).context(ErrorCode::Mount, what)?;
+            // One that was brought along is known by the remount that has said so.
+            let remounted = || self.kept.get(&self.expectations.get(mount)?.step).map(|fd| fd.as_fd());
+            if let Some(fd) = self.ground.tree(mount).map(|tree| tree.fd.as_fd()).or_else(remounted) {
+                self.kernel.set_attributes(fd, undo).context(ErrorCode::Mount, what)?;
             }
         }
         Ok(())

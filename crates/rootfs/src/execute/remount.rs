@@ -79,10 +79,12 @@ impl Execution<'_> {
                 expected.superblock_readonly = attributes.readonly();
             }
             let reaches_covered = self.setting.level != Level::Classic;
-            self.expectations.change_below(status.mount, attributes, &mount.propagation, reaches_covered);
+            let below = (&mount.destination, reaches_covered);
+            self.expectations.change_below(status.mount, attributes, &mount.propagation, below);
         } else {
             // One that was brought along.
-            let mut one = Expectation::new(step, status.mount, status.mount, None, 0);
+            let mut one =
+                Expectation::new(step, status.mount, status.mount, Some(mount.destination.clone()), 0);
             one.parent = None;
             let expected = self.expectations.add(one);
             expected.copied_from(None, attributes, (&mount.propagation, &[]), false);

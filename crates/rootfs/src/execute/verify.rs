@@ -48,6 +48,10 @@ impl Original {
 
 /// What a mount must look like at the end.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, in any combination with the others"
+)]
 pub(super) struct Expectation {
     /// The step that made it.
     pub(super) step: u32,
@@ -71,6 +75,8 @@ pub(super) struct Expectation {
     pub(super) recursive: bool,
     /// Whether nobody else can move or rename what is in it.
     pub(super) keeps_places: bool,
+    /// Whether what it has brought along may be written to, whatever was said before.
+    pub(super) below_writable: bool,
 }
 
 impl Expectation {
@@ -88,6 +94,7 @@ impl Expectation {
             superblock_readonly: false,
             recursive: false,
             keeps_places: false,
+            below_writable: false,
         }
     }
 
@@ -147,6 +154,9 @@ impl Expectation {
 
     /// It was changed where it is.
     pub(super) fn change(&mut self, attributes: &Attributes, propagation: &[Propagation]) {
+        if attributes.clear_recursive & attr::RDONLY != 0 {
+            self.below_writable = true;
+        }
         self.attributes = attributes.applied_to(self.attributes);
         self.unsure &= !attributes.mentioned();
         self.propagation = changed(self.propagation, propagation);
@@ -264,8 +274,9 @@ impl Expectations {
         top: u64,
         attributes: &Attributes,
         propagation: &[Propagation],
-        reaches_covered: bool,
+        (destination, reaches_covered): (&PathBytes, bool),
     ) {
+        let destination = destination.normalized();
         let below = Attributes {
             set: attributes.set_recursive,
             clear: attributes.clear_recursive,
@@ -292,10 +303,12 @@ impl Expectations {
                 changed.insert(mount);
                 one.change(&below, &propagation);
             }
-            if !is_known || unsure.contains(&parent) {
+            // By its name it may be below: links can be on the way.
+            let by_name = one.path.as_ref().is_none_or(|path| path.starts_with(&destination));
+            if !is_known && by_name || unsure.contains(&parent) {
                 unsure.insert(mount);
             }
-            if unsure.contains(&mount) || covered.contains(&mount) {
+            if unsure.contains(&mount) || covered.contains(&mount) && changed.contains(&mount) {
                 one.unsure |= below.mentioned();
                 one.propagation = one.propagation.filter(|_| propagation.is_empty());
             }
@@ -312,7 +325,7 @@ impl Expectations {
             }
             // It may be on a mount that was brought along.
             let by_name = || one.path.as_ref().is_some_and(|path| path.starts_with(&destination));
-            parent == Some(top) || (parent.is_some() && by_name())
+            parent == Some(top) || by_name()
         };
         let writable = |one: &&Expectation| (one.attributes | one.unsure) & attr::RDONLY == 0;
         self.list

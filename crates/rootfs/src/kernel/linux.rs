@@ -40,6 +40,8 @@ pub struct Linux {
     openat2: Cell<Option<bool>>,
     /// How the layers of an overlay were given last time.
     pub(super) layers: Cell<super::overlay::Way>,
+    /// The next filesystem's layers are names that are looked up when it is made.
+    pub(super) late_names: Cell<bool>,
 }
 
 const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
@@ -158,9 +160,10 @@ impl Linux {
         Ok(self.procfs.get_or_init(|| handle))
     }
 
-    /// The number of that handle's descriptor, if there is one.
-    pub fn procfs_descriptor(&self) -> Option<i32> {
-        self.procfs.get().map(|handle| handle.as_fd().as_raw_fd())
+    /// The numbers of the descriptors that belong to it.
+    pub fn procfs_descriptors(&self) -> Vec<i32> {
+        let handle = self.procfs.get().map(|handle| handle.as_fd().as_raw_fd());
+        handle.into_iter().chain(self.own_directory.get().map(|(_, own)| own.as_raw_fd())).collect()
     }
 
     /// Opens a file of this process below /proc.
@@ -173,7 +176,14 @@ impl Linux {
             let describe = || format!("/proc/self/{name}, {}", open_flags(flags));
             let file = rustix::fs::openat(directory, name, flags | OFlags::NOFOLLOW, Mode::empty())
                 .map_err(failed("openat", describe))?;
-            if self.filesystem_magic(file.as_fd())? != PROC_SUPER_MAGIC {
+            let mount = |file: BorrowedFd<'_>| {
+                let stat = statx(file, StatxFlags::MNT_ID.bits()).ok()?;
+                (stat.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(stat.stx_mnt_id)
+            };
+            // Nothing may be mounted on the way.
+            if self.filesystem_magic(file.as_fd())? != PROC_SUPER_MAGIC
+                || mount(file.as_fd()) != mount(directory.as_fd())
+            {
                 return Err(SysError { syscall: "openat", errno: libc::EXDEV, arguments: describe() });
             }
             return Ok(file);
@@ -494,8 +504,11 @@ impl Kernel for Linux {
     }
 
     fn create_filesystem(&self, context: BorrowedFd<'_>) -> SysResult<()> {
-        rustix::mount::fsconfig_create(context)
-            .map_err(failed("fsconfig", || format!("{}, FSCONFIG_CMD_CREATE", number(context))))
+        let create = || {
+            rustix::mount::fsconfig_create(context)
+                .map_err(failed("fsconfig", || format!("{}, FSCONFIG_CMD_CREATE", number(context))))
+        };
+        if self.late_names.take() { super::overlay::in_own_descriptors(self, create) } else { create() }
     }
 
     fn mount_created(&self, context: BorrowedFd<'_>, attributes: u64) -> SysResult<OwnedFd> {

@@ -24,6 +24,8 @@ pub(super) enum Way {
     Names,
     /// All names in one string of at most 255 bytes.
     List,
+    /// The same before Linux 6.5, which looks at no option before the filesystem is made.
+    Late,
 }
 
 /// Whether an error can mean that the kernel doesn't know this way. It is known once it has taken the first layer.
@@ -50,6 +52,9 @@ pub(super) fn set_layers(
     }
     let by_name = |key: &str, fd| set_string(context, key, &number(fd));
     let result = in_own_descriptors(kernel, || {
+        if kernel.layers.get() <= Way::Names && looks_late(kernel)? {
+            kernel.layers.set(Way::Late);
+        }
         if kernel.layers.get() <= Way::Names {
             match each(&all, by_name) {
                 Ok(()) => {
@@ -64,11 +69,21 @@ pub(super) fn set_layers(
         }
         let list: Vec<String> = lower.iter().map(|fd| number(*fd)).collect();
         set_string(context, "lowerdir", &list.join(":"))?;
-        kernel.layers.set(Way::List);
+        if kernel.layers.get() == Way::Late {
+            kernel.late_names.set(true);
+        } else {
+            kernel.layers.set(Way::List);
+        }
         each(&others, by_name).map_err(|(call, _)| call)
     });
     // Where no way is known it was not the way that was wrong, and the newest says best what was.
-    result.map_err(|call| if kernel.layers.get() == Way::List { call } else { first.unwrap_or(call) })
+    result.map_err(|call| if kernel.layers.get() >= Way::List { call } else { first.unwrap_or(call) })
+}
+
+/// Whether an option that there isn't is taken: then names mean something only when the filesystem is made.
+fn looks_late(kernel: &Linux) -> SysResult<bool> {
+    let trial = kernel.open_filesystem("overlay")?;
+    Ok(set_string(trial.as_fd(), "no-such-option", "").is_ok())
 }
 
 /// Gives layers one after the other. With an error comes how many were taken.

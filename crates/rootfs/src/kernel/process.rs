@@ -150,8 +150,8 @@ pub fn can_wait_for_pidfds(pidfd: BorrowedFd<'_>) -> bool {
 
 /// Whether a child's pidfd can be used for all that is done with one.
 pub(super) fn is_complete_pidfd(pidfd: BorrowedFd<'_>) -> bool {
-    can_wait_for_pidfds(pidfd)
-        && !send_signal(pidfd, 0, Target::Process).is_err_and(|call| call.errno == libc::ENOSYS)
+    let refused = |call: SysError| [libc::ENOSYS, libc::EPERM].contains(&call.errno);
+    can_wait_for_pidfds(pidfd) && !send_signal(pidfd, 0, Target::Process).is_err_and(refused)
 }
 
 /// `clone(2)`, which clone3 is the newer form of. The order of its arguments is not the same everywhere.

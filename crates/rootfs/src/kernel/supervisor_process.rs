@@ -170,7 +170,9 @@ pub fn start(
             arguments: "rootfs-supervisor".into(),
         });
     }
-    let pidfd = match pidfd.filter(|pidfd| super::process::is_complete_pidfd(pidfd.as_fd())) {
+    let pidfd = match pidfd
+        .filter(|pidfd| !without_pidfds::are_needed() && super::process::is_complete_pidfd(pidfd.as_fd()))
+    {
         Some(pidfd) => pidfd,
         None => stand_for(pid).inspect_err(|_| end(pid))?,
     };

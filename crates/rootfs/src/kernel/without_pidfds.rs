@@ -94,8 +94,15 @@ pub(super) fn pid_of(handle: BorrowedFd<'_>) -> SysResult<i32> {
     })
 }
 
+/// A child has ended, which its parent has found out by itself.
+pub fn notice_end(handle: BorrowedFd<'_>) {
+    if let Some(event) = processes().get(&handle.as_raw_fd()).and_then(|known| known.event.as_ref()) {
+        let _ = rustix::io::write(event, &1_u64.to_ne_bytes());
+    }
+}
+
 /// It was waited for: the number isn't its own any more.
-pub(super) fn forget(handle: BorrowedFd<'_>) {
+pub fn forget(handle: BorrowedFd<'_>) {
     processes().remove(&handle.as_raw_fd());
 }
 
@@ -127,9 +134,8 @@ pub(super) fn has_child_ended(pid: i32) -> bool {
     }
 }
 
-/// Waits until nobody has this number, which is that of no child of this process; at most so long.
-pub fn wait_until_gone(pid: i32, patience: Duration) {
-    let until = Instant::now() + patience;
+/// Waits until nobody has this number, at most until then.
+pub fn wait_until_gone(pid: i32, until: Instant) {
     while process::exists(pid) && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(2));
     }
