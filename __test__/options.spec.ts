@@ -232,7 +232,8 @@ function shownPropagation(target: Target, { propagation }: Meaning, locked: bool
 
 /** Makes the sources in the driver's own mount namespace. */
 function sources(directory: string, owner = 0): string {
-  for (const name of ['bare', 'strict', 'plain', 'hard', 'peer', 'lower', 'open']) mkdirSync(join(directory, name))
+  for (const name of ['bare', 'strict', 'plain', 'hard', 'peer', 'lower', 'open'])
+    mkdirSync(join(directory, name))
   for (const name of ['upper', 'work']) {
     for (const word of Object.keys(meanings)) {
       mkdirSync(join(directory, name, word), { recursive: true })
