@@ -10,31 +10,14 @@ use std::time::{Duration, Instant};
 use rootfs::error::ErrorCode;
 use rootfs::kernel::memfd;
 use rootfs::mountinfo;
+use rootfs::namespace::NamespaceKind;
 use rootfs::process::ProcessSpec;
 use rootfs::protocol::{self, Exit, FrameError, Kind};
+use rootfs::spec::UserNamespace;
 use support::{
-    Cell, NOBODY, Scratch, Supervisor, busybox_root, children, default_spec, host_mounts, is_alive, listing,
-    memory, shell, soon,
+    Cell, NOBODY, Scratch, Supervisor, busybox_root, children, command, default_spec, host_mounts, is_alive,
+    listing, process, shell, soon,
 };
-
-/// Starts a command in a prepared root, and returns how it ended and what it wrote.
-fn command(running: &support::Running, id: u64, script: &str) -> (Exit, String) {
-    process(running, id, &shell(script))
-}
-
-fn process(running: &support::Running, id: u64, spec: &ProcessSpec) -> (Exit, String) {
-    let output = memory();
-    let payload = memfd::sealed(c"process", &protocol::encode(spec), false).unwrap();
-    let null = std::fs::File::open("/dev/null").unwrap();
-    let fds = [payload.as_fd(), null.as_fd(), output.as_fd(), output.as_fd()];
-    protocol::send(&running.node, Kind::Spawn, id, &[], &fds).unwrap();
-    let spawned = protocol::receive(&running.node).unwrap();
-    assert_eq!((spawned.kind, spawned.id, spawned.fds.len()), (Kind::Spawned, id, 1));
-    let exited = protocol::receive(&running.node).unwrap();
-    assert_eq!((exited.kind, exited.id), (Kind::ChildExited, id));
-    let text = memfd::read(&output, 1 << 20).unwrap();
-    (exited.decode().unwrap(), String::from_utf8(text).unwrap())
-}
 
 #[test]
 fn a_prepared_root_runs_commands_and_reaps_orphans() {
@@ -83,6 +66,30 @@ fn a_command_of_a_prepared_root_has_its_own_oom_score() {
         assert_eq!(command(&running, 2, read), (Exit::Code(0), format!("{own}\n")), "{cell:?}");
         supervisor.close(running.id);
         supervisor.finish(&running);
+    }
+}
+
+#[test]
+fn in_a_joined_user_namespace_the_supervisor_opens_the_oom_score_if_it_can() {
+    for cell in [Cell::RootRange, Cell::Ordinary] {
+        let scratch = Scratch::new();
+        let mut spec = default_spec(&busybox_root(&scratch.0, cell, true));
+        let mut supervisor = Supervisor::start(cell);
+        let first = supervisor.begin(cell, &spec, None, None).unwrap();
+        protocol::receive(&first.node).unwrap();
+        let namespace = std::fs::File::open(format!("/proc/{}/ns/user", first.pid)).unwrap();
+        spec.namespaces.user = UserNamespace::Path("/first".into());
+        let score = ProcessSpec { oom_score_adj: Some(300), ..shell("cat /proc/self/oom_score_adj") };
+        let second = supervisor
+            .begin_joining(cell, &spec, Some(score), None, &[(NamespaceKind::User, namespace.into())])
+            .unwrap();
+        let ended = supervisor.finish(&second);
+        match ended.failure {
+            None => assert_eq!((cell, ended.output.as_str()), (Cell::RootRange, "300\n")),
+            Some(error) => {
+                assert_eq!((cell, error.code), (Cell::Ordinary, ErrorCode::Unsupported), "{error}")
+            }
+        }
     }
 }
 

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
+use rootfs::execute::Level;
+
 use super::support::{Cell, Scratch, busybox_root};
 
 /// What is in the file outside. It must not come out of a container.
@@ -21,10 +23,13 @@ pub struct Ground {
     pub outside: PathBuf,
     pub shared: PathBuf,
     pub owner: u32,
+    pub cell: Cell,
+    /// How mounts are made; as the kernel has it where nobody says so.
+    pub level: Option<Level>,
 }
 
 impl Ground {
-    pub fn new(cell: Cell) -> Self {
+    pub fn new(cell: Cell, level: Option<Level>) -> Self {
         let scratch = Scratch::new();
         let root = busybox_root(&scratch.0, cell, true);
         for name in ["head", "ln", "mv", "grep", "rm"] {
@@ -38,7 +43,7 @@ impl Ground {
         fs::write(outside.join("secret"), SECRET).unwrap();
         fs::write(outside.join("directory/file"), "").unwrap();
         std::os::unix::fs::symlink("secret", outside.join("link")).unwrap();
-        let ground = Self { scratch, root, outside, shared, owner: cell.owner() };
+        let ground = Self { scratch, root, outside, shared, owner: cell.owner(), cell, level };
         ground.own(&ground.outside);
         ground.own(&ground.shared);
         ground

@@ -17,6 +17,7 @@ use rootfs::spec::{BindSource, Mask, MissingMask, Mount, MountKind, Root, Rootfs
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 
 use super::ground::{Ground, HIDDEN, SECRET, own_mounts, places};
+use super::processes;
 use super::support::{Cell, Ended, bind, default_spec};
 
 /// What must come of it, besides that nothing gets out.
@@ -54,7 +55,9 @@ pub struct Staged {
     /// Done in the namespace of the caller, before.
     pub host: Option<Check>,
     /// What the supervisor is started by.
-    pub starter: &'static str,
+    pub starter: String,
+    /// What the command reads from; otherwise nothing.
+    pub stdin: Option<OwnedFd>,
     /// Held open by the caller meanwhile.
     #[expect(dead_code, reason = "it is there to be open")]
     pub held: Vec<OwnedFd>,
@@ -201,9 +204,59 @@ pub const ATTACKS: &[Attack] = &[
         variants: &["opened before, written after its end"],
         stage: helper_file,
     },
+    Attack {
+        name: "neighbour-ptrace",
+        what: "CVE-2016-9962",
+        variants: &["commands", "a joined user namespace", "hooks"],
+        stage: processes::neighbour_ptrace,
+    },
+    Attack {
+        name: "terminal-input",
+        what: "CVE-2017-5226",
+        variants: &["another's terminal", "its controlling terminal"],
+        stage: processes::terminal_input,
+    },
+    Attack {
+        name: "wrong-frames",
+        what: "CVE-2021-43784",
+        variants: &[
+            "nonsense",
+            "shorter than a header",
+            "another magic",
+            "another version",
+            "an unknown kind",
+            "a longer body",
+            "a shorter body",
+            "missing descriptors",
+            "more descriptors",
+            "a kind of the other side",
+            "too long",
+            "a body that is none",
+            "a length that wraps",
+        ],
+        stage: processes::wrong_frames,
+    },
+    Attack {
+        name: "console-link",
+        what: "CVE-2025-52565",
+        variants: &["console", "pts/0", "ptmx", "tty", "console upwards", "pts/0 upwards"],
+        stage: console_link,
+    },
+    Attack {
+        name: "denied-name",
+        what: "deny of a path that doesn't exist yet",
+        variants: &[
+            "deny-create in a tmpfs",
+            "deny-create on the host",
+            "readonly-parent on the host",
+            "stub on the host",
+            "deny-create below a link",
+        ],
+        stage: denied_name,
+    },
 ];
 
-fn staged(spec: RootfsSpec) -> Staged {
+pub fn staged(spec: RootfsSpec) -> Staged {
     Staged {
         spec,
         script: String::new(),
@@ -213,12 +266,13 @@ fn staged(spec: RootfsSpec) -> Staged {
         control: Control::Naive(None),
         racer: None,
         host: None,
-        starter: "",
+        starter: String::new(),
+        stdin: None,
         held: Vec::new(),
     }
 }
 
-fn container(staged: Staged) -> Stage {
+pub fn container(staged: Staged) -> Stage {
     Stage::Container(Box::new(staged))
 }
 
@@ -398,6 +452,67 @@ fn null_device(ground: &Ground, variant: &str) -> Stage {
             if text.is_empty() { Ok(()) } else { Err(text) }
         }))),
         racer,
+        ..staged(spec)
+    })
+}
+
+fn console_link(ground: &Ground, variant: &str) -> Stage {
+    let (name, how) = variant.split_once(' ').unwrap_or((variant, ""));
+    let target = if how == "upwards" { ground.upwards() } else { ground.outside.clone() };
+    ground.directory(&ground.root.join("dev/pts"));
+    ground.link(target.join("secret"), &ground.root.join("dev").join(name));
+    let mut spec = without_dev(&ground.root);
+    // A terminal of the host on the name, as runtimes make the console.
+    spec.add(bind(Path::new("/dev/null"), &format!("/dev/{name}")));
+    container(Staged { script: format!("cat /dev/{name}; echo overwritten > /dev/{name}"), ..staged(spec) })
+}
+
+fn denied_name(ground: &Ground, variant: &str) -> Stage {
+    let (how, place) = variant.split_once(' ').unwrap();
+    let (_, missing) = MissingMask::ALL.into_iter().find(|(word, _)| *word == how).unwrap();
+    let mut spec = default_spec(&ground.root);
+    spec.readonly = None;
+    ground.directory(&ground.root.join("run"));
+    ground.directory(&ground.root.join("data"));
+    let (path, expect) = match place {
+        "in a tmpfs" => {
+            spec.add(tmpfs("/run"));
+            ("/run/made/deep", Expect::Runs)
+        }
+        "below a link" => {
+            // In the tmpfs nothing is a link; the image's own link to it can be replaced.
+            spec.add(tmpfs("/run"));
+            ground.link("run", &ground.root.join("to-run"));
+            ("/to-run/made", Expect::Either)
+        }
+        _ => {
+            spec.add(writable(bind(&ground.shared, "/data")));
+            let expect =
+                if how == "deny-create" { Expect::Code(ErrorCode::Unsupported) } else { Expect::Runs };
+            ("/data/made", expect)
+        }
+    };
+    spec.masks.push(Mask { path: path.into(), missing });
+    let parent = Path::new(path).parent().unwrap().to_owned();
+    let (parent, away) = (parent.display().to_string(), format!("{}.away", parent.display()));
+    let at = path.to_owned();
+    container(Staged {
+        script: format!(
+            "exec 2>&-; mkdir -p {parent}; mkdir {path}; echo attack > {path}; rm -f {path}; \
+             mv {parent} {away} && mkdir {parent}; echo attack > {path}; cat {path}"
+        ),
+        expect,
+        check: Some(Box::new(
+            |_, text| if text.is_empty() { Ok(()) } else { Err(format!("made: {text:?}")) },
+        )),
+        control: Control::Naive(Some(Box::new(move |ground| {
+            let made = ground.root.join(at.strip_prefix('/').unwrap());
+            let _ = fs::create_dir_all(made.parent().unwrap());
+            match fs::write(&made, "attack") {
+                Ok(()) => Err("made".into()),
+                Err(_) => Ok(()),
+            }
+        }))),
         ..staged(spec)
     })
 }
@@ -638,7 +753,7 @@ fn inheritable_capabilities(ground: &Ground, _: &str) -> Stage {
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             if none(&text) { Ok(()) } else { Err(text) }
         }))),
-        starter: INHERITING,
+        starter: INHERITING.into(),
         ..staged(default_spec(&ground.root))
     })
 }

@@ -4,8 +4,8 @@
 //! outside of the root has changed (O1), no mount table of the host has (O2), and nothing of the attacker's target is mounted
 //! in the container (O3). The same attack on a naive program ([`naive`]) must get through: the positive control.
 //!
-//! Each caller meets each level, in turn, with `/` private and shared. `ROOTFS_ATTACKS=all` runs every variant in every
-//! cell; `ROOTFS_ATTACKS=targets` attacks the runtimes that this machine has, too. Names of attacks may be given.
+//! Each caller meets each level, in turn, with `/` private and shared. `--all` runs every variant in every cell; `--targets`
+//! attacks the runtimes that this machine has, too. Names of attacks may be given.
 //!
 //! Needs root, and the Debian packages busybox-static and util-linux.
 #![allow(clippy::disallowed_methods, reason = "tests make and read their own files")]
@@ -14,6 +14,7 @@
 mod ground;
 mod list;
 mod naive;
+mod processes;
 #[path = "../support/mod.rs"]
 mod support;
 mod targets;
@@ -103,6 +104,12 @@ fn main() -> ExitCode {
     {
         return exchange(one, other);
     }
+    match args.first().map(String::as_str) {
+        Some("--snoop") => return processes::snoop(&args[1], &args[2..]),
+        Some("--naive-first-process") => return processes::naive_first_process(),
+        Some("--type-into-terminal") => return processes::type_into_terminal(),
+        _ => {}
+    }
     if args.iter().any(|arg| arg == "--list") {
         for attack in ATTACKS {
             println!("{}: test", attack.name);
@@ -113,9 +120,8 @@ fn main() -> ExitCode {
         println!("attacks: skipped, they need root");
         return if std::env::var_os("CI").is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     }
-    let mode = std::env::var("ROOTFS_ATTACKS").unwrap_or_default();
-    let all = mode.split(',').any(|word| word == "all");
-    let with_targets = mode.split(',').any(|word| word == "targets");
+    let flag = |name: &str| args.iter().any(|arg| arg == name);
+    let (all, with_targets) = (flag("--all"), flag("--targets"));
     let names: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
     let chosen = |attack: &&Attack| names.is_empty() || names.iter().any(|name| attack.name.contains(*name));
 
@@ -194,7 +200,7 @@ fn run_ours(
     level: Level,
     shared: bool,
 ) -> Result<String, String> {
-    let ground = Ground::new(cell);
+    let ground = Ground::new(cell, Some(level));
     naive::in_private_mounts(shared, || match (attack.stage)(&ground, variant) {
         Stage::Direct(ours, _) => ours(&ground).map(|()| "refused".into()),
         Stage::Container(staged) => run_container(&ground, &staged, cell, level),
@@ -208,6 +214,7 @@ fn run_container(ground: &Ground, staged: &Staged, cell: Cell, level: Level) -> 
     let racer = staged.racer.as_ref().map(Racer::start);
     let before = Before::of(ground);
     let mut supervisor = Supervisor::start_by(&format!("exec {} /usr/bin/env", staged.starter), cell);
+    supervisor.stdin = staged.stdin.as_ref().map(|stdin| stdin.try_clone().unwrap());
     let mut process = shell(&format!(
         "echo {BEGIN}; cat /proc/self/mountinfo; echo {END}; exec 2>&1; {}; :",
         or_true(&staged.script)
@@ -273,7 +280,7 @@ fn run_control(attack: &Attack, variant: &str, results: &mut Results) {
     let mut tries = 0;
     loop {
         tries += 1;
-        let ground = Ground::new(Cell::Root);
+        let ground = Ground::new(Cell::Root, None);
         let (fell, again) = naive::in_private_mounts(false, || match (attack.stage)(&ground, variant) {
             Stage::Direct(_, control) => (Ok(control(&ground).is_err().then(|| "fell".to_owned())), false),
             Stage::Container(staged) => match &staged.control {

@@ -31,7 +31,7 @@ pub fn run(attack: &Attack, results: &mut BTreeMap<&'static str, BTreeMap<String
                 attack.variants.len() > 1 && variant.contains("swapped") || attack.name == "volume-swap";
             // A racer may lose; a few tries each.
             for _ in 0..if racing { 5 } else { 1 } {
-                let ground = Ground::new(Cell::Root);
+                let ground = Ground::new(Cell::Root, None);
                 let what = naive::in_private_mounts(false, || match (attack.stage)(&ground, variant) {
                     Stage::Container(staged) => attack_one(&ground, &staged, name, program),
                     Stage::Direct(..) => "not run".into(),

@@ -15,6 +15,7 @@ use rootfs::defaults;
 use rootfs::error::Error;
 use rootfs::execute::Level;
 use rootfs::kernel::memfd;
+use rootfs::namespace::NamespaceKind;
 use rootfs::options::{Attributes, Links, Propagation, attr};
 use rootfs::path::PathBytes;
 use rootfs::plan::Plan;
@@ -177,6 +178,8 @@ pub fn shell(script: &str) -> ProcessSpec {
 pub struct Supervisor {
     pub child: Child,
     pub socket: OwnedFd,
+    /// What the next containers read from; otherwise nothing.
+    pub stdin: Option<OwnedFd>,
     next: u64,
     spare: RefCell<Option<Frame>>,
 }
@@ -300,7 +303,7 @@ impl Supervisor {
             .unwrap();
         let hello = protocol::receive(&here).unwrap();
         assert_eq!(hello.kind, Kind::Hello);
-        Self { child, socket: here, next: 0, spare: RefCell::new(None) }
+        Self { child, socket: here, stdin: None, next: 0, spare: RefCell::new(None) }
     }
 
     pub fn begin(
@@ -310,40 +313,49 @@ impl Supervisor {
         process: Option<ProcessSpec>,
         level: Option<Level>,
     ) -> Result<Running, Box<Error>> {
+        self.begin_joining(cell, spec, process, level, &[])
+    }
+
+    /// In these namespaces, which the specification has as paths.
+    pub fn begin_joining(
+        &mut self,
+        cell: Cell,
+        spec: &RootfsSpec,
+        process: Option<ProcessSpec>,
+        level: Option<Level>,
+        joins: &[(NamespaceKind, OwnedFd)],
+    ) -> Result<Running, Box<Error>> {
         self.next += 1;
         let plan = Plan::new(spec)?;
         let hooks: Vec<HookPoint> = plan.hooks().map(|hook| hook.point).collect();
-        let user = cell.map();
+        let in_user_namespace = cell.map().is_some();
+        let joined = |kind| joins.iter().any(|(joined, _)| *joined == kind);
         let start = Start {
-            user: user.clone(),
-            pid: true,
+            user: cell.map().filter(|_| !joined(NamespaceKind::User)),
+            pid: !joined(NamespaceKind::Pid),
             ipc: true,
             uts: true,
             cgroup_namespace: true,
             network: false,
-            mount: user.is_some(),
-            opener: (cell.privileged() && user.is_some())
+            mount: in_user_namespace,
+            opener: (cell.privileged() && in_user_namespace)
                 || hooks.iter().any(|point| point.in_runtime_namespaces()),
             hooks: !hooks.is_empty(),
             poststart: false,
             poststop: false,
             cgroup: false,
             bounding: None,
-            joins: Vec::new(),
+            joins: joins.iter().map(|(kind, _)| *kind).collect(),
             sources: 0,
         };
         let payload = payload(plan, process, level, cell);
         let (node, first) = pair();
         let (journal, output) = (memory(), memory());
         let null = fs::File::open("/dev/null").unwrap();
-        let fds: Vec<BorrowedFd<'_>> = vec![
-            payload.as_fd(),
-            first.as_fd(),
-            journal.as_fd(),
-            null.as_fd(),
-            output.as_fd(),
-            output.as_fd(),
-        ];
+        let stdin = self.stdin.as_ref().map_or(null.as_fd(), AsFd::as_fd);
+        let mut fds: Vec<BorrowedFd<'_>> =
+            vec![payload.as_fd(), first.as_fd(), journal.as_fd(), stdin, output.as_fd(), output.as_fd()];
+        fds.extend(joins.iter().map(|(_, namespace)| namespace.as_fd()));
         // The kernel lets root say that it is somebody else, which here plays the ordinary user's program.
         let id = if cell.privileged() { 0 } else { NOBODY };
         let sender = rustix::net::UCred {
@@ -440,6 +452,32 @@ impl Drop for Supervisor {
         self.socket = other;
         self.child.wait().unwrap();
     }
+}
+
+/// Starts a command in a prepared root, and returns how it ended and what it wrote.
+pub fn command(running: &Running, id: u64, script: &str) -> (Exit, String) {
+    process(running, id, &shell(script))
+}
+
+/// The same with more to say about it.
+pub fn process(running: &Running, id: u64, spec: &ProcessSpec) -> (Exit, String) {
+    let output = memory();
+    let payload = memfd::sealed(c"process", &protocol::encode(spec), false).unwrap();
+    let null = fs::File::open("/dev/null").unwrap();
+    let fds = [payload.as_fd(), null.as_fd(), output.as_fd(), output.as_fd()];
+    protocol::send(&running.node, Kind::Spawn, id, &[], &fds).unwrap();
+    let spawned = protocol::receive(&running.node).unwrap();
+    assert_eq!((spawned.kind, spawned.id, spawned.fds.len()), (Kind::Spawned, id, 1));
+    let exited = protocol::receive(&running.node).unwrap();
+    assert_eq!((exited.kind, exited.id), (Kind::ChildExited, id));
+    let text = memfd::read(&output, 1 << 20).unwrap();
+    (exited.decode().unwrap(), String::from_utf8(text).unwrap())
+}
+
+/// Whether a process ends within a second.
+pub fn exit_of(pidfd: &OwnedFd) -> bool {
+    let poll = &mut [rustix::event::PollFd::new(pidfd, rustix::event::PollFlags::IN)];
+    rustix::event::poll(poll, Some(&rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 })) == Ok(1)
 }
 
 /// The living processes of a name that a process has begun: their pids.

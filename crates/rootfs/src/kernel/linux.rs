@@ -222,6 +222,16 @@ impl Linux {
         read_to_end(file.as_fd())
     }
 
+    /// Opens a file of a process below /proc, to read and write it.
+    pub fn open_proc(&self, pid: i32, name: &str) -> SysResult<OwnedFd> {
+        let flags = pathrs::flags::OpenFlags::O_RDWR | pathrs::flags::OpenFlags::O_CLOEXEC;
+        let base = ProcfsBase::ProcPid(u32::try_from(pid).unwrap_or(0));
+        self.procfs()?
+            .open(base, name, flags)
+            .map(OwnedFd::from)
+            .map_err(|error| from_pathrs(&error, &PathBytes::from(format!("/proc/{pid}/{name}"))))
+    }
+
     /// Writes a file of a process below /proc, in one call as id maps demand.
     pub fn write_proc(&self, pid: i32, name: &str, content: &[u8]) -> SysResult<()> {
         let flags = pathrs::flags::OpenFlags::O_WRONLY | pathrs::flags::OpenFlags::O_CLOEXEC;
