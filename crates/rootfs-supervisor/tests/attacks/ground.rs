@@ -6,7 +6,7 @@ use std::io::{Read, Seek};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 use rootfs::execute::Level;
 
@@ -131,17 +131,14 @@ pub fn hold_table() {
 
 /// Of the mount namespace that this thread is in.
 pub fn own_mounts() -> Vec<String> {
-    TABLE.with_borrow_mut(|table| {
-        let mut text = String::new();
-        let file = table.as_mut().unwrap();
-        file.rewind().unwrap();
-        file.read_to_string(&mut text).unwrap();
-        text.lines().map(str::to_owned).collect()
-    })
+    TABLE.with_borrow_mut(|table| lines_of(table.as_mut().unwrap()))
 }
 
-fn lines_of(path: &str) -> Vec<String> {
-    fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect()
+fn lines_of(table: &mut fs::File) -> Vec<String> {
+    let mut text = String::new();
+    table.rewind().unwrap();
+    table.read_to_string(&mut text).unwrap();
+    text.lines().map(str::to_owned).collect()
 }
 
 /// Root within the filesystem, and mountpoint, of a line of mountinfo.
@@ -151,7 +148,12 @@ pub fn places(line: &str) -> (&str, &str) {
 }
 
 /// A process that stays in the mount namespace this program was started in.
-struct Sentinel(Child);
+struct Sentinel {
+    /// It is there to live in that namespace.
+    _process: Child,
+    /// Held, as an attack may cover /proc.
+    table: Mutex<fs::File>,
+}
 
 static SENTINEL: OnceLock<Sentinel> = OnceLock::new();
 static CALLER: OnceLock<Scratch> = OnceLock::new();
@@ -165,7 +167,8 @@ pub fn watch() {
     // It ends with this program, whose end of the pipe it reads.
     let mut cat = Command::new("/bin/cat");
     let child = cat.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    SENTINEL.get_or_init(|| Sentinel(child));
+    let table = Mutex::new(fs::File::open(format!("/proc/{}/mountinfo", child.id())).unwrap());
+    SENTINEL.get_or_init(|| Sentinel { _process: child, table });
 }
 
 /// Ends it, and says what has changed in the machine's mount table since `before`.
@@ -179,8 +182,7 @@ pub fn end_watch(before: &[String]) -> bool {
 }
 
 pub fn sentinel_mounts() -> Vec<String> {
-    let Some(Sentinel(child)) = SENTINEL.get() else { return Vec::new() };
-    lines_of(&format!("/proc/{}/mountinfo", child.id()))
+    SENTINEL.get().map(|sentinel| lines_of(&mut sentinel.table.lock().unwrap())).unwrap_or_default()
 }
 
 /// What must not change: O1 and O2.

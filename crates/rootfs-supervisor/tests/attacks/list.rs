@@ -54,6 +54,8 @@ pub struct Staged {
     pub racer: Option<(PathBuf, PathBuf)>,
     /// Done in the namespace of the caller, before.
     pub host: Option<Check>,
+    /// The OOM score of the command.
+    pub oom_score: Option<i32>,
     /// What the supervisor is started by.
     pub starter: String,
     /// What the command reads from; otherwise nothing.
@@ -131,10 +133,16 @@ pub const ATTACKS: &[Attack] = &[
         stage: null_device,
     },
     Attack {
-        name: "sysctl-overmount",
+        name: "procfs-overmount",
         what: "CVE-2025-52881",
-        variants: &["tmpfs on /proc/sys", "a file on the parameter"],
-        stage: sysctl_overmount,
+        variants: &[
+            "a directory on /proc/sys",
+            "a file on the parameter",
+            "a directory on /proc",
+            "self",
+            "thread-self",
+        ],
+        stage: procfs_overmount,
     },
     Attack {
         name: "cwd-descriptor",
@@ -266,6 +274,7 @@ pub fn staged(spec: RootfsSpec) -> Staged {
         control: Control::Naive(None),
         racer: None,
         host: None,
+        oom_score: None,
         starter: String::new(),
         stdin: None,
         held: Vec::new(),
@@ -517,27 +526,81 @@ fn denied_name(ground: &Ground, variant: &str) -> Stage {
     })
 }
 
-fn sysctl_overmount(ground: &Ground, variant: &str) -> Stage {
+/// What looks like the files of a process, and is the attacker's.
+fn fake_process(at: &Path, outside: &Path) {
+    fs::create_dir_all(at.join("attr")).unwrap();
+    fs::create_dir(at.join("fd")).unwrap();
+    for name in ["attr/exec", "attr/current", "oom_score_adj", "uid_map", "gid_map", "setgroups", "mountinfo"]
+    {
+        fs::write(at.join(name), "").unwrap();
+    }
+    for number in 0..40 {
+        std::os::unix::fs::symlink(outside.join("directory"), at.join("fd").join(number.to_string()))
+            .unwrap();
+    }
+}
+
+/// Mounts a link on what is a link itself, as only the newer calls can.
+fn mount_link(target: &Path, link: &Path, on: &str) -> rustix::io::Result<()> {
+    use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+    std::os::unix::fs::symlink(target, link).unwrap();
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    let tree = open_tree(CWD, link, flags)?;
+    move_mount(tree, "", CWD, on, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+fn procfs_overmount(ground: &Ground, variant: &str) -> Stage {
+    const SCORE: &str = "321";
     let mut spec = default_spec(&ground.root);
     spec.sysctl.push(("kernel.msgmax".into(), "4242".into()));
-    let whole = variant == "tmpfs on /proc/sys";
     let none: Option<&str> = None;
+    let how = variant.to_owned();
+    let host: Check = Box::new(move |ground| {
+        let outside = &ground.outside;
+        let bind = |source: &Path, on: &str| mount(Some(source), on, none, MsFlags::MS_BIND, none).unwrap();
+        match how.as_str() {
+            "a directory on /proc/sys" => {
+                fs::create_dir(outside.join("kernel")).unwrap();
+                fs::write(outside.join("kernel/msgmax"), "").unwrap();
+                bind(outside, "/proc/sys");
+            }
+            "a file on the parameter" => bind(&outside.join("secret"), "/proc/sys/kernel/msgmax"),
+            "a directory on /proc" => {
+                let last = fs::read_to_string("/proc/loadavg").unwrap();
+                let last: i32 = last.trim().rsplit_once(' ').unwrap().1.parse().unwrap();
+                fake_process(&outside.join("self"), outside);
+                fake_process(&outside.join("thread-self"), outside);
+                // And those of the processes to come.
+                for pid in last..last + 40 {
+                    fake_process(&outside.join(pid.to_string()), outside);
+                }
+                fs::create_dir_all(outside.join("sys/kernel")).unwrap();
+                fs::write(outside.join("sys/kernel/msgmax"), "").unwrap();
+                bind(outside, "/proc");
+            }
+            name => {
+                let (fake, on) = (outside.join("process"), format!("/proc/{name}"));
+                fake_process(&fake, outside);
+                mount_link(&fake, &outside.join("to-process"), &on).map_err(|errno| errno.to_string())?;
+            }
+        }
+        Ok(())
+    });
     container(Staged {
-        script: "cat /proc/sys/kernel/msgmax".into(),
-        check: Some(Box::new(
-            |_, text| if text == "4242\n" { Ok(()) } else { Err(format!("it is {text:?}")) },
-        )),
-        host: Some(Box::new(move |ground| {
-            let fake = ground.outside.join("secret");
-            if whole {
-                fs::create_dir(ground.outside.join("kernel")).unwrap();
-                fs::write(ground.outside.join("kernel/msgmax"), "").unwrap();
-                mount(Some(&ground.outside), "/proc/sys", none, MsFlags::MS_BIND, none).unwrap();
-            } else {
-                mount(Some(&fake), "/proc/sys/kernel/msgmax", none, MsFlags::MS_BIND, none).unwrap();
+        script: "cat /proc/sys/kernel/msgmax /proc/self/oom_score_adj".into(),
+        check: Some(Box::new(|_, text| {
+            if text == format!("4242\n{SCORE}\n") { Ok(()) } else { Err(format!("it is {text:?}")) }
+        })),
+        host: Some(host),
+        oom_score: Some(SCORE.parse().unwrap()),
+        control: Control::Naive(Some(Box::new(|_| {
+            for file in ["self/oom_score_adj", "thread-self/oom_score_adj", "self/attr/exec"] {
+                let _ = fs::write(Path::new("/proc").join(file), SCORE);
             }
             Ok(())
-        })),
+        }))),
         ..staged(spec)
     })
 }

@@ -220,6 +220,7 @@ fn run_container(ground: &Ground, staged: &Staged, cell: Cell, level: Level) -> 
         or_true(&staged.script)
     ));
     process.cwd = staged.cwd.as_deref().map(Into::into);
+    process.oom_score_adj = staged.oom_score;
     // The attacker is root of the container, and the files there are his.
     let mut capabilities = rootfs::process::Capabilities::default_for(0);
     for name in ["CHOWN", "DAC_OVERRIDE", "FOWNER"] {

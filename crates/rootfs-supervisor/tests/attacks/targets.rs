@@ -111,6 +111,7 @@ fn oci(ground: &Ground, staged: &Staged, program: &str, script: &str) -> Option<
     spec.namespaces.user = UserNamespace::None;
     let mut process = shell(script);
     process.capabilities = Some(rootfs::process::Capabilities::default_for(0));
+    process.oom_score_adj = staged.oom_score;
     process.cwd = Some(staged.cwd.as_deref().unwrap_or("/").into());
     let config = rootfs::oci::write(&spec, Some(&process)).ok()?;
     let bundle = ground.scratch.0.join("bundle");

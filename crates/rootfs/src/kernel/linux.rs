@@ -135,6 +135,23 @@ fn propagation_flag(kind: PropagationType) -> MountPropagationFlags {
     }
 }
 
+/// Refuses what `pathrs` panics at: whatever procfs it has of its own, it looks for this process below /proc too.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "only whether the caller's /proc is one is asked, and nothing is opened"
+)]
+fn check_procfs() -> SysResult<()> {
+    match rustix::fs::statfs(c"/proc") {
+        Ok(status) if status.f_type.cast_unsigned() == crate::procfs::PROC_SUPER_MAGIC => Ok(()),
+        Ok(_) => Err(SysError {
+            syscall: "statfs",
+            errno: libc::EXDEV,
+            arguments: "\"/proc\", which is no procfs".into(),
+        }),
+        Err(errno) => Err(failed("statfs", || "\"/proc\"".into())(errno)),
+    }
+}
+
 impl Linux {
     /// The procfs handle of `pathrs`: a proc of our own where the kernel allows it, checked for tampering where not.
     /// It must be made while the host's /proc can still be reached.
@@ -142,6 +159,7 @@ impl Linux {
         if let Some(handle) = self.procfs.get() {
             return Ok(handle);
         }
+        check_procfs()?;
         let handle = ProcfsHandle::new().map_err(|error| from_pathrs(&error, &"/proc".into()))?;
         Ok(self.procfs.get_or_init(|| handle))
     }
@@ -899,6 +917,7 @@ impl Kernel for Linux {
             let flags = pathrs::flags::OpenFlags::O_PATH
                 | pathrs::flags::OpenFlags::O_DIRECTORY
                 | pathrs::flags::OpenFlags::O_CLOEXEC;
+            check_procfs()?;
             let directory = ProcfsHandleBuilder::new()
                 .unmasked()
                 .build()
