@@ -87,7 +87,7 @@ fn in_a_joined_user_namespace_the_supervisor_opens_the_oom_score_if_it_can() {
         match ended.failure {
             None => assert_eq!((cell, ended.output.as_str()), (Cell::RootRange, "300\n")),
             Some(error) => {
-                assert_eq!((cell, error.code), (Cell::Ordinary, ErrorCode::Unsupported), "{error}")
+                assert_eq!((cell, error.code), (Cell::Ordinary, ErrorCode::Unsupported), "{error}");
             }
         }
     }
