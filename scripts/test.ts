@@ -26,13 +26,17 @@ for (const [name, part] of Object.entries(parts)) {
   announce(`tests: ${name} passed (${((performance.now() - start) / 1000).toFixed(1)} s)`)
 }
 
-/** Every attack in every cell, and the races with their full numbers; docs/attacks.md has what came of the last run. */
-function runLong(): void {
+/** Every attack in every cell, and races and faults with their full numbers; docs/attacks.md has what came of the last run. */
+async function runLong(): Promise<void> {
   const attacks = ['test', '--quiet', '--package', 'rootfs-supervisor', '--test', 'attacks', '--']
   run('cargo', [...attacks, '--all'])
   run('cargo', [...attacks, '--races=200'])
   const races = ['test', '--quiet', '--package', 'rootfs', '--lib', 'emulated_race', '--', '--nocapture']
   run('cargo', races, { env: { ROOTFS_RACES: 'full' } })
+  const kills = ['test', '--quiet', '--package', 'rootfs-supervisor', '--test', 'kills']
+  run('cargo', kills, { env: { ROOTFS_KILLS: 'full' } })
+  process.env.ROOTFS_CYCLES = '1000'
+  await runSpecs(['__test__/lifetime.spec.ts'])
 }
 
 /** ava, given name patterns or files. In CI a test may be skipped only if __test__/expected-skips.txt has its title. */
