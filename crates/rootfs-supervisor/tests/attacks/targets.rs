@@ -110,6 +110,8 @@ fn oci(ground: &Ground, staged: &Staged, program: &str, script: &str) -> Option<
     let mut spec = staged.spec.clone();
     spec.namespaces.user = UserNamespace::None;
     let mut process = shell(script);
+    // An OCI config has no other name for it than the first argument.
+    process.args[0] = process.command.as_bytes().to_vec();
     process.capabilities = Some(rootfs::process::Capabilities::default_for(0));
     process.oom_score_adj = staged.oom_score;
     process.cwd = Some(staged.cwd.as_deref().unwrap_or("/").into());
