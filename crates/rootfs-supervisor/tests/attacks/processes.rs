@@ -153,7 +153,7 @@ fn prepared(
     let running = supervisor
         .begin_joining(ground.cell, spec, None, ground.level, joins)
         .map_err(|error| error.to_string())?;
-    let frame = protocol::receive(&running.node).map_err(|error| error.to_string())?;
+    let frame = running.receive().map_err(|error| error.to_string())?;
     if frame.kind == Kind::Ready {
         return Ok(running);
     }

@@ -20,7 +20,9 @@ use rootfs::options::{Attributes, Links, Propagation, attr};
 use rootfs::path::PathBytes;
 use rootfs::plan::Plan;
 use rootfs::process::{ProcessSpec, User};
-use rootfs::protocol::{self, Exit, Frame, Kind, Leftover, Payload, PayloadRest, Report, Start, TakenDown};
+use rootfs::protocol::{
+    self, Exit, Frame, FrameError, Kind, Leftover, Payload, PayloadRest, Report, Start, TakenDown,
+};
 use rootfs::spec::{
     BindSource, HookPoint, IdMap, IdMapping, Mask, MissingMask, Mount, MountKind, ReadonlyRoot, Root,
     RootfsSpec,
@@ -201,6 +203,14 @@ pub struct Running {
     pub pid: i32,
     pub pidfd: OwnedFd,
     output: OwnedFd,
+    /// What the first process had said before the supervisor told of it.
+    early: RefCell<Option<Frame>>,
+}
+
+impl Running {
+    pub fn receive(&self) -> Result<Frame, FrameError> {
+        self.early.take().map_or_else(|| protocol::receive(&self.node), Ok)
+    }
 }
 
 /// A first process that waits to be asked for something.
@@ -236,7 +246,7 @@ impl SpareProcess {
         };
         protocol::send_as(&self.node, Kind::Begin, self.id, &[], &fds, Some(sender)).unwrap();
         let Self { id, pid, node, journal, pidfd, .. } = self;
-        Running { id, node, journal, pid, pidfd, output }
+        Running { id, node, journal, pid, pidfd, output, early: RefCell::new(None) }
     }
 }
 
@@ -379,9 +389,15 @@ impl Supervisor {
             assert_eq!(refused.kind, Kind::Refused);
             return Err(Box::new(refused.decode().unwrap()));
         };
+        // The first process can be faster than the supervisor that has made it.
+        let mut early = None;
+        if frame.kind != Kind::Started {
+            early = Some(std::mem::replace(&mut frame, protocol::receive(&node).unwrap()));
+        }
         assert_eq!((frame.kind, frame.id), (Kind::Started, self.next));
         let pid = frame.decode().unwrap();
-        Ok(Running { id: self.next, node, journal, pid, pidfd: frame.fds.pop().unwrap(), output })
+        let (id, pidfd, early) = (self.next, frame.fds.pop().unwrap(), RefCell::new(early));
+        Ok(Running { id, node, journal, pid, pidfd, output, early })
     }
 
     /// The first process that the supervisor has made before it is asked for.
@@ -418,7 +434,7 @@ impl Supervisor {
     /// Waits for the end of a container.
     pub fn finish(&self, running: &Running) -> Ended {
         let (mut report, mut failure) = (None, None);
-        while let Ok(frame) = protocol::receive(&running.node) {
+        while let Ok(frame) = running.receive() {
             match frame.kind {
                 Kind::Ready => report = Some(frame.decode().unwrap()),
                 Kind::Failed => failure = Some(frame.decode().unwrap()),
@@ -466,9 +482,9 @@ pub fn process(running: &Running, id: u64, spec: &ProcessSpec) -> (Exit, String)
     let null = fs::File::open("/dev/null").unwrap();
     let fds = [payload.as_fd(), null.as_fd(), output.as_fd(), output.as_fd()];
     protocol::send(&running.node, Kind::Spawn, id, &[], &fds).unwrap();
-    let spawned = protocol::receive(&running.node).unwrap();
+    let spawned = running.receive().unwrap();
     assert_eq!((spawned.kind, spawned.id, spawned.fds.len()), (Kind::Spawned, id, 1));
-    let exited = protocol::receive(&running.node).unwrap();
+    let exited = running.receive().unwrap();
     assert_eq!((exited.kind, exited.id), (Kind::ChildExited, id));
     let text = memfd::read(&output, 1 << 20).unwrap();
     (exited.decode().unwrap(), String::from_utf8(text).unwrap())
