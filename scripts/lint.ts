@@ -1,12 +1,18 @@
 // Lints and type checks of both languages; changes nothing.
+import { spawnSync } from 'node:child_process'
 import { announce, fail, tryRun } from './command.ts'
 
-const checks: ReadonlyArray<readonly [command: string, ...args: string[]]> = [
+const checks: Array<readonly [command: string, ...args: string[]]> = [
   ['biome', 'check'],
   ['tsc', '--noEmit'],
   ['cargo', 'fmt', '--all', '--check'],
   ['cargo', 'clippy', '--workspace', '--all-targets', '--', '-D', 'warnings'],
 ]
+
+// Not among the development packages: it takes minutes to build.
+if (spawnSync('cargo', ['deny', '--version'], { stdio: 'ignore' }).status !== 0)
+  announce('cargo deny is not installed: skipped')
+else checks.push(['cargo', 'deny', '--all-features', 'check'])
 
 const failed: string[] = []
 for (const [command, ...args] of checks) {

@@ -10,6 +10,7 @@ const parts = {
   rust: (args: string[]) => run('cargo', ['test', '--workspace', ...args]),
   types: () => run('tsc', ['--noEmit']),
   node: runSpecs,
+  full: runLong,
 }
 
 const [only, ...rest] = process.argv.slice(2)
@@ -17,11 +18,25 @@ if (only !== undefined && !Object.hasOwn(parts, only)) {
   fail(`unknown part ${only}: ${Object.keys(parts).join(', ')} are known`)
 }
 for (const [name, part] of Object.entries(parts)) {
-  if (only !== undefined && only !== name) continue
+  // What takes long is done only when it is asked for.
+  if (only === undefined ? name === 'full' : only !== name) continue
   announce(`tests: ${name}`)
   const start = performance.now()
   await part(rest)
   announce(`tests: ${name} passed (${((performance.now() - start) / 1000).toFixed(1)} s)`)
+}
+
+/** Every attack in every cell, and races and faults with their full numbers; docs/attacks.md has what came of the last run. */
+async function runLong(): Promise<void> {
+  const attacks = ['test', '--quiet', '--package', 'rootfs-supervisor', '--test', 'attacks', '--']
+  run('cargo', [...attacks, '--all'])
+  run('cargo', [...attacks, '--races=200'])
+  const races = ['test', '--quiet', '--package', 'rootfs', '--lib', 'emulated_race', '--', '--nocapture']
+  run('cargo', races, { env: { ROOTFS_RACES: 'full' } })
+  const kills = ['test', '--quiet', '--package', 'rootfs-supervisor', '--test', 'kills']
+  run('cargo', kills, { env: { ROOTFS_KILLS: 'full' } })
+  process.env.ROOTFS_CYCLES = '1000'
+  await runSpecs(['__test__/lifetime.spec.ts'])
 }
 
 /** ava, given name patterns or files. In CI a test may be skipped only if __test__/expected-skips.txt has its title. */

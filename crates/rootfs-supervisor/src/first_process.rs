@@ -252,7 +252,11 @@ impl FirstProcess {
         if hooks || payload.rest.process.is_none() {
             have_own_memory()?;
         }
-        let pid = if hooks || self.start.user.is_some() { Some(self.own_pid()?) } else { None };
+        let (pid, score_file) = if hooks || self.start.user.is_some() {
+            self.own_pid().map(|(pid, file)| (Some(pid), file))?
+        } else {
+            (None, None)
+        };
         if self.start.user.is_some() {
             self.become_mapped_root().map_err(in_namespaces)?;
         }
@@ -300,13 +304,15 @@ impl FirstProcess {
         let stays = payload.rest.process.is_none();
         let own_files = if stays {
             kernel.procfs().context(ErrorCode::Proc, || "no safe /proc can be had")?;
-            Some(self.open_own_files(&kernel, payload.rest.usual.as_ref())?)
+            let score = self.open_oom_score(&kernel, score_file);
+            Some(Self::open_own_files(&kernel, score, &self.start, payload.rest.usual.as_ref())?)
         } else {
+            // Before the root is entered: afterwards no /proc could be trusted.
+            if let Some(score) = payload.rest.process.as_ref().and_then(|process| process.oom_score_adj) {
+                write_oom_score_adjustment(&self.open_oom_score(&kernel, score_file)?, score)?;
+            }
             None
         };
-        if let Some(score) = payload.rest.process.as_ref().and_then(|process| process.oom_score_adj) {
-            set_oom_score_adjustment(&kernel, score, self.start.user.is_some())?;
-        }
         let mut around = Around {
             process: self,
             kernel: &kernel,
@@ -355,16 +361,39 @@ impl FirstProcess {
         }
     }
 
+    /// The file with the OOM score of this process, which the kernel then prefers or spares with what it executes when memory is
+    /// short. The files of a process that is not dumpable belong to the host's root, and so not to the root of a user namespace.
+    /// In a new one it is dumpable for a moment, as nobody else is in that yet. In one that it has joined others could trace it
+    /// meanwhile: the supervisor has opened the file, if it could.
+    fn open_oom_score(&self, kernel: &Linux, given: Option<OwnedFd>) -> Result<OwnedFd> {
+        let open =
+            || kernel.open_proc_self("oom_score_adj", OFlags::RDWR | OFlags::CLOEXEC).map_err(oom_error);
+        if self.start.user.is_none() {
+            return open();
+        }
+        if self.start.joins.contains(&NamespaceKind::User) {
+            return given.ok_or_else(|| {
+                let what = "the OOM score can't be adjusted by an ordinary user in a user namespace that is joined: all who \
+                    are in it could look into the container's first process";
+                Error::new(ErrorCode::Unsupported, what)
+            });
+        }
+        dumpable(true)?;
+        let file = open();
+        dumpable(false)?;
+        file
+    }
+
     /// What a first process that stays needs of its own files in /proc, while they can be reached.
-    fn open_own_files(&self, kernel: &Linux, usual: Option<&ProcessSpec>) -> Result<pid1::OwnFiles> {
-        let flags = OFlags::RDWR | OFlags::CLOEXEC;
-        let user_namespace = self.start.user.is_some();
-        let oom_score_adj = while_dumpable(user_namespace, || {
-            kernel.open_proc_self("oom_score_adj", flags).map_err(oom_error)
-        });
+    fn open_own_files(
+        kernel: &Linux,
+        oom_score_adj: Result<OwnedFd>,
+        start: &Start,
+        usual: Option<&ProcessSpec>,
+    ) -> Result<pid1::OwnFiles> {
         // Without this file, which a kernel may be built without, orphans of a container without a pid namespace are not
         // found at its end.
-        let children = (!self.start.pid).then(|| kernel.open_own_children().ok()).flatten();
+        let children = (!start.pid).then(|| kernel.open_own_children().ok()).flatten();
         let procfs = if usual.is_some_and(ProcessSpec::is_confined) {
             let procfs = Linux::default();
             procfs.procfs().context(ErrorCode::Proc, || "no safe /proc can be had")?;
@@ -417,14 +446,15 @@ impl FirstProcess {
         }
     }
 
-    /// The host's pid of this process, which only the supervisor knows.
-    fn own_pid(&self) -> Result<i32> {
-        let frame =
+    /// The host's pid of this process, which only the supervisor knows, and the file that it has opened for it.
+    fn own_pid(&self) -> Result<(i32, Option<OwnedFd>)> {
+        let mut frame =
             protocol::receive(&self.control).map_err(|error| connection_error("the supervisor", &error))?;
         if frame.kind != Kind::Started {
             return Err(Error::new(ErrorCode::Supervisor, "the supervisor says something unexpected"));
         }
-        frame.decode().map_err(|error| connection_error("the supervisor", &error))
+        let pid = frame.decode().map_err(|error| connection_error("the supervisor", &error))?;
+        Ok((pid, frame.fds.pop()))
     }
 
     /// Has the ids of the new user namespace mapped, and becomes its root.
@@ -437,18 +467,18 @@ impl FirstProcess {
         let _ = process::set_groups(&[]);
         process::set_gid(0).context(ErrorCode::Denied, what)?;
         process::set_uid(0).context(ErrorCode::Denied, what)?;
-        process::set_dumpable(false).context(ErrorCode::Supervisor, || "PR_SET_DUMPABLE")
+        dumpable(false)
     }
 
     fn have_ids_mapped(&self) -> Result<()> {
         // The files of a process that is not dumpable belong to root: an ordinary user's supervisor, or newuidmap, could
         // not write the maps. Nobody else is in this user namespace yet.
-        process::set_dumpable(true).context(ErrorCode::Supervisor, || "PR_SET_DUMPABLE")?;
+        dumpable(true)?;
         protocol::send(&self.control, Kind::MapIds, 0, &[], &[])
             .map_err(|error| connection_error("the supervisor", &error))?;
         let frame =
             protocol::receive(&self.control).map_err(|error| connection_error("the supervisor", &error))?;
-        process::set_dumpable(false).context(ErrorCode::Supervisor, || "PR_SET_DUMPABLE")?;
+        dumpable(false)?;
         match frame.decode::<Answer<()>>() {
             Ok(Answer::Done(())) if frame.kind == Kind::Mapped => Ok(()),
             Ok(Answer::Failed(error)) => Err(error),
@@ -632,16 +662,7 @@ pub(crate) fn check_sender(frame: &protocol::Frame, identity: (u32, u32)) -> Res
     }
 }
 
-/// Has the kernel prefer, or spare, this process and what it executes when memory is short. Before the root is entered:
-/// afterwards no /proc could be trusted.
-fn set_oom_score_adjustment(kernel: &Linux, score: i32, user_namespace: bool) -> Result<()> {
-    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-    let file =
-        while_dumpable(user_namespace, || kernel.open_proc_self("oom_score_adj", flags).map_err(oom_error))?;
-    write_oom_score_adjustment(&file, score)
-}
-
-/// Writes it into the open file of a process.
+/// Writes the OOM score into the open file of a process.
 pub(crate) fn write_oom_score_adjustment(file: &OwnedFd, score: i32) -> Result<()> {
     rustix::io::write(file, score.to_string().as_bytes()).map(drop).map_err(|errno| {
         oom_error(SysError {
@@ -657,17 +678,9 @@ fn oom_error(call: SysError) -> Box<Error> {
     Error::from_call(ErrorCode::Denied, "the OOM score can't be adjusted", &call).with_hint(Hint::OomScore)
 }
 
-/// The files of a process that is not dumpable belong to the host's root, and so not to the root of a user namespace. For a
-/// moment in which nobody else is in that yet.
-fn while_dumpable<T>(user_namespace: bool, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let dumpable = |dumpable| {
-        let changed = if user_namespace { process::set_dumpable(dumpable) } else { Ok(()) };
-        changed.context(ErrorCode::Supervisor, || "PR_SET_DUMPABLE")
-    };
-    dumpable(true)?;
-    let result = work();
-    dumpable(false)?;
-    result
+/// Lets whoever has `CAP_SYS_PTRACE` in the user namespace of this process look into it, or nobody.
+fn dumpable(yes: bool) -> Result<()> {
+    process::set_dumpable(yes).context(ErrorCode::Supervisor, || "PR_SET_DUMPABLE")
 }
 
 /// The caller's session keyring is no business of a container's.
@@ -750,16 +763,12 @@ impl Around<'_> {
     }
 
     /// Lets the owner of the user namespace look at this process's namespaces meanwhile: a hook may want to enter them. Nobody
-    /// else is in its pid namespace yet.
+    /// else is in its user and pid namespace yet, if they are new.
     fn visibly<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        let alone = self.process.start.user.is_some() && self.process.start.pid;
-        let dumpable = |yes| {
-            if alone {
-                process::set_dumpable(yes).context(ErrorCode::Supervisor, || "PR_SET_DUMPABLE")
-            } else {
-                Ok(())
-            }
-        };
+        let start = &self.process.start;
+        if start.user.is_none() || !start.pid || start.joins.contains(&NamespaceKind::User) {
+            return work();
+        }
         dumpable(true)?;
         let result = work();
         dumpable(false)?;

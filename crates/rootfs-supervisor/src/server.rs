@@ -14,6 +14,7 @@ use rootfs::kernel::linux::{Linux, become_stub, has_mount_api};
 use rootfs::kernel::memfd;
 use rootfs::kernel::process::{self, namespaces};
 use rootfs::kernel::{holder, host, without_pidfds};
+use rootfs::namespace::NamespaceKind;
 use rootfs::plan::Plan;
 use rootfs::process::Rlimit;
 use rootfs::protocol::{
@@ -626,7 +627,11 @@ impl Server {
         let gone = |error: FrameError| crate::broker::connection_error("a first process", &error);
         let hooks_or_user = container.start.user.is_some() || container.start.opener || container.start.hooks;
         if hooks_or_user {
-            protocol::send(&container.control, Kind::Started, id, &pid, &[]).map_err(gone)?;
+            // It can't open its own without being open to all who are in a user namespace that it has joined.
+            let joined = container.start.joins.contains(&NamespaceKind::User);
+            let score = joined.then(|| self.kernel.open_proc(container.pid, "oom_score_adj").ok()).flatten();
+            let fds: Vec<BorrowedFd<'_>> = score.iter().map(AsFd::as_fd).collect();
+            protocol::send(&container.control, Kind::Started, id, &pid, &fds).map_err(gone)?;
         }
         // On the container's own socket: whoever only waits for the end need not be woken for the beginning. The socket is
         // new, so this doesn't wait, and it comes before the end of file, which needs this end closed too.

@@ -10,31 +10,14 @@ use std::time::{Duration, Instant};
 use rootfs::error::ErrorCode;
 use rootfs::kernel::memfd;
 use rootfs::mountinfo;
+use rootfs::namespace::NamespaceKind;
 use rootfs::process::ProcessSpec;
 use rootfs::protocol::{self, Exit, FrameError, Kind};
+use rootfs::spec::UserNamespace;
 use support::{
-    Cell, NOBODY, Scratch, Supervisor, busybox_root, children, default_spec, host_mounts, is_alive, listing,
-    memory, shell, soon,
+    Cell, NOBODY, Scratch, Supervisor, busybox_root, children, command, default_spec, host_mounts, is_alive,
+    listing, process, shell, soon,
 };
-
-/// Starts a command in a prepared root, and returns how it ended and what it wrote.
-fn command(running: &support::Running, id: u64, script: &str) -> (Exit, String) {
-    process(running, id, &shell(script))
-}
-
-fn process(running: &support::Running, id: u64, spec: &ProcessSpec) -> (Exit, String) {
-    let output = memory();
-    let payload = memfd::sealed(c"process", &protocol::encode(spec), false).unwrap();
-    let null = std::fs::File::open("/dev/null").unwrap();
-    let fds = [payload.as_fd(), null.as_fd(), output.as_fd(), output.as_fd()];
-    protocol::send(&running.node, Kind::Spawn, id, &[], &fds).unwrap();
-    let spawned = protocol::receive(&running.node).unwrap();
-    assert_eq!((spawned.kind, spawned.id, spawned.fds.len()), (Kind::Spawned, id, 1));
-    let exited = protocol::receive(&running.node).unwrap();
-    assert_eq!((exited.kind, exited.id), (Kind::ChildExited, id));
-    let text = memfd::read(&output, 1 << 20).unwrap();
-    (exited.decode().unwrap(), String::from_utf8(text).unwrap())
-}
 
 #[test]
 fn a_prepared_root_runs_commands_and_reaps_orphans() {
@@ -43,7 +26,7 @@ fn a_prepared_root_runs_commands_and_reaps_orphans() {
         let root = busybox_root(&scratch.0, cell, true);
         let mut supervisor = Supervisor::start(cell);
         let running = supervisor.begin(cell, &default_spec(&root), None, None).unwrap();
-        let ready = protocol::receive(&running.node).unwrap();
+        let ready = running.receive().unwrap();
         assert_eq!(ready.kind, Kind::Ready, "{cell:?}: {:?}", ready.decode::<rootfs::Error>());
         let report: protocol::Report = ready.decode().unwrap();
         assert!(report.steps.len() > 20, "{cell:?}: {report:?}");
@@ -57,7 +40,7 @@ fn a_prepared_root_runs_commands_and_reaps_orphans() {
         assert_eq!(processes.lines().next().unwrap().split(' ').count(), 2, "{cell:?}: {processes}");
         assert!(processes.ends_with("5\n"), "{cell:?}: {processes}");
         protocol::send(&running.node, Kind::Mounts, 5, &[], &[]).unwrap();
-        let table = protocol::receive(&running.node).unwrap();
+        let table = running.receive().unwrap();
         assert_eq!(table.kind, Kind::MountTable);
         let entries = mountinfo::parse(&memfd::read(&table.fds[0], 1 << 20).unwrap());
         assert_eq!(entries[0].destination, "/".into(), "{cell:?}");
@@ -77,7 +60,7 @@ fn a_command_of_a_prepared_root_has_its_own_oom_score() {
         let root = busybox_root(&scratch.0, cell, true);
         let mut supervisor = Supervisor::start(cell);
         let running = supervisor.begin(cell, &default_spec(&root), None, None).unwrap();
-        protocol::receive(&running.node).unwrap();
+        running.receive().unwrap();
         let spec = ProcessSpec { oom_score_adj: Some(300), ..shell(read) };
         assert_eq!(process(&running, 1, &spec), (Exit::Code(0), "300\n".into()), "{cell:?}");
         assert_eq!(command(&running, 2, read), (Exit::Code(0), format!("{own}\n")), "{cell:?}");
@@ -87,19 +70,43 @@ fn a_command_of_a_prepared_root_has_its_own_oom_score() {
 }
 
 #[test]
+fn in_a_joined_user_namespace_the_supervisor_opens_the_oom_score_if_it_can() {
+    for cell in [Cell::RootRange, Cell::Ordinary] {
+        let scratch = Scratch::new();
+        let mut spec = default_spec(&busybox_root(&scratch.0, cell, true));
+        let mut supervisor = Supervisor::start(cell);
+        let first = supervisor.begin(cell, &spec, None, None).unwrap();
+        first.receive().unwrap();
+        let namespace = std::fs::File::open(format!("/proc/{}/ns/user", first.pid)).unwrap();
+        spec.namespaces.user = UserNamespace::Path("/first".into());
+        let score = ProcessSpec { oom_score_adj: Some(300), ..shell("cat /proc/self/oom_score_adj") };
+        let second = supervisor
+            .begin_joining(cell, &spec, Some(score), None, &[(NamespaceKind::User, namespace.into())])
+            .unwrap();
+        let ended = supervisor.finish(&second);
+        match ended.failure {
+            None => assert_eq!((cell, ended.output.as_str()), (Cell::RootRange, "300\n")),
+            Some(error) => {
+                assert_eq!((cell, error.code), (Cell::Ordinary, ErrorCode::Unsupported), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_command_that_cannot_be_executed_is_told_and_the_root_goes_on() {
     let scratch = Scratch::new();
     let root = busybox_root(&scratch.0, Cell::Root, true);
     let mut supervisor = Supervisor::start(Cell::Root);
     let running = supervisor.begin(Cell::Root, &default_spec(&root), None, None).unwrap();
-    protocol::receive(&running.node).unwrap();
+    running.receive().unwrap();
     let mut process = shell("true");
     process.command = "/bin/nowhere".into();
     let payload = memfd::sealed(c"process", &protocol::encode(&process), false).unwrap();
     let null = std::fs::File::open("/dev/null").unwrap();
     let fds = [payload.as_fd(), null.as_fd(), null.as_fd(), null.as_fd()];
     protocol::send(&running.node, Kind::Spawn, 1, &[], &fds).unwrap();
-    let failed = protocol::receive(&running.node).unwrap();
+    let failed = running.receive().unwrap();
     assert_eq!((failed.kind, failed.id), (Kind::SpawnFailed, 1));
     let error: rootfs::Error = failed.decode().unwrap();
     assert_eq!((error.code, error.errno), (ErrorCode::Exec, Some(2)));
@@ -125,20 +132,20 @@ fn a_prepared_root_serves_nobody_else_and_lets_anybody_end_commands() {
     let root = busybox_root(&scratch.0, Cell::Root, true);
     let mut supervisor = Supervisor::start(Cell::Root);
     let running = supervisor.begin(Cell::Root, &default_spec(&root), None, None).unwrap();
-    assert_eq!(protocol::receive(&running.node).unwrap().kind, Kind::Ready);
+    assert_eq!(running.receive().unwrap().kind, Kind::Ready);
     ask_for(&running, 1, "true", NOBODY);
-    let refused = protocol::receive(&running.node).unwrap();
+    let refused = running.receive().unwrap();
     assert_eq!((refused.kind, refused.id), (Kind::SpawnFailed, 1));
     assert_eq!(refused.decode::<rootfs::Error>().unwrap().code, ErrorCode::Denied);
     ask_for(&running, 2, "sleep 1000 & sleep 1000", 0);
-    assert_eq!(protocol::receive(&running.node).unwrap().kind, Kind::Spawned);
+    assert_eq!(running.receive().unwrap().kind, Kind::Spawned);
     let nobody = rustix::net::UCred {
         pid: rustix::process::getpid(),
         uid: rustix::fs::Uid::from_raw(NOBODY),
         gid: rustix::fs::Gid::from_raw(NOBODY),
     };
     protocol::send_as(&running.node, Kind::Signal, 2, &protocol::encode(&9), &[], Some(nobody)).unwrap();
-    let exited = protocol::receive(&running.node).unwrap();
+    let exited = running.receive().unwrap();
     assert_eq!((exited.kind, exited.id, exited.decode().unwrap()), (Kind::ChildExited, 2, Exit::Signal(9)));
     // Its whole group: process 1 and the shell that looks are what is left.
     std::thread::sleep(Duration::from_millis(100));
@@ -156,9 +163,9 @@ fn closing_one_of_two_containers_leaves_the_mounts_and_masks_of_the_other() {
     let before = listing(&root);
     let mut supervisor = Supervisor::start(Cell::Root);
     let first = supervisor.begin(Cell::Root, &default_spec(&root), None, None).unwrap();
-    assert_eq!(protocol::receive(&first.node).unwrap().kind, Kind::Ready);
+    assert_eq!(first.receive().unwrap().kind, Kind::Ready);
     let second = supervisor.begin(Cell::Root, &default_spec(&root), None, None).unwrap();
-    assert_eq!(protocol::receive(&second.node).unwrap().kind, Kind::Ready);
+    assert_eq!(second.receive().unwrap().kind, Kind::Ready);
     let table = |id| command(&second, id, "cat /proc/self/mountinfo; wc -c < /proc/keys; ls /sys/firmware").1;
     let mounts = table(1);
     assert!(mounts.contains(" /proc/keys ") && mounts.contains(" /sys/firmware "), "{mounts}");
@@ -213,7 +220,7 @@ fn when_the_client_goes_everything_goes() {
     let running: Vec<_> = (0..5)
         .map(|_| {
             let running = supervisor.begin(Cell::Root, &default_spec(&root), None, None).unwrap();
-            assert_eq!(protocol::receive(&running.node).unwrap().kind, Kind::Ready);
+            assert_eq!(running.receive().unwrap().kind, Kind::Ready);
             command(&running, 1, "sleep 1000 & true");
             running
         })
@@ -238,7 +245,7 @@ fn when_the_supervisor_goes_its_containers_go() {
     let before = listing(&root);
     let mut supervisor = Supervisor::start(Cell::Root);
     let running = supervisor.begin(Cell::Root, &default_spec(&root), None, None).unwrap();
-    assert_eq!(protocol::receive(&running.node).unwrap().kind, Kind::Ready);
+    assert_eq!(running.receive().unwrap().kind, Kind::Ready);
     supervisor.child.kill().unwrap();
     let poll = &mut [rustix::event::PollFd::new(&running.pidfd, rustix::event::PollFlags::IN)];
     assert_eq!(rustix::event::poll(poll, Some(&rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 })), Ok(1));
@@ -346,7 +353,7 @@ fn a_holder_ends_when_the_command_has_begun() {
     // It holds no descriptor: somebody waits for the end of each.
     assert_eq!(std::fs::read_dir(format!("/proc/{holder}/fd")).unwrap().count(), 0);
     let running = spare.ask(&spec, shell("sleep 10"), 0);
-    while protocol::receive(&running.node).is_ok() {}
+    while running.receive().is_ok() {}
     soon("the holder is gone", || !is_alive(holder, HOLDER));
     soon("it was waited for", || !std::path::Path::new(&format!("/proc/{holder}")).exists());
     supervisor.close(running.id);
@@ -360,7 +367,7 @@ fn no_command_begins_while_memory_is_shared() {
     let spare = supervisor.take_spare();
     let holder = holder_of(&supervisor, &spare);
     let running = spare.ask_to_prepare(&spec);
-    let ready = protocol::receive(&running.node).unwrap();
+    let ready = running.receive().unwrap();
     assert_eq!(ready.kind, Kind::Ready, "{:?}", ready.decode::<rootfs::Error>());
     assert!(!is_alive(holder, HOLDER));
     assert_eq!(command(&running, 1, "echo on"), (Exit::Code(0), "on\n".into()));

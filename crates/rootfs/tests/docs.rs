@@ -163,3 +163,30 @@ fn defaults_are_absolute_and_unique() {
     assert_eq!(paths.len(), defaults::MASKED_PATHS.len() + defaults::READONLY_PATHS.len());
     assert!(paths.iter().all(|path| path.starts_with('/')));
 }
+
+#[test]
+fn what_the_security_model_names_is_there() {
+    let text = document("security.md");
+    let mut named = 0;
+    for link in text.split("](../").skip(1).zip(text.split("](../")) {
+        let (after, before) = link;
+        let path = after.split(')').next().unwrap();
+        let name = before.rsplit_once('[').unwrap().1;
+        // Links to documents have titles of their own.
+        if !path.contains("/src/") && !path.contains("test") && path != "clippy.toml" {
+            continue;
+        }
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path);
+        let content = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{path}: {error}"));
+        assert!(content.contains(name), "{path} has no {name}");
+        named += 1;
+    }
+    assert!(named > 40, "{named}");
+    let attacks = std::fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../rootfs-supervisor/tests/attacks/list.rs"),
+    )
+    .unwrap();
+    for name in attacks.split("        name: \"").skip(1).map(|rest| rest.split('"').next().unwrap()) {
+        assert!(text.contains(&format!("[{name}](")), "docs/security.md doesn't have the attack {name}");
+    }
+}

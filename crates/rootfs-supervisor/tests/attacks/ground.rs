@@ -6,7 +6,9 @@ use std::io::{Read, Seek};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
+
+use rootfs::execute::Level;
 
 use super::support::{Cell, Scratch, busybox_root};
 
@@ -21,10 +23,13 @@ pub struct Ground {
     pub outside: PathBuf,
     pub shared: PathBuf,
     pub owner: u32,
+    pub cell: Cell,
+    /// How mounts are made; as the kernel has it where nobody says so.
+    pub level: Option<Level>,
 }
 
 impl Ground {
-    pub fn new(cell: Cell) -> Self {
+    pub fn new(cell: Cell, level: Option<Level>) -> Self {
         let scratch = Scratch::new();
         let root = busybox_root(&scratch.0, cell, true);
         for name in ["head", "ln", "mv", "grep", "rm"] {
@@ -38,7 +43,7 @@ impl Ground {
         fs::write(outside.join("secret"), SECRET).unwrap();
         fs::write(outside.join("directory/file"), "").unwrap();
         std::os::unix::fs::symlink("secret", outside.join("link")).unwrap();
-        let ground = Self { scratch, root, outside, shared, owner: cell.owner() };
+        let ground = Self { scratch, root, outside, shared, owner: cell.owner(), cell, level };
         ground.own(&ground.outside);
         ground.own(&ground.shared);
         ground
@@ -126,17 +131,14 @@ pub fn hold_table() {
 
 /// Of the mount namespace that this thread is in.
 pub fn own_mounts() -> Vec<String> {
-    TABLE.with_borrow_mut(|table| {
-        let mut text = String::new();
-        let file = table.as_mut().unwrap();
-        file.rewind().unwrap();
-        file.read_to_string(&mut text).unwrap();
-        text.lines().map(str::to_owned).collect()
-    })
+    TABLE.with_borrow_mut(|table| lines_of(table.as_mut().unwrap()))
 }
 
-fn lines_of(path: &str) -> Vec<String> {
-    fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect()
+fn lines_of(table: &mut fs::File) -> Vec<String> {
+    let mut text = String::new();
+    table.rewind().unwrap();
+    table.read_to_string(&mut text).unwrap();
+    text.lines().map(str::to_owned).collect()
 }
 
 /// Root within the filesystem, and mountpoint, of a line of mountinfo.
@@ -146,7 +148,12 @@ pub fn places(line: &str) -> (&str, &str) {
 }
 
 /// A process that stays in the mount namespace this program was started in.
-struct Sentinel(Child);
+struct Sentinel {
+    /// It is there to live in that namespace.
+    _process: Child,
+    /// Held, as an attack may cover /proc.
+    table: Mutex<fs::File>,
+}
 
 static SENTINEL: OnceLock<Sentinel> = OnceLock::new();
 static CALLER: OnceLock<Scratch> = OnceLock::new();
@@ -160,7 +167,8 @@ pub fn watch() {
     // It ends with this program, whose end of the pipe it reads.
     let mut cat = Command::new("/bin/cat");
     let child = cat.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    SENTINEL.get_or_init(|| Sentinel(child));
+    let table = Mutex::new(fs::File::open(format!("/proc/{}/mountinfo", child.id())).unwrap());
+    SENTINEL.get_or_init(|| Sentinel { _process: child, table });
 }
 
 /// Ends it, and says what has changed in the machine's mount table since `before`.
@@ -174,8 +182,7 @@ pub fn end_watch(before: &[String]) -> bool {
 }
 
 pub fn sentinel_mounts() -> Vec<String> {
-    let Some(Sentinel(child)) = SENTINEL.get() else { return Vec::new() };
-    lines_of(&format!("/proc/{}/mountinfo", child.id()))
+    SENTINEL.get().map(|sentinel| lines_of(&mut sentinel.table.lock().unwrap())).unwrap_or_default()
 }
 
 /// What must not change: O1 and O2.

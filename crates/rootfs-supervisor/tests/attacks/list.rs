@@ -17,6 +17,7 @@ use rootfs::spec::{BindSource, Mask, MissingMask, Mount, MountKind, Root, Rootfs
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 
 use super::ground::{Ground, HIDDEN, SECRET, own_mounts, places};
+use super::processes;
 use super::support::{Cell, Ended, bind, default_spec};
 
 /// What must come of it, besides that nothing gets out.
@@ -53,8 +54,12 @@ pub struct Staged {
     pub racer: Option<(PathBuf, PathBuf)>,
     /// Done in the namespace of the caller, before.
     pub host: Option<Check>,
+    /// The OOM score of the command.
+    pub oom_score: Option<i32>,
     /// What the supervisor is started by.
-    pub starter: &'static str,
+    pub starter: String,
+    /// What the command reads from; otherwise nothing.
+    pub stdin: Option<OwnedFd>,
     /// Held open by the caller meanwhile.
     #[expect(dead_code, reason = "it is there to be open")]
     pub held: Vec<OwnedFd>,
@@ -128,10 +133,16 @@ pub const ATTACKS: &[Attack] = &[
         stage: null_device,
     },
     Attack {
-        name: "sysctl-overmount",
+        name: "procfs-overmount",
         what: "CVE-2025-52881",
-        variants: &["tmpfs on /proc/sys", "a file on the parameter"],
-        stage: sysctl_overmount,
+        variants: &[
+            "a directory on /proc/sys",
+            "a file on the parameter",
+            "a directory on /proc",
+            "self",
+            "thread-self",
+        ],
+        stage: procfs_overmount,
     },
     Attack {
         name: "cwd-descriptor",
@@ -201,9 +212,59 @@ pub const ATTACKS: &[Attack] = &[
         variants: &["opened before, written after its end"],
         stage: helper_file,
     },
+    Attack {
+        name: "neighbour-ptrace",
+        what: "CVE-2016-9962",
+        variants: &["commands", "a joined user namespace", "hooks"],
+        stage: processes::neighbour_ptrace,
+    },
+    Attack {
+        name: "terminal-input",
+        what: "CVE-2017-5226",
+        variants: &["another's terminal", "its controlling terminal"],
+        stage: processes::terminal_input,
+    },
+    Attack {
+        name: "wrong-frames",
+        what: "CVE-2021-43784",
+        variants: &[
+            "nonsense",
+            "shorter than a header",
+            "another magic",
+            "another version",
+            "an unknown kind",
+            "a longer body",
+            "a shorter body",
+            "missing descriptors",
+            "more descriptors",
+            "a kind of the other side",
+            "too long",
+            "a body that is none",
+            "a length that wraps",
+        ],
+        stage: processes::wrong_frames,
+    },
+    Attack {
+        name: "console-link",
+        what: "CVE-2025-52565",
+        variants: &["console", "pts/0", "ptmx", "tty", "console upwards", "pts/0 upwards"],
+        stage: console_link,
+    },
+    Attack {
+        name: "denied-name",
+        what: "deny of a path that doesn't exist yet",
+        variants: &[
+            "deny-create in a tmpfs",
+            "deny-create on the host",
+            "readonly-parent on the host",
+            "stub on the host",
+            "deny-create below a link",
+        ],
+        stage: denied_name,
+    },
 ];
 
-fn staged(spec: RootfsSpec) -> Staged {
+pub fn staged(spec: RootfsSpec) -> Staged {
     Staged {
         spec,
         script: String::new(),
@@ -213,12 +274,14 @@ fn staged(spec: RootfsSpec) -> Staged {
         control: Control::Naive(None),
         racer: None,
         host: None,
-        starter: "",
+        oom_score: None,
+        starter: String::new(),
+        stdin: None,
         held: Vec::new(),
     }
 }
 
-fn container(staged: Staged) -> Stage {
+pub fn container(staged: Staged) -> Stage {
     Stage::Container(Box::new(staged))
 }
 
@@ -402,27 +465,142 @@ fn null_device(ground: &Ground, variant: &str) -> Stage {
     })
 }
 
-fn sysctl_overmount(ground: &Ground, variant: &str) -> Stage {
+fn console_link(ground: &Ground, variant: &str) -> Stage {
+    let (name, how) = variant.split_once(' ').unwrap_or((variant, ""));
+    let target = if how == "upwards" { ground.upwards() } else { ground.outside.clone() };
+    ground.directory(&ground.root.join("dev/pts"));
+    ground.link(target.join("secret"), &ground.root.join("dev").join(name));
+    let mut spec = without_dev(&ground.root);
+    // A terminal of the host on the name, as runtimes make the console.
+    spec.add(bind(Path::new("/dev/null"), &format!("/dev/{name}")));
+    container(Staged { script: format!("cat /dev/{name}; echo overwritten > /dev/{name}"), ..staged(spec) })
+}
+
+fn denied_name(ground: &Ground, variant: &str) -> Stage {
+    let (how, place) = variant.split_once(' ').unwrap();
+    let (_, missing) = MissingMask::ALL.into_iter().find(|(word, _)| *word == how).unwrap();
+    let mut spec = default_spec(&ground.root);
+    spec.readonly = None;
+    ground.directory(&ground.root.join("run"));
+    ground.directory(&ground.root.join("data"));
+    let (path, expect) = match place {
+        "in a tmpfs" => {
+            spec.add(tmpfs("/run"));
+            ("/run/made/deep", Expect::Runs)
+        }
+        "below a link" => {
+            // In the tmpfs nothing is a link; the image's own link to it can be replaced.
+            spec.add(tmpfs("/run"));
+            ground.link("run", &ground.root.join("to-run"));
+            ("/to-run/made", Expect::Either)
+        }
+        _ => {
+            spec.add(writable(bind(&ground.shared, "/data")));
+            let expect =
+                if how == "deny-create" { Expect::Code(ErrorCode::Unsupported) } else { Expect::Runs };
+            ("/data/made", expect)
+        }
+    };
+    spec.masks.push(Mask { path: path.into(), missing });
+    let parent = Path::new(path).parent().unwrap().to_owned();
+    let (parent, away) = (parent.display().to_string(), format!("{}.away", parent.display()));
+    let at = path.to_owned();
+    container(Staged {
+        script: format!(
+            "exec 2>&-; mkdir -p {parent}; mkdir {path}; echo attack > {path}; rm -f {path}; \
+             mv {parent} {away} && mkdir {parent}; echo attack > {path}; cat {path}"
+        ),
+        expect,
+        check: Some(Box::new(
+            |_, text| if text.is_empty() { Ok(()) } else { Err(format!("made: {text:?}")) },
+        )),
+        control: Control::Naive(Some(Box::new(move |ground| {
+            let made = ground.root.join(at.strip_prefix('/').unwrap());
+            let _ = fs::create_dir_all(made.parent().unwrap());
+            match fs::write(&made, "attack") {
+                Ok(()) => Err("made".into()),
+                Err(_) => Ok(()),
+            }
+        }))),
+        ..staged(spec)
+    })
+}
+
+/// What looks like the files of a process, and is the attacker's.
+fn fake_process(at: &Path, outside: &Path) {
+    fs::create_dir_all(at.join("attr")).unwrap();
+    fs::create_dir(at.join("fd")).unwrap();
+    for name in ["attr/exec", "attr/current", "oom_score_adj", "uid_map", "gid_map", "setgroups", "mountinfo"]
+    {
+        fs::write(at.join(name), "").unwrap();
+    }
+    for number in 0..40 {
+        std::os::unix::fs::symlink(outside.join("directory"), at.join("fd").join(number.to_string()))
+            .unwrap();
+    }
+}
+
+/// Mounts a link on what is a link itself, as only the newer calls can.
+fn mount_link(target: &Path, link: &Path, on: &str) -> rustix::io::Result<()> {
+    use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+    std::os::unix::fs::symlink(target, link).unwrap();
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    let tree = open_tree(CWD, link, flags)?;
+    move_mount(tree, "", CWD, on, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+fn procfs_overmount(ground: &Ground, variant: &str) -> Stage {
+    const SCORE: &str = "321";
     let mut spec = default_spec(&ground.root);
     spec.sysctl.push(("kernel.msgmax".into(), "4242".into()));
-    let whole = variant == "tmpfs on /proc/sys";
     let none: Option<&str> = None;
+    let how = variant.to_owned();
+    let host: Check = Box::new(move |ground| {
+        let outside = &ground.outside;
+        let bind = |source: &Path, on: &str| mount(Some(source), on, none, MsFlags::MS_BIND, none).unwrap();
+        match how.as_str() {
+            "a directory on /proc/sys" => {
+                fs::create_dir(outside.join("kernel")).unwrap();
+                fs::write(outside.join("kernel/msgmax"), "").unwrap();
+                bind(outside, "/proc/sys");
+            }
+            "a file on the parameter" => bind(&outside.join("secret"), "/proc/sys/kernel/msgmax"),
+            "a directory on /proc" => {
+                let last = fs::read_to_string("/proc/loadavg").unwrap();
+                let last: i32 = last.trim().rsplit_once(' ').unwrap().1.parse().unwrap();
+                fake_process(&outside.join("self"), outside);
+                fake_process(&outside.join("thread-self"), outside);
+                // And those of the processes to come.
+                for pid in last..last + 40 {
+                    fake_process(&outside.join(pid.to_string()), outside);
+                }
+                fs::create_dir_all(outside.join("sys/kernel")).unwrap();
+                fs::write(outside.join("sys/kernel/msgmax"), "").unwrap();
+                bind(outside, "/proc");
+            }
+            name => {
+                let (fake, on) = (outside.join("process"), format!("/proc/{name}"));
+                fake_process(&fake, outside);
+                mount_link(&fake, &outside.join("to-process"), &on).map_err(|errno| errno.to_string())?;
+            }
+        }
+        Ok(())
+    });
     container(Staged {
-        script: "cat /proc/sys/kernel/msgmax".into(),
-        check: Some(Box::new(
-            |_, text| if text == "4242\n" { Ok(()) } else { Err(format!("it is {text:?}")) },
-        )),
-        host: Some(Box::new(move |ground| {
-            let fake = ground.outside.join("secret");
-            if whole {
-                fs::create_dir(ground.outside.join("kernel")).unwrap();
-                fs::write(ground.outside.join("kernel/msgmax"), "").unwrap();
-                mount(Some(&ground.outside), "/proc/sys", none, MsFlags::MS_BIND, none).unwrap();
-            } else {
-                mount(Some(&fake), "/proc/sys/kernel/msgmax", none, MsFlags::MS_BIND, none).unwrap();
+        script: "cat /proc/sys/kernel/msgmax /proc/self/oom_score_adj".into(),
+        check: Some(Box::new(|_, text| {
+            if text == format!("4242\n{SCORE}\n") { Ok(()) } else { Err(format!("it is {text:?}")) }
+        })),
+        host: Some(host),
+        oom_score: Some(SCORE.parse().unwrap()),
+        control: Control::Naive(Some(Box::new(|_| {
+            for file in ["self/oom_score_adj", "thread-self/oom_score_adj", "self/attr/exec"] {
+                let _ = fs::write(Path::new("/proc").join(file), SCORE);
             }
             Ok(())
-        })),
+        }))),
         ..staged(spec)
     })
 }
@@ -638,7 +816,7 @@ fn inheritable_capabilities(ground: &Ground, _: &str) -> Stage {
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             if none(&text) { Ok(()) } else { Err(text) }
         }))),
-        starter: INHERITING,
+        starter: INHERITING.into(),
         ..staged(default_spec(&ground.root))
     })
 }

@@ -4,8 +4,9 @@
 //! outside of the root has changed (O1), no mount table of the host has (O2), and nothing of the attacker's target is mounted
 //! in the container (O3). The same attack on a naive program ([`naive`]) must get through: the positive control.
 //!
-//! Each caller meets each level, in turn, with `/` private and shared. `ROOTFS_ATTACKS=all` runs every variant in every
-//! cell; `ROOTFS_ATTACKS=targets` attacks the runtimes that this machine has, too. Names of attacks may be given.
+//! Each caller meets each level, in turn, with `/` private and shared. `--all` runs every variant in every cell; `--targets`
+//! attacks the runtimes that this machine has, too; `--races=200` repeats each variant with a neighbour who exchanges names so
+//! often, and nothing else. Names of attacks may be given.
 //!
 //! Needs root, and the Debian packages busybox-static and util-linux.
 #![allow(clippy::disallowed_methods, reason = "tests make and read their own files")]
@@ -14,6 +15,7 @@
 mod ground;
 mod list;
 mod naive;
+mod processes;
 #[path = "../support/mod.rs"]
 mod support;
 mod targets;
@@ -103,6 +105,12 @@ fn main() -> ExitCode {
     {
         return exchange(one, other);
     }
+    match args.first().map(String::as_str) {
+        Some("--snoop") => return processes::snoop(&args[1], &args[2..]),
+        Some("--naive-first-process") => return processes::naive_first_process(),
+        Some("--type-into-terminal") => return processes::type_into_terminal(),
+        _ => {}
+    }
     if args.iter().any(|arg| arg == "--list") {
         for attack in ATTACKS {
             println!("{}: test", attack.name);
@@ -113,9 +121,8 @@ fn main() -> ExitCode {
         println!("attacks: skipped, they need root");
         return if std::env::var_os("CI").is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     }
-    let mode = std::env::var("ROOTFS_ATTACKS").unwrap_or_default();
-    let all = mode.split(',').any(|word| word == "all");
-    let with_targets = mode.split(',').any(|word| word == "targets");
+    let flag = |name: &str| args.iter().any(|arg| arg == name);
+    let (all, with_targets) = (flag("--all"), flag("--targets"));
     let names: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
     let chosen = |attack: &&Attack| names.is_empty() || names.iter().any(|name| attack.name.contains(*name));
 
@@ -124,6 +131,27 @@ fn main() -> ExitCode {
     let begin = Instant::now();
     let mut failures = Vec::new();
     let (mut attacks, mut runs) = (0, 0);
+    if let Some(builds) = args.iter().find_map(|arg| arg.strip_prefix("--races=")) {
+        let builds = builds.parse().unwrap();
+        println!("| variant | builds | rootfs | naive program |\n| --- | --- | --- | --- |");
+        for attack in ATTACKS.iter().filter(chosen) {
+            for variant in attack.variants.iter().copied().filter(|variant| races(attack, variant)) {
+                let mut results = Results::default();
+                race(attack, variant, 0..builds, &mut results);
+                failures.extend(results.failures.iter().map(|failure| format!("{}: {failure}", attack.name)));
+                println!(
+                    "| {}, {variant} | {builds} | {} | fell {}/{} |",
+                    attack.name,
+                    list_of(&results.ours),
+                    results.fell,
+                    results.controls
+                );
+                runs += builds;
+            }
+            attacks += 1;
+        }
+        return end(&machine, failures, attacks, runs, begin);
+    }
     let others = if with_targets { targets::names() } else { Vec::new() };
     print_header(&others);
     for attack in ATTACKS.iter().filter(chosen) {
@@ -137,7 +165,17 @@ fn main() -> ExitCode {
         attacks += 1;
         runs += results.runs;
     }
-    if !ground::end_watch(&machine) {
+    end(&machine, failures, attacks, runs, begin)
+}
+
+fn end(
+    machine: &[String],
+    mut failures: Vec<String>,
+    attacks: usize,
+    runs: usize,
+    begin: Instant,
+) -> ExitCode {
+    if !ground::end_watch(machine) {
         failures.push("the machine's mount table has changed".into());
     }
     for failure in &failures {
@@ -149,6 +187,55 @@ fn main() -> ExitCode {
         begin.elapsed().as_secs_f64()
     );
     if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Builds in CI, all variants of an attack together.
+const RACES: usize = 30;
+
+/// Whether somebody exchanges names meanwhile.
+fn races(attack: &Attack, variant: &str) -> bool {
+    let ground = Ground::new(Cell::Root, None);
+    matches!((attack.stage)(&ground, variant), Stage::Container(staged) if staged.racer.is_some())
+}
+
+/// Many builds, in each cell in turn, and as many by the naive program.
+fn race(attack: &Attack, variant: &'static str, turns: std::ops::Range<usize>, results: &mut Results) {
+    for turn in turns {
+        let (cell, level, shared) = CELLS[turn % CELLS.len()];
+        one_run(attack, variant, (cell, level, shared), results);
+        let ground = Ground::new(Cell::Root, None);
+        let fell = naive::in_private_mounts(false, || match (attack.stage)(&ground, variant) {
+            Stage::Container(staged) => match &staged.control {
+                Control::Naive(check) => fall(&ground, &staged, check.as_ref()).is_some(),
+                Control::None(_) => false,
+            },
+            Stage::Direct(..) => false,
+        });
+        results.controls += 1;
+        results.fell += usize::from(fell);
+    }
+}
+
+fn one_run(
+    attack: &Attack,
+    variant: &str,
+    (cell, level, shared): (Cell, Level, bool),
+    results: &mut Results,
+) {
+    let title = format!(
+        "{variant}, {}, {level:?}, / {}",
+        list::cell_name(cell),
+        if shared { "shared" } else { "private" }
+    );
+    let run = AssertUnwindSafe(|| run_ours(attack, variant, cell, level, shared));
+    results.runs += 1;
+    match std::panic::catch_unwind(run).unwrap_or_else(|_| Err("the test itself failed".into())) {
+        Ok(what) => count(&mut results.ours, what),
+        Err(what) => {
+            count(&mut results.ours, "FAILED");
+            results.failures.push(format!("{title}: {what}"));
+        }
+    }
 }
 
 /// Every variant at least once and every cell at least once; or all of both.
@@ -166,24 +253,16 @@ fn run_attack(attack: &Attack, all: bool, results: &mut Results) {
         let variant = attack.variants[variant];
         let (cell, level, shared) = CELLS[cell];
         for shared in if all { vec![false, true] } else { vec![shared] } {
-            let title = format!(
-                "{variant}, {}, {level:?}, / {}",
-                list::cell_name(cell),
-                if shared { "shared" } else { "private" }
-            );
-            let run = AssertUnwindSafe(|| run_ours(attack, variant, cell, level, shared));
-            results.runs += 1;
-            match std::panic::catch_unwind(run).unwrap_or_else(|_| Err("the test itself failed".into())) {
-                Ok(what) => count(&mut results.ours, what),
-                Err(what) => {
-                    count(&mut results.ours, "FAILED");
-                    results.failures.push(format!("{title}: {what}"));
-                }
-            }
+            one_run(attack, variant, (cell, level, shared), results);
         }
         if controlled.insert(variant) {
             run_control(attack, variant, results);
         }
+    }
+    let racing: Vec<&&str> = attack.variants.iter().filter(|variant| races(attack, variant)).collect();
+    for turn in 0..if racing.is_empty() { 0 } else { RACES } {
+        let (cell, level, shared) = CELLS[turn % CELLS.len()];
+        one_run(attack, racing[turn % racing.len()], (cell, level, shared), results);
     }
 }
 
@@ -194,7 +273,7 @@ fn run_ours(
     level: Level,
     shared: bool,
 ) -> Result<String, String> {
-    let ground = Ground::new(cell);
+    let ground = Ground::new(cell, Some(level));
     naive::in_private_mounts(shared, || match (attack.stage)(&ground, variant) {
         Stage::Direct(ours, _) => ours(&ground).map(|()| "refused".into()),
         Stage::Container(staged) => run_container(&ground, &staged, cell, level),
@@ -208,11 +287,13 @@ fn run_container(ground: &Ground, staged: &Staged, cell: Cell, level: Level) -> 
     let racer = staged.racer.as_ref().map(Racer::start);
     let before = Before::of(ground);
     let mut supervisor = Supervisor::start_by(&format!("exec {} /usr/bin/env", staged.starter), cell);
+    supervisor.stdin = staged.stdin.as_ref().map(|stdin| stdin.try_clone().unwrap());
     let mut process = shell(&format!(
         "echo {BEGIN}; cat /proc/self/mountinfo; echo {END}; exec 2>&1; {}; :",
         or_true(&staged.script)
     ));
     process.cwd = staged.cwd.as_deref().map(Into::into);
+    process.oom_score_adj = staged.oom_score;
     // The attacker is root of the container, and the files there are his.
     let mut capabilities = rootfs::process::Capabilities::default_for(0);
     for name in ["CHOWN", "DAC_OVERRIDE", "FOWNER"] {
@@ -273,7 +354,7 @@ fn run_control(attack: &Attack, variant: &str, results: &mut Results) {
     let mut tries = 0;
     loop {
         tries += 1;
-        let ground = Ground::new(Cell::Root);
+        let ground = Ground::new(Cell::Root, None);
         let (fell, again) = naive::in_private_mounts(false, || match (attack.stage)(&ground, variant) {
             Stage::Direct(_, control) => (Ok(control(&ground).is_err().then(|| "fell".to_owned())), false),
             Stage::Container(staged) => match &staged.control {
@@ -327,13 +408,14 @@ fn print_header(targets: &[&str]) {
     println!("| --- | --- | --- | --- | --- |{}", " --- |".repeat(targets.len()));
 }
 
+fn list_of(table: &BTreeMap<String, usize>) -> String {
+    table.iter().map(|(what, times)| format!("{what} {times}")).collect::<Vec<_>>().join(", ")
+}
+
 fn print_row(attack: &Attack, results: &Results, targets: &[&str]) {
-    let list = |table: &BTreeMap<String, usize>| {
-        table.iter().map(|(what, times)| format!("{what} {times}")).collect::<Vec<_>>().join(", ")
-    };
     let others: Vec<String> = targets
         .iter()
-        .map(|name| format!(" {} |", results.targets.get(name).map(list).unwrap_or_default()))
+        .map(|name| format!(" {} |", results.targets.get(name).map(list_of).unwrap_or_default()))
         .collect();
     println!(
         "| {} ({}) | {} | {} | {} | fell {}/{}: {} |{}",
@@ -341,10 +423,10 @@ fn print_row(attack: &Attack, results: &Results, targets: &[&str]) {
         attack.what,
         attack.variants.len(),
         results.runs,
-        list(&results.ours),
+        list_of(&results.ours),
         results.fell,
         results.controls,
-        list(&results.control),
+        list_of(&results.control),
         others.concat(),
     );
 }

@@ -31,7 +31,7 @@ pub fn run(attack: &Attack, results: &mut BTreeMap<&'static str, BTreeMap<String
                 attack.variants.len() > 1 && variant.contains("swapped") || attack.name == "volume-swap";
             // A racer may lose; a few tries each.
             for _ in 0..if racing { 5 } else { 1 } {
-                let ground = Ground::new(Cell::Root);
+                let ground = Ground::new(Cell::Root, None);
                 let what = naive::in_private_mounts(false, || match (attack.stage)(&ground, variant) {
                     Stage::Container(staged) => attack_one(&ground, &staged, name, program),
                     Stage::Direct(..) => "not run".into(),
@@ -110,7 +110,10 @@ fn oci(ground: &Ground, staged: &Staged, program: &str, script: &str) -> Option<
     let mut spec = staged.spec.clone();
     spec.namespaces.user = UserNamespace::None;
     let mut process = shell(script);
+    // An OCI config has no other name for it than the first argument.
+    process.args[0] = process.command.as_bytes().to_vec();
     process.capabilities = Some(rootfs::process::Capabilities::default_for(0));
+    process.oom_score_adj = staged.oom_score;
     process.cwd = Some(staged.cwd.as_deref().unwrap_or("/").into());
     let config = rootfs::oci::write(&spec, Some(&process)).ok()?;
     let bundle = ground.scratch.0.join("bundle");

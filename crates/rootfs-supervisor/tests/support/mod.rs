@@ -15,11 +15,14 @@ use rootfs::defaults;
 use rootfs::error::Error;
 use rootfs::execute::Level;
 use rootfs::kernel::memfd;
+use rootfs::namespace::NamespaceKind;
 use rootfs::options::{Attributes, Links, Propagation, attr};
 use rootfs::path::PathBytes;
 use rootfs::plan::Plan;
 use rootfs::process::{ProcessSpec, User};
-use rootfs::protocol::{self, Exit, Frame, Kind, Leftover, Payload, PayloadRest, Report, Start, TakenDown};
+use rootfs::protocol::{
+    self, Exit, Frame, FrameError, Kind, Leftover, Payload, PayloadRest, Report, Start, TakenDown,
+};
 use rootfs::spec::{
     BindSource, HookPoint, IdMap, IdMapping, Mask, MissingMask, Mount, MountKind, ReadonlyRoot, Root,
     RootfsSpec,
@@ -177,6 +180,8 @@ pub fn shell(script: &str) -> ProcessSpec {
 pub struct Supervisor {
     pub child: Child,
     pub socket: OwnedFd,
+    /// What the next containers read from; otherwise nothing.
+    pub stdin: Option<OwnedFd>,
     next: u64,
     spare: RefCell<Option<Frame>>,
 }
@@ -198,8 +203,14 @@ pub struct Running {
     pub pid: i32,
     pub pidfd: OwnedFd,
     output: OwnedFd,
-    /// It has failed before the supervisor could tell of it.
-    failure: Option<Error>,
+    /// What the first process had said before the supervisor told of it.
+    early: RefCell<Option<Frame>>,
+}
+
+impl Running {
+    pub fn receive(&self) -> Result<Frame, FrameError> {
+        self.early.take().map_or_else(|| protocol::receive(&self.node), Ok)
+    }
 }
 
 /// A first process that waits to be asked for something.
@@ -235,7 +246,7 @@ impl SpareProcess {
         };
         protocol::send_as(&self.node, Kind::Begin, self.id, &[], &fds, Some(sender)).unwrap();
         let Self { id, pid, node, journal, pidfd, .. } = self;
-        Running { id, node, journal, pid, pidfd, output, failure: None }
+        Running { id, node, journal, pid, pidfd, output, early: RefCell::new(None) }
     }
 }
 
@@ -307,7 +318,7 @@ impl Supervisor {
             .unwrap();
         let hello = protocol::receive(&here).unwrap();
         assert_eq!(hello.kind, Kind::Hello);
-        Self { child, socket: here, next: 0, spare: RefCell::new(None) }
+        Self { child, socket: here, stdin: None, next: 0, spare: RefCell::new(None) }
     }
 
     pub fn begin(
@@ -317,40 +328,49 @@ impl Supervisor {
         process: Option<ProcessSpec>,
         level: Option<Level>,
     ) -> Result<Running, Box<Error>> {
+        self.begin_joining(cell, spec, process, level, &[])
+    }
+
+    /// In these namespaces, which the specification has as paths.
+    pub fn begin_joining(
+        &mut self,
+        cell: Cell,
+        spec: &RootfsSpec,
+        process: Option<ProcessSpec>,
+        level: Option<Level>,
+        joins: &[(NamespaceKind, OwnedFd)],
+    ) -> Result<Running, Box<Error>> {
         self.next += 1;
         let plan = Plan::new(spec)?;
         let hooks: Vec<HookPoint> = plan.hooks().map(|hook| hook.point).collect();
-        let user = cell.map();
+        let in_user_namespace = cell.map().is_some();
+        let joined = |kind| joins.iter().any(|(joined, _)| *joined == kind);
         let start = Start {
-            user: user.clone(),
-            pid: true,
+            user: cell.map().filter(|_| !joined(NamespaceKind::User)),
+            pid: !joined(NamespaceKind::Pid),
             ipc: true,
             uts: true,
             cgroup_namespace: true,
             network: false,
-            mount: user.is_some(),
-            opener: (cell.privileged() && user.is_some())
+            mount: in_user_namespace,
+            opener: (cell.privileged() && in_user_namespace)
                 || hooks.iter().any(|point| point.in_runtime_namespaces()),
             hooks: !hooks.is_empty(),
             poststart: false,
             poststop: false,
             cgroup: false,
             bounding: None,
-            joins: Vec::new(),
+            joins: joins.iter().map(|(kind, _)| *kind).collect(),
             sources: 0,
         };
         let payload = payload(plan, process, level, cell);
         let (node, first) = pair();
         let (journal, output) = (memory(), memory());
         let null = fs::File::open("/dev/null").unwrap();
-        let fds: Vec<BorrowedFd<'_>> = vec![
-            payload.as_fd(),
-            first.as_fd(),
-            journal.as_fd(),
-            null.as_fd(),
-            output.as_fd(),
-            output.as_fd(),
-        ];
+        let stdin = self.stdin.as_ref().map_or(null.as_fd(), AsFd::as_fd);
+        let mut fds: Vec<BorrowedFd<'_>> =
+            vec![payload.as_fd(), first.as_fd(), journal.as_fd(), stdin, output.as_fd(), output.as_fd()];
+        fds.extend(joins.iter().map(|(_, namespace)| namespace.as_fd()));
         // The kernel lets root say that it is somebody else, which here plays the ordinary user's program.
         let id = if cell.privileged() { 0 } else { NOBODY };
         let sender = rustix::net::UCred {
@@ -374,14 +394,15 @@ impl Supervisor {
             assert_eq!(refused.kind, Kind::Refused);
             return Err(Box::new(refused.decode().unwrap()));
         };
-        let mut failure = None;
-        if frame.kind == Kind::Failed {
-            failure = Some(frame.decode().unwrap());
-            frame = protocol::receive(&node).unwrap();
+        // The first process can be faster than the supervisor that has made it.
+        let mut early = None;
+        if frame.kind != Kind::Started {
+            early = Some(std::mem::replace(&mut frame, protocol::receive(&node).unwrap()));
         }
         assert_eq!((frame.kind, frame.id), (Kind::Started, self.next));
         let pid = frame.decode().unwrap();
-        Ok(Running { id: self.next, node, journal, pid, pidfd: frame.fds.pop().unwrap(), output, failure })
+        let (id, pidfd, early) = (self.next, frame.fds.pop().unwrap(), RefCell::new(early));
+        Ok(Running { id, node, journal, pid, pidfd, output, early })
     }
 
     /// The first process that the supervisor has made before it is asked for.
@@ -417,8 +438,8 @@ impl Supervisor {
 
     /// Waits for the end of a container.
     pub fn finish(&self, running: &Running) -> Ended {
-        let (mut report, mut failure) = (None, running.failure.clone());
-        while let Ok(frame) = protocol::receive(&running.node) {
+        let (mut report, mut failure) = (None, None);
+        while let Ok(frame) = running.receive() {
             match frame.kind {
                 Kind::Ready => report = Some(frame.decode().unwrap()),
                 Kind::Failed => failure = Some(frame.decode().unwrap()),
@@ -452,6 +473,32 @@ impl Drop for Supervisor {
         self.socket = other;
         self.child.wait().unwrap();
     }
+}
+
+/// Starts a command in a prepared root, and returns how it ended and what it wrote.
+pub fn command(running: &Running, id: u64, script: &str) -> (Exit, String) {
+    process(running, id, &shell(script))
+}
+
+/// The same with more to say about it.
+pub fn process(running: &Running, id: u64, spec: &ProcessSpec) -> (Exit, String) {
+    let output = memory();
+    let payload = memfd::sealed(c"process", &protocol::encode(spec), false).unwrap();
+    let null = fs::File::open("/dev/null").unwrap();
+    let fds = [payload.as_fd(), null.as_fd(), output.as_fd(), output.as_fd()];
+    protocol::send(&running.node, Kind::Spawn, id, &[], &fds).unwrap();
+    let spawned = running.receive().unwrap();
+    assert_eq!((spawned.kind, spawned.id, spawned.fds.len()), (Kind::Spawned, id, 1));
+    let exited = running.receive().unwrap();
+    assert_eq!((exited.kind, exited.id), (Kind::ChildExited, id));
+    let text = memfd::read(&output, 1 << 20).unwrap();
+    (exited.decode().unwrap(), String::from_utf8(text).unwrap())
+}
+
+/// Whether a process ends within a second.
+pub fn exit_of(pidfd: &OwnedFd) -> bool {
+    let poll = &mut [rustix::event::PollFd::new(pidfd, rustix::event::PollFlags::IN)];
+    rustix::event::poll(poll, Some(&rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 })) == Ok(1)
 }
 
 /// The living processes of a name that a process has begun: their pids.

@@ -140,6 +140,23 @@ fn propagation_flag(kind: PropagationType) -> MountPropagationFlags {
     }
 }
 
+/// Refuses what `pathrs` panics at: whatever procfs it has of its own, it looks for this process below /proc too.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "only whether the caller's /proc is one is asked, and nothing is opened"
+)]
+fn check_procfs() -> SysResult<()> {
+    match rustix::fs::statfs(c"/proc") {
+        Ok(status) if status.f_type.cast_unsigned() == crate::procfs::PROC_SUPER_MAGIC => Ok(()),
+        Ok(_) => Err(SysError {
+            syscall: "statfs",
+            errno: libc::EXDEV,
+            arguments: "\"/proc\", which is no procfs".into(),
+        }),
+        Err(errno) => Err(failed("statfs", || "\"/proc\"".into())(errno)),
+    }
+}
+
 impl Linux {
     /// The procfs handle of `pathrs`: a proc of our own where the kernel allows it, checked for tampering where not.
     /// It must be made while the host's /proc can still be reached.
@@ -147,6 +164,7 @@ impl Linux {
         if let Some(handle) = self.procfs.get() {
             return Ok(handle);
         }
+        check_procfs()?;
         let handle = ProcfsHandle::new().map_err(|error| from_pathrs(&error, &"/proc".into()))?;
         if !has_openat2() {
             let flags = pathrs::flags::OpenFlags::O_PATH
@@ -256,6 +274,16 @@ impl Linux {
         let base = ProcfsBase::ProcPid(u32::try_from(pid).unwrap_or(0));
         let file = self.procfs()?.open(base, name, flags).map_err(|error| from_pathrs(&error, &path))?;
         read_to_end(file.as_fd())
+    }
+
+    /// Opens a file of a process below /proc, to read and write it.
+    pub fn open_proc(&self, pid: i32, name: &str) -> SysResult<OwnedFd> {
+        let flags = pathrs::flags::OpenFlags::O_RDWR | pathrs::flags::OpenFlags::O_CLOEXEC;
+        let base = ProcfsBase::ProcPid(u32::try_from(pid).unwrap_or(0));
+        self.procfs()?
+            .open(base, name, flags)
+            .map(OwnedFd::from)
+            .map_err(|error| from_pathrs(&error, &PathBytes::from(format!("/proc/{pid}/{name}"))))
     }
 
     /// Writes a file of a process below /proc, in one call as id maps demand.
@@ -947,6 +975,7 @@ impl Kernel for Linux {
             let flags = pathrs::flags::OpenFlags::O_PATH
                 | pathrs::flags::OpenFlags::O_DIRECTORY
                 | pathrs::flags::OpenFlags::O_CLOEXEC;
+            check_procfs()?;
             let directory = ProcfsHandleBuilder::new()
                 .unmasked()
                 .build()

@@ -9,6 +9,8 @@ pub mod copy_tree;
 mod emulated;
 #[cfg(test)]
 mod emulated_fuzz;
+#[cfg(test)]
+mod emulated_race;
 pub mod holder;
 pub mod host;
 mod id_map;
