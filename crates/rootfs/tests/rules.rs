@@ -50,7 +50,9 @@ fn sources(directory: &Path, found: &mut Vec<(String, String)>) {
         let name = path.file_name().unwrap().to_str().unwrap();
         if path.is_dir() {
             sources(&path, found);
-        } else if name.ends_with(".rs") && !["tests.rs", "_race.rs"].iter().any(|test| name.ends_with(test)) {
+        } else if name.ends_with(".rs")
+            && !["tests.rs", "_fuzz.rs", "_race.rs"].iter().any(|end| name.ends_with(end))
+        {
             let text = std::fs::read_to_string(&path).unwrap();
             // Unit tests are last in a file.
             let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap().to_owned();

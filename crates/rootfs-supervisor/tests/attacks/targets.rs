@@ -115,7 +115,9 @@ fn oci(ground: &Ground, staged: &Staged, program: &str, script: &str) -> Option<
     process.capabilities = Some(rootfs::process::Capabilities::default_for(0));
     process.oom_score_adj = staged.oom_score;
     process.cwd = Some(staged.cwd.as_deref().unwrap_or("/").into());
-    let config = rootfs::oci::write(&spec, Some(&process)).ok()?;
+    let mut config = rootfs::oci::write(&spec, Some(&process)).ok()?;
+    // crun 1.8.1 refuses what is newer.
+    config["ociVersion"] = "1.0.2".into();
     let bundle = ground.scratch.0.join("bundle");
     let _ = fs::create_dir(&bundle);
     fs::write(bundle.join("config.json"), config.to_string()).unwrap();
