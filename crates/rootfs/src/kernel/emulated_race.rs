@@ -7,7 +7,7 @@
 )]
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,11 +15,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
 
 use super::emulated;
+use super::emulated_fuzz::Simple;
 use super::linux::Linux;
-use super::{FileStatus, Follow, Kernel};
-use crate::error::Result;
+use super::{Follow, Kernel};
 use crate::path::PathBytes;
-use crate::resolve::{Maker, Missing, Place, make_with_kernel, resolution_error, resolve_or_make};
+use crate::resolve::{Missing, resolve_or_make};
 
 struct Top(PathBuf);
 
@@ -77,22 +77,6 @@ fn raced<T>(root: &Path, attackers: usize, work: impl FnOnce() -> T) -> T {
 
 /// Device and inode of what is found.
 type Find<'a> = Box<dyn FnMut() -> std::result::Result<(u64, u64), String> + 'a>;
-
-struct Simple<'a>(&'a Linux);
-
-impl Maker for Simple<'_> {
-    fn knows_mount(&self, _: u64) -> bool {
-        false
-    }
-
-    fn make(&mut self, parent: BorrowedFd<'_>, _: &Place, name: &PathBytes, what: Missing) -> Result<bool> {
-        make_with_kernel(self.0, parent, name, what).map_err(|call| resolution_error(name, &call))
-    }
-
-    fn made(&mut self, _: &Place, _: &PathBytes, _: Missing, _: &FileStatus) -> Result<()> {
-        Ok(())
-    }
-}
 
 #[test]
 fn a_component_that_is_exchanged_leads_nowhere_else() {
