@@ -9,7 +9,7 @@ import { join, resolve } from 'node:path'
 
 const checkout = resolve(import.meta.dirname, '..')
 const kept = join(checkout, 'target', 'older-kernel')
-const usual = ['options', 'destinations', 'overlay'].map((name) => `__test__/${name}.spec.ts`)
+const usual = ['destinations'].map((name) => `__test__/${name}.spec.ts`)
 const specs = process.argv.slice(2).length > 0 ? process.argv.slice(2) : usual
 
 function run(command: string, args: string[], options: { cwd?: string; timeout?: number } = {}): void {
