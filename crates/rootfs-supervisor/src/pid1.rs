@@ -220,7 +220,7 @@ fn serve(first: &FirstOfMany<'_>, commands: &mut Commands) -> Result<()> {
             }
         }
         if ended {
-            drain(&signals);
+            process::drain_signals(&signals);
             reap(first, commands);
         }
         if node_ready {
@@ -231,11 +231,6 @@ fn serve(first: &FirstOfMany<'_>, commands: &mut Commands) -> Result<()> {
             }
         }
     }
-}
-
-fn drain(signals: &OwnedFd) {
-    let mut information = [0_u8; 1024];
-    while rustix::io::read(signals, &mut information).is_ok_and(|count| count > 0) {}
 }
 
 /// Tells Node that a command is executed, once. One that failed has told so itself. It must not have been waited for yet: its

@@ -262,14 +262,12 @@ pub(crate) fn run(node: OwnedFd) -> i32 {
     };
     if without_pidfds::are_needed() {
         let Ok(signals) = process::child_signals() else { return 1 };
+        if server.watch(signals.as_fd(), Event::Child).is_err() {
+            return 1;
+        }
         server.child_signals = Some(signals);
     }
-    let hears_children = server
-        .child_signals
-        .as_ref()
-        .is_none_or(|signals| server.watch(signals.as_fd(), Event::Child).is_ok());
-    if !hears_children
-        || rustix::net::sockopt::set_socket_passcred(&server.node, true).is_err()
+    if rustix::net::sockopt::set_socket_passcred(&server.node, true).is_err()
         || rustix::io::ioctl_fionbio(&server.node, true).is_err()
         || server.watch(server.node.as_fd(), Event::Node).is_err()
         || server.greet().is_err()
@@ -746,10 +744,7 @@ impl Server {
         if std::mem::replace(&mut container.begun, true) {
             return;
         }
-        if let Some(holder) = container.holder.take() {
-            self.put_away(holder);
-        }
-        let Some(container) = self.containers.get_mut(&id) else { return };
+        self.unneeded.extend(container.holder.take());
         if container.start.poststart && container.set_up && !self.closing {
             self.run_hooks(id, HookPoint::Poststart);
             return;
@@ -876,9 +871,7 @@ impl Server {
         {
             self.killed.push(killed);
         }
-        if let Some(holder) = container.holder.take() {
-            self.put_away(holder);
-        }
+        self.unneeded.extend(container.holder.take());
         self.take_spare(id);
     }
 
@@ -914,16 +907,11 @@ impl Server {
     /// What stands for a child that has ended can be read afterwards.
     fn child_ended(&self) {
         let Some(signals) = &self.child_signals else { return };
-        let mut information = [0_u8; 1024];
-        while rustix::io::read(signals, &mut information).is_ok_and(|count| count > 0) {}
+        process::drain_signals(signals);
         without_pidfds::notice_ends();
     }
 
-    /// A holder that nobody needs any more ends when there is time for that.
-    fn put_away(&mut self, holder: OwnedFd) {
-        self.unneeded.push(holder);
-    }
-
+    /// Holders that nobody needs any more end when there is time for that.
     fn end_holders(&mut self) {
         for holder in std::mem::take(&mut self.unneeded) {
             process::kill(holder.as_fd());

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 
 use super::protect::READONLY;
-use super::sources::{apply_propagation, apply_to_fallback};
+use super::sources::apply_to_fallback;
 use super::{Done, Execution, Expectation};
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
 use crate::kernel::Follow;
@@ -121,9 +121,7 @@ impl Execution<'_> {
 
     /// Says which options could not be given to anything.
     fn warn_about_options(&mut self, mount: &Mount, (superblock, data): Options<'_>, what: &str, step: u32) {
-        let words: Vec<&str> =
-            superblock.iter().map(String::as_str).chain(data.iter().map(|(key, _)| key.as_str())).collect();
-        for word in words {
+        for word in superblock.iter().chain(data.iter().map(|(key, _)| key)) {
             let message = format!("\"{word}\" has no effect on {what}, mounted on {}", mount.destination);
             self.warn("cgroup-option", step, message);
         }
@@ -184,9 +182,7 @@ impl Execution<'_> {
             }
             Err(error) => return Err(error),
         };
-        if !self.plan.sets_propagation_later(step) {
-            apply_propagation(self.kernel, fd.as_fd(), &mount.propagation)?;
-        }
+        self.share_ahead(mount, &fd, step)?;
         let mut done = self.place(mount, fd, &destination, true, Mounted::Other, None, step)?;
         done.strategy = strategy;
         if let Some(expected) = self.expectations.last_mut() {
@@ -240,9 +236,7 @@ impl Execution<'_> {
         let top = rustix::io::fcntl_dupfd_cloexec(&tmpfs, 0)
             .map_err(|errno| SysError::new("fcntl", errno, "F_DUPFD_CLOEXEC"))
             .context(ErrorCode::Mount, || "a descriptor can't be duplicated")?;
-        if !self.plan.sets_propagation_later(step) {
-            apply_propagation(self.kernel, tmpfs.as_fd(), &mount.propagation)?;
-        }
+        self.share_ahead(mount, &tmpfs, step)?;
         self.place(&open, tmpfs, &destination, true, Mounted::Other, None, step)?;
         let parent = self.expectations.last_mut().map_or(0, |expected| expected.mount);
         let cgroups = self.own_cgroups()?.into_iter().filter(|(controllers, _)| !controllers.is_empty());

@@ -86,8 +86,8 @@ impl Execution<'_> {
         readonly_later: bool,
         step: u32,
     ) -> Result<Done> {
+        let later = Later::of(self.plan, step, readonly_later);
         let (copy, directory, proc_root, host, original) = if let BindSource::InRoot(path) = source {
-            let later = Later::of(self.plan, step, readonly_later);
             match self.copy_in_root(mount, path, recursive, later)? {
                 Some((link, status)) if mount.links.copy && status.kind == FileKind::Symlink => {
                     return self.copy_link(mount, &link);
@@ -133,7 +133,6 @@ impl Execution<'_> {
         };
         let done = self.place(mount, copy, &destination, directory, mounted, host, step)?;
         let locked = self.setting.user.is_some();
-        let later = Later::of(self.plan, step, readonly_later);
         if let Some(expected) = self.expectations.last_mut() {
             let propagation = propagation_of_copy(mount, root_propagation);
             let again = if later.propagation { &mount.propagation[..] } else { &[] };
@@ -300,9 +299,7 @@ impl Execution<'_> {
             let what = || "the message queues can't be labelled";
             self.kernel.set_label(fd.as_fd(), label).context(ErrorCode::Mount, what)?;
         }
-        if !self.plan.sets_propagation_later(step) {
-            apply_propagation(self.kernel, fd.as_fd(), &mount.propagation)?;
-        }
+        self.share_ahead(mount, &fd, step)?;
         let mounted = if fstype == "proc" { Mounted::Proc } else { Mounted::Other };
         let mut done = self.place(mount, fd, &destination, true, mounted, None, step)?;
         done.strategy = strategy;
@@ -502,6 +499,14 @@ impl Execution<'_> {
         let flags = mount.attributes.of_new_mount(false);
         apply_to_fallback(self.kernel, copy.as_fd(), &mount.attributes, flags, what())?;
         Ok(copy)
+    }
+
+    /// Gives a new filesystem's mount its propagation, unless that comes when it is in place.
+    pub(super) fn share_ahead(&self, mount: &Mount, fd: &OwnedFd, step: u32) -> Result<()> {
+        if self.plan.sets_propagation_later(step) {
+            return Ok(());
+        }
+        apply_propagation(self.kernel, fd.as_fd(), &mount.propagation)
     }
 
     /// Attaches a mount at its destination, after the last checks.

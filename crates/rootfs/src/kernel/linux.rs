@@ -186,7 +186,6 @@ impl Linux {
 
     /// Opens a file of this process below /proc.
     pub fn open_proc_self(&self, name: &str, flags: OFlags) -> SysResult<OwnedFd> {
-        const PROC_SUPER_MAGIC: u64 = 0x9fa0;
         let procfs = self.procfs()?;
         if let Some((pid, directory)) = self.own_directory.get()
             && *pid == std::process::id()
@@ -199,7 +198,7 @@ impl Linux {
                 (stat.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(stat.stx_mnt_id)
             };
             // Nothing may be mounted on the way.
-            if self.filesystem_magic(file.as_fd())? != PROC_SUPER_MAGIC
+            if self.filesystem_magic(file.as_fd())? != crate::procfs::PROC_SUPER_MAGIC
                 || mount(file.as_fd()) != mount(directory.as_fd())
             {
                 return Err(SysError { syscall: "openat", errno: libc::EXDEV, arguments: describe() });

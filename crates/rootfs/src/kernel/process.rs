@@ -108,7 +108,7 @@ fn clone_process(request: CloneRequest<'_>, flags: u64, exit_signal: libc::c_int
         0 => {
             if without_pidfds::are_needed() {
                 without_pidfds::forget_all();
-                unblock_child_signals();
+                unblock_signals();
             }
             if BATCH.swap(false, Ordering::Relaxed) {
                 schedule(libc::SCHED_OTHER);
@@ -123,11 +123,7 @@ fn clone_process(request: CloneRequest<'_>, flags: u64, exit_signal: libc::c_int
             }
             if pidfd < 0 {
                 // A kernel before Linux 5.2 has ignored the flag.
-                // SAFETY: this child is ours, and no memory is given to the calls.
-                unsafe {
-                    libc::kill(pid, libc::SIGKILL);
-                    libc::waitpid(pid, std::ptr::null_mut(), 0);
-                }
+                end_child(pid);
                 return Err(no_pidfds());
             }
             Ok(Fork::Parent { pid, pidfd: owned(pidfd.into()) })
@@ -365,14 +361,10 @@ pub fn child_signals() -> SysResult<OwnedFd> {
     check(fd.into(), "signalfd", String::new).map(owned)
 }
 
-fn unblock_child_signals() {
-    // SAFETY: the set is initialized before it is read.
-    unsafe {
-        let mut set: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        libc::sigaddset(&raw mut set, libc::SIGCHLD);
-        libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
-    }
+/// Takes the signals that have come.
+pub fn drain_signals(signals: &OwnedFd) {
+    let mut information = [0_u8; 1024];
+    while rustix::io::read(signals, &mut information).is_ok_and(|count| count > 0) {}
 }
 
 /// Closes every descriptor from `first` on but the ones to keep, which must be sorted; `close_range(2)`.

@@ -122,16 +122,22 @@ pub fn notice_ends() {
     }
 }
 
-/// Whether a child has ended that nobody has waited for.
-pub(super) fn has_child_ended(pid: i32) -> bool {
+/// Looks at the end of a child, and leaves it as it is. `false` if it isn't there yet.
+fn look(pid: i32, flags: libc::c_int) -> SysResult<bool> {
     let mut information = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
-    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
-    let Ok(id) = libc::id_t::try_from(pid) else { return false };
+    let flags = flags | libc::WEXITED | libc::WNOWAIT | libc::__WALL;
     // SAFETY: the struct outlives the call, and is zero where the call leaves it alone: then the child lives.
     unsafe {
-        libc::waitid(libc::P_PID, id, information.as_mut_ptr(), flags) == 0
-            && information.assume_init().si_pid() == pid
+        if libc::waitid(libc::P_PID, pid.cast_unsigned(), information.as_mut_ptr(), flags) != 0 {
+            return Err(last_error("waitid", pid.to_string()));
+        }
+        Ok(information.assume_init().si_pid() == pid)
     }
+}
+
+/// Whether a child has ended that nobody has waited for.
+pub(super) fn has_child_ended(pid: i32) -> bool {
+    look(pid, libc::WNOHANG) == Ok(true)
 }
 
 /// Waits until nobody has this number, at most until then.
@@ -143,11 +149,5 @@ pub fn wait_until_gone(pid: i32, until: Instant) {
 
 /// Waits until a child has ended, and leaves it as it is.
 pub(super) fn wait_until_ended(pid: i32) {
-    let mut information = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
-    let flags = libc::WEXITED | libc::WNOWAIT | libc::__WALL;
-    let Ok(id) = libc::id_t::try_from(pid) else { return };
-    // SAFETY: the struct outlives the call.
-    while unsafe { libc::waitid(libc::P_PID, id, information.as_mut_ptr(), flags) } != 0
-        && last_error("waitid", "").is(nix::errno::Errno::EINTR)
-    {}
+    while look(pid, 0).is_err_and(|call| call.is(nix::errno::Errno::EINTR)) {}
 }
