@@ -348,6 +348,11 @@ const FILESYSTEM_OPTIONS: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// An option of a filesystem as a word.
+pub fn option_text(key: &str, value: Option<&str>) -> String {
+    value.map_or_else(|| key.to_owned(), |value| format!("{key}={value}"))
+}
+
 /// Whether an option is known as one of a filesystem; of any that is known, where the type isn't said.
 pub fn is_known_option(fstype: Option<&str>, key: &str) -> bool {
     let mut own = FILESYSTEM_OPTIONS.iter().filter(|(name, _)| fstype.is_none_or(|fstype| *name == fstype));

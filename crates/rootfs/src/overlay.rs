@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorCode, Result};
+use crate::options::option_text;
 use crate::origin::Part;
 use crate::path::PathBytes;
 
@@ -120,10 +121,7 @@ impl Overlay {
             words.push("volatile".to_owned());
         }
         words.extend(self.superblock.iter().cloned());
-        words.extend(self.data.iter().map(|(key, value)| match value {
-            Some(value) => format!("{key}={value}"),
-            None => key.clone(),
-        }));
+        words.extend(self.data.iter().map(|(key, value)| option_text(key, value.as_deref())));
         words
     }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::defaults;
 use crate::error::Result;
-use crate::options::{Propagation, PropagationType, attr};
+use crate::options::{Propagation, PropagationType, attr, option_text};
 use crate::origin::{Item, Location, Part, locate};
 use crate::path::PathBytes;
 use crate::process::Capabilities;
@@ -360,10 +360,7 @@ fn mount_words(mount: &Mount) -> Vec<String> {
     | MountKind::Remount { superblock, data, .. } = &mount.kind
     {
         words.extend(superblock.iter().cloned());
-        words.extend(data.iter().map(|(key, value)| match value {
-            Some(value) => format!("{key}={value}"),
-            None => key.clone(),
-        }));
+        words.extend(data.iter().map(|(key, value)| option_text(key, value.as_deref())));
     }
     words
 }

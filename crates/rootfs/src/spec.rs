@@ -6,7 +6,7 @@ use serde_json::Value;
 pub use crate::content::{Directory, FileContent, Symlink};
 use crate::error::{Error, ErrorCode, Result};
 use crate::namespace::NamespaceKind;
-use crate::options::{self, Attributes, Links, Propagation};
+use crate::options::{self, Attributes, Links, Propagation, option_text};
 use crate::origin::{Item, Origins, Part, locate};
 use crate::overlay::Overlay;
 use crate::path::PathBytes;
@@ -907,12 +907,9 @@ impl Mount {
             MountKind::Remount { data, .. } => (None, data.as_slice()),
             MountKind::Bind { .. } | MountKind::File { .. } | MountKind::Cgroup { .. } => (None, &[][..]),
         };
-        data.iter().filter(move |(key, _)| !options::is_known_option(fstype, key)).map(|(key, value)| {
-            match value {
-                Some(value) => format!("{key}={value}"),
-                None => key.clone(),
-            }
-        })
+        data.iter()
+            .filter(move |(key, _)| !options::is_known_option(fstype, key))
+            .map(|(key, value)| option_text(key, value.as_deref()))
     }
 
     /// The words for symbolic links make sense only where there can be any.
@@ -1097,10 +1094,7 @@ pub fn mount_from_oci(
     let mut ineffective = Vec::new();
     if matches!(kind, MountKind::Bind { .. } | MountKind::Remount { bind: true, .. }) {
         ineffective.extend(parsed.superblock.iter().map(|key| (*key).to_owned()));
-        ineffective.extend(parsed.data.iter().map(|(key, value)| match value {
-            Some(value) => format!("{key}={value}"),
-            None => key.clone(),
-        }));
+        ineffective.extend(parsed.data.iter().map(|(key, value)| option_text(key, value.as_deref())));
     }
     Ok(Mount {
         destination,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError, SysResult};
 use crate::kernel::Kernel;
-use crate::options::{Effect, IVERSION, find};
+use crate::options::{Effect, IVERSION, find, option_text};
 use crate::path::PathBytes;
 
 /// What a filesystem is made from.
@@ -165,7 +165,7 @@ impl Filesystem {
         }
         let first = (1..=self.data.len()).find(|count| fails(*count) == Some(true))?;
         let (key, value) = &self.data[first - 1];
-        Some(value.as_ref().map_or_else(|| key.clone(), |value| format!("{key}={value}")))
+        Some(option_text(key, value.as_deref()))
     }
 }
 

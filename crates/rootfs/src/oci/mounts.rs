@@ -6,7 +6,7 @@ use super::linux::{read_mapping, write_mappings};
 use super::node::{Context, Node, Object};
 use super::read::{ReadOptions, in_bundle};
 use crate::error::{Error, ErrorCode, Result};
-use crate::options::parse;
+use crate::options::{option_text, parse};
 use crate::origin::{Item, Origin, locate};
 use crate::overlay::{Overlay, Upper};
 use crate::path::PathBytes;
@@ -239,10 +239,7 @@ fn write_mount(what: &str, mount: &Mount, root: &PathBytes) -> Result<Value> {
     | MountKind::Remount { superblock, data, .. } = &mount.kind
     {
         words.extend(superblock.iter().cloned());
-        words.extend(data.iter().map(|(key, value)| match value {
-            Some(value) => format!("{key}={value}"),
-            None => key.clone(),
-        }));
+        words.extend(data.iter().map(|(key, value)| option_text(key, value.as_deref())));
     }
     words.extend(mount.ineffective.iter().cloned());
     if let Some(MountIdMap { ids, recursive }) = &mount.id_map {
@@ -283,10 +280,7 @@ fn overlay_words(what: &str, overlay: &Overlay) -> Result<Vec<String>> {
     }
     words.extend(overlay.volatile.then(|| "volatile".to_owned()));
     words.extend(overlay.superblock.iter().cloned());
-    words.extend(overlay.data.iter().map(|(key, value)| match value {
-        Some(value) => format!("{key}={value}"),
-        None => key.clone(),
-    }));
+    words.extend(overlay.data.iter().map(|(key, value)| option_text(key, value.as_deref())));
     Ok(words)
 }
 
