@@ -201,20 +201,33 @@ pub fn remove_each(records: &[Record]) -> Vec<Outcome> {
     let mut order: Vec<usize> = (0..records.len()).rev().collect();
     order.sort_by_key(|index| std::cmp::Reverse(depth(&records[*index])));
     let mut outcomes = vec![Outcome::Removed; records.len()];
+    let mut in_use: Vec<PathBytes> = Vec::new();
     for index in order {
-        outcomes[index] = match remove_one(&records[index]) {
+        let record = &records[index];
+        outcomes[index] = match remove_one(record) {
             Ok(()) | Err(Left::Gone) => Outcome::Removed,
             Err(Left::InUse) => Outcome::InUse,
+            // The lock may have been let go since it kept what is in the directory.
+            Err(Left::NotEmpty) if in_use.iter().any(|path| path.starts_with(&full_path(record))) => {
+                Outcome::InUse
+            }
             Err(Left::NotEmpty) => Outcome::NotEmpty,
             Err(Left::Kept(reason)) => Outcome::Kept(reason),
         };
+        if outcomes[index] == Outcome::InUse {
+            in_use.push(full_path(record));
+        }
     }
     outcomes
 }
 
+fn full_path(record: &Record) -> PathBytes {
+    record.top.join(&record.parent).join(&record.name)
+}
+
 /// A record as something that is told to the caller.
 pub fn leftover(record: &Record, reason: impl Into<String>) -> Leftover {
-    Leftover { path: record.top.join(&record.parent).join(&record.name), reason: reason.into() }
+    Leftover { path: full_path(record), reason: reason.into() }
 }
 
 fn remove_one(record: &Record) -> Result<(), Left> {
@@ -392,6 +405,32 @@ mod tests {
         let (mine, other) = (tree.record("", "y", true), tree.record("y", "z", true));
         assert_eq!(remove_each(std::slice::from_ref(&mine)), [Outcome::NotEmpty]);
         assert_eq!(remove_each(&[mine, other]), vec![Outcome::Removed; 2]);
+        assert!(!tree.has("y"));
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test makes its own files")]
+    fn a_directory_with_what_was_in_use_a_moment_ago_is_left_for_later_too() {
+        let tree = Tree::new("a-moment-ago");
+        let made = tree.record("", "y", true);
+        let below = tree.record("y", "z", true);
+        // As if the lock had been let go between the two: only the inner tree is locked.
+        let inner = Record {
+            top: tree.0.join("y").into(),
+            top_identity: match made.state {
+                State::Made(identity) => identity,
+                _ => unreachable!(),
+            },
+            parent: PathBytes::from(""),
+            ..below
+        };
+        let records = [made, inner];
+        let lock =
+            rustix::fs::open(tree.0.join("y"), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        rustix::fs::flock(&lock, FlockOperation::LockShared).unwrap();
+        assert_eq!(remove_each(&records), vec![Outcome::InUse; 2]);
+        drop(lock);
+        assert_eq!(remove_each(&records), vec![Outcome::Removed; 2]);
         assert!(!tree.has("y"));
     }
 
