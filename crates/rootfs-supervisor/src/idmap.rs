@@ -24,8 +24,7 @@ pub(crate) enum Writer {
 
 /// Who can write a map.
 pub(crate) fn writer(map: &IdMap) -> Writer {
-    // CAP_SETUID and CAP_SETGID.
-    if process::has_capability(7) && process::has_capability(6) {
+    if [process::CAP_SETUID, process::CAP_SETGID].into_iter().all(process::has_capability) {
         return Writer::Privileged;
     }
     let own = |list: &[IdMapping], id: u32| matches!(list, [line] if line.size == 1 && line.host_id == id);

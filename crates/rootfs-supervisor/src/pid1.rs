@@ -92,6 +92,10 @@ impl Commands {
     }
 }
 
+/// The capabilities that this process uses itself: for signals to commands of other users, naming a command by its pid to Node,
+/// and OOM scores. Commands, which are its children, may be given all.
+const NEEDED: [u32; 3] = [process::CAP_KILL, process::CAP_SYS_ADMIN, process::CAP_SYS_RESOURCE];
+
 /// Stays until Node or the supervisor closes its end. Returns only an error.
 pub(crate) fn run(first: &FirstOfMany<'_>) -> Box<Error> {
     use std::os::fd::AsRawFd;
@@ -105,6 +109,8 @@ pub(crate) fn run(first: &FirstOfMany<'_>) -> Box<Error> {
     }
     keep.sort_unstable();
     process::close_all_but(3, &keep);
+    let _ = process::narrow_capabilities(&NEEDED);
+    process::refuse_executable_memory();
     let mut commands = Commands::default();
     let result = serve(first, &mut commands);
     if !first.pid_namespace {

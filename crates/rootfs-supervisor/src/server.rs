@@ -762,8 +762,8 @@ impl Server {
         let Some(like) = &self.wanted.take() else { return };
         if matches!(self.stub, Stub::Unknown) {
             self.stub = if self.level == Some(Level::Detached)
-                && process::has_capability(process::CAP_SYS_CHROOT)
-                && process::has_capability(process::CAP_SYS_ADMIN)
+                && process::children_have_capability(process::CAP_SYS_CHROOT)
+                && process::children_have_capability(process::CAP_SYS_ADMIN)
             {
                 self.make_stub(like).unwrap_or(Stub::None)
             } else {

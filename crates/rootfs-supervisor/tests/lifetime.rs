@@ -11,7 +11,7 @@ use rootfs::error::ErrorCode;
 use rootfs::kernel::memfd;
 use rootfs::mountinfo;
 use rootfs::namespace::NamespaceKind;
-use rootfs::process::ProcessSpec;
+use rootfs::process::{Capabilities, ProcessSpec};
 use rootfs::protocol::{self, Exit, FrameError, Kind};
 use rootfs::spec::UserNamespace;
 use support::{
@@ -281,6 +281,41 @@ fn the_supervisor_cannot_be_looked_into() {
     assert_eq!(std::fs::metadata(format!("/proc/{pid}/mem")).unwrap().uid(), 0);
     let fds: Vec<_> = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().collect();
     assert_eq!(fds.len(), 5, "the standard three, the socket and the epoll");
+}
+
+/// A line of a process's status, as a number.
+fn capabilities(pid: &str, set: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(set)).unwrap();
+    u64::from_str_radix(line.trim(), 16).unwrap()
+}
+
+#[test]
+fn what_stays_has_only_what_it_uses_in_force_and_its_children_have_all() {
+    let mask = |numbers: &[u32]| numbers.iter().fold(0, |set, number| set | 1_u64 << number);
+    let supervisor_needs = mask(&[1, 5, 6, 7, 19, 21, 24, 31]);
+    let first_process_needs = mask(&[5, 21, 24]);
+    for cell in Cell::ALL {
+        let scratch = Scratch::new();
+        let mut supervisor = Supervisor::start(cell);
+        let root = busybox_root(&scratch.0, cell, true);
+        let running = supervisor.begin(cell, &default_spec(&root), None, None).unwrap();
+        assert_eq!(running.receive().unwrap().kind, Kind::Ready, "{cell:?}");
+        let own = capabilities("self", "CapEff:");
+        let (pid, first) = (supervisor.child.id().to_string(), running.pid.to_string());
+        let wanted = if cell.privileged() { own & supervisor_needs } else { 0 };
+        assert_eq!(capabilities(&pid, "CapEff:"), wanted, "{cell:?}");
+        let permitted = capabilities(&first, "CapPrm:");
+        assert_eq!(capabilities(&first, "CapEff:"), permitted & first_process_needs, "{cell:?}");
+        assert_ne!(permitted & !first_process_needs, 0, "{cell:?}");
+        // A command may be given any of them.
+        let all = Capabilities { bounding: permitted, effective: permitted, permitted, ..Default::default() };
+        let grep = ProcessSpec { capabilities: Some(all), ..shell("grep CapEff /proc/self/status") };
+        let found = (Exit::Code(0), format!("CapEff:\t{permitted:016x}\n"));
+        assert_eq!(process(&running, 1, &grep), found, "{cell:?}");
+        supervisor.close(running.id);
+        assert_eq!(supervisor.finish(&running).exit, Exit::Signal(9), "{cell:?}");
+    }
 }
 
 #[test]

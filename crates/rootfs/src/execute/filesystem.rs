@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::content::attach_aside;
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError, SysResult};
 use crate::kernel::Kernel;
 use crate::options::{Effect, IVERSION, find, option_text};
@@ -141,12 +142,22 @@ impl Filesystem {
             unknown(&self.fstype, &call).unwrap_or_else(other)
         })?;
         // A new filesystem counts no changes, unless it always does.
-        if counts_changes(&self.superblock) == Some(true) && !kernel.takes_iversion() {
-            kernel
-                .count_changes(mount.as_fd(), true, is_lazy(&self.superblock))
-                .context(ErrorCode::Mount, || format!("the option \"{IVERSION}\" is refused"))?;
+        if counts_changes(&self.superblock) != Some(true) || kernel.takes_iversion() {
+            return Ok(mount);
         }
-        Ok(mount)
+        let what = || format!("the option \"{IVERSION}\" is refused");
+        let count = || kernel.count_changes(mount.as_fd(), true, is_lazy(&self.superblock));
+        match count() {
+            // Before Linux 6.15 only a mount that is attached can be copied.
+            Err(call) if call.syscall == "open_tree" && call.is(Errno::EINVAL) => {
+                kernel.in_private_mounts(&mut || {
+                    attach_aside(kernel, &mount)?;
+                    count().context(ErrorCode::Mount, what)?;
+                    kernel.clone_mount(mount.as_fd(), false).context(ErrorCode::Mount, what)
+                })
+            }
+            other => other.context(ErrorCode::Mount, what).map(|()| mount),
+        }
     }
 
     /// The first option that mount(2) refuses, which doesn't say so: found by leaving out the last ones. What is mounted

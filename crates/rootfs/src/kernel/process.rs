@@ -113,6 +113,8 @@ fn clone_process(request: CloneRequest<'_>, flags: u64, exit_signal: libc::c_int
             if BATCH.swap(false, Ordering::Relaxed) {
                 schedule(libc::SCHED_OTHER);
             }
+            let given = request.namespaces & u64::from(libc::CLONE_NEWUSER.cast_unsigned()) != 0;
+            widen_capabilities(given);
             Ok(Fork::Child)
         }
         pid => {
@@ -465,27 +467,92 @@ fn low(bits: u64) -> u32 {
 }
 
 fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> SysResult<()> {
-    let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
     let half = |shift: u32| CapabilityData {
         effective: low(effective >> shift),
         permitted: low(permitted >> shift),
         inheritable: low(inheritable >> shift),
     };
-    let data = [half(0), half(32)];
-    // SAFETY: both outlive the call; version 3 takes two elements.
-    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
-    check(result, "capset", || format!("effective={effective:#x}, permitted={permitted:#x}")).map(drop)
+    set_capability_data(&[half(0), half(32)])
 }
 
-/// The capabilities in force and permitted.
-pub fn own_capabilities() -> SysResult<(u64, u64)> {
+fn set_capability_data(data: &[CapabilityData; 2]) -> SysResult<()> {
+    let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
+    // SAFETY: both outlive the call; version 3 takes two elements.
+    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
+    check(result, "capset", || {
+        let effective = joined(data, |half| half.effective);
+        let permitted = joined(data, |half| half.permitted);
+        format!("effective={effective:#x}, permitted={permitted:#x}")
+    })
+    .map(drop)
+}
+
+fn capability_data() -> SysResult<[CapabilityData; 2]> {
     let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
     let mut data = [CapabilityData::default(); 2];
     // SAFETY: both outlive the call; version 3 writes two elements.
     let result = unsafe { libc::syscall(libc::SYS_capget, &raw const header, data.as_mut_ptr()) };
     check(result, "capget", String::new)?;
-    let join = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
-    Ok((join(data[0].effective, data[1].effective), join(data[0].permitted, data[1].permitted)))
+    Ok(data)
+}
+
+fn joined(data: &[CapabilityData; 2], part: impl Fn(&CapabilityData) -> u32) -> u64 {
+    u64::from(part(&data[1])) << 32 | u64::from(part(&data[0]))
+}
+
+/// The capabilities in force and permitted.
+pub fn own_capabilities() -> SysResult<(u64, u64)> {
+    let data = capability_data()?;
+    Ok((joined(&data, |half| half.effective), joined(&data, |half| half.permitted)))
+}
+
+/// The capabilities that this process has put out of force, for as long as it forks no child.
+static NARROWED: AtomicU64 = AtomicU64::new(0);
+
+/// Puts all capabilities but these out of force in this process. Its children begin with what it had, because that is what
+/// containers are made with and may be given.
+pub fn narrow_capabilities(needed: &[u32]) -> SysResult<()> {
+    let mut data = capability_data()?;
+    let needed = needed.iter().fold(0, |set, number| set | 1_u64 << number);
+    let unneeded = |half: usize| data[half].effective & !low(needed >> (32 * half));
+    let narrowed = u64::from(unneeded(1)) << 32 | u64::from(unneeded(0));
+    if narrowed == 0 {
+        return Ok(());
+    }
+    for (half, data) in data.iter_mut().enumerate() {
+        data.effective &= low(needed >> (32 * half));
+    }
+    set_capability_data(&data)?;
+    NARROWED.store(narrowed, Ordering::Relaxed);
+    Ok(())
+}
+
+/// In a child: puts in force again what its parent had put out of force. In a new user namespace it was given all.
+fn widen_capabilities(given: bool) {
+    let narrowed = NARROWED.swap(0, Ordering::Relaxed);
+    if narrowed == 0 || given {
+        return;
+    }
+    if let Ok(mut data) = capability_data() {
+        for (half, data) in data.iter_mut().enumerate() {
+            data.effective |= low(narrowed >> (32 * half)) & data.permitted;
+        }
+        let _ = set_capability_data(&data);
+    }
+}
+
+/// Has the kernel refuse to make memory of this process executable, but not of its children, which execute programs;
+/// `PR_SET_MDWE`, Linux 6.6. Before, nothing happens.
+pub fn refuse_executable_memory() {
+    let flags = libc::PR_MDWE_REFUSE_EXEC_GAIN | libc::PR_MDWE_NO_INHERIT;
+    // SAFETY: the arguments are numbers.
+    unsafe { libc::prctl(libc::PR_SET_MDWE, u64::from(flags), 0_u64, 0_u64, 0_u64) };
+}
+
+/// Whether the children of this process begin with a capability in force.
+pub fn children_have_capability(number: u32) -> bool {
+    let narrowed = NARROWED.load(Ordering::Relaxed);
+    own_capabilities().is_ok_and(|(effective, _)| (effective | narrowed) & 1 << number != 0)
 }
 
 /// Whether this process has a capability in force.
@@ -522,6 +589,20 @@ pub fn making_files_of<T>(user: u32, group: u32, work: impl FnOnce() -> T) -> Sy
 
 /// The number of `CAP_SYS_ADMIN`.
 pub const CAP_SYS_ADMIN: u32 = 21;
+/// Reaching files whatever their modes say.
+pub const CAP_DAC_OVERRIDE: u32 = 1;
+/// Signals to processes of other users.
+pub const CAP_KILL: u32 = 5;
+/// Mapping other groups than one's own.
+pub const CAP_SETGID: u32 = 6;
+/// Mapping other users than oneself.
+pub const CAP_SETUID: u32 = 7;
+/// Looking into other processes, and entering their namespaces.
+pub const CAP_SYS_PTRACE: u32 = 19;
+/// Raising limits, and lowering OOM scores.
+pub const CAP_SYS_RESOURCE: u32 = 24;
+/// Mapping root; since Linux 5.12.
+pub const CAP_SETFCAP: u32 = 31;
 /// The number of `CAP_SYS_CHROOT`.
 pub const CAP_SYS_CHROOT: u32 = 18;
 const CAP_SETPCAP: u32 = 8;
