@@ -2,11 +2,14 @@
 // kept below target/fuzz; `--merge` puts the smallest part of it that covers as much into the corpus of the repository, which
 // `cargo test` tries each time. Ends with an error when a target fails, and says which file makes it.
 //
+// It needs a C++ compiler.
+//
 //   npm run fuzz [-- TARGET...] [--seconds=60] [--merge] [--address]
 //
 // `--address` adds AddressSanitizer and LeakSanitizer, which stable Rust has but doesn't offer yet: RUSTC_BOOTSTRAP=1 asks for
 // it all the same. The instrumentation for coverage is LLVM's own, which needs no leave.
-import { mkdirSync, readdirSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { announce, capture, fail, root, run, tryRun } from './command.ts'
@@ -61,7 +64,7 @@ for (const name of positionals.length > 0 ? positionals : Object.keys(targets)) 
   })
   const limits = [`-max_len=${targets[name]}`, '-timeout=10', '-rss_limit_mb=4096']
   announce(`fuzzing ${name} for ${seconds} s`)
-  const status = tryRun(program, [
+  const status = tryInOwnDirectory(program, [
     ...limits,
     `-max_total_time=${seconds}`,
     `-dict=${join(beginnings, 'words')}`,
@@ -73,14 +76,27 @@ for (const name of positionals.length > 0 ? positionals : Object.keys(targets)) 
     join(beginnings, 'inputs'),
   ])
   if (status !== 0) failed.push(name)
-  else if (values.merge) merge(program, [...limits], corpus, found)
+  else if (values.merge) merge(program, limits, corpus, found)
 }
 if (failed.length > 0)
   fail(`failed: ${failed.join(', ')}; the input is in target/fuzz/failures and \`TARGET FILE\` runs it again`)
 
+/** With temporary files of its own, as a target that fails leaves its tree; in memory, where many times as many can be made. */
+function tryInOwnDirectory(program: string, args: string[]): number {
+  const memory = '/dev/shm'
+  const directory = mkdtempSync(join(existsSync(memory) ? memory : tmpdir(), 'rootfs-fuzz-'))
+  try {
+    return tryRun(program, args, { env: { TMPDIR: directory } })
+  } finally {
+    rmSync(directory, { recursive: true, force: true })
+  }
+}
+
 /** What the corpus doesn't cover yet is added to it; by lines, as numbers of times would make it too large. */
 function merge(program: string, limits: string[], corpus: string, found: string): void {
   const before = readdirSync(corpus).length
-  run(program, [...limits, '-set_cover_merge=1', '-use_counters=0', '-verbosity=0', corpus, found])
+  const quietly = ['-use_counters=0', '-verbosity=0']
+  const status = tryInOwnDirectory(program, [...limits, '-set_cover_merge=1', ...quietly, corpus, found])
+  if (status !== 0) fail(`merging ended with status ${status}`)
   announce(`${readdirSync(corpus).length - before} files are new in ${corpus}`)
 }
