@@ -12,7 +12,8 @@ const checks: Array<readonly [command: string, ...args: string[]]> = [
 // Not among the development packages: it takes minutes to build.
 if (spawnSync('cargo', ['deny', '--version'], { stdio: 'ignore' }).status !== 0)
   announce('cargo deny is not installed: skipped')
-else checks.push(['cargo', 'deny', '--all-features', 'check'])
+// Advisories are asked for by `npm run audit`: the same sources may be bad tomorrow.
+else checks.push(['cargo', 'deny', '--all-features', 'check', 'licenses', 'bans', 'sources'])
 
 const failed: string[] = []
 for (const [command, ...args] of checks) {

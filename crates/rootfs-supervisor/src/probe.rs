@@ -2,7 +2,7 @@
 //! namespaces, mounts and descriptors, is gone with it.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rootfs::Hint;
 use rootfs::error::{SysError, SysResult};
@@ -16,7 +16,6 @@ use rootfs::path::PathBytes;
 use rootfs::protocol::{self, Exit, Kind};
 use rootfs::spec::{IdMap, IdMapping};
 use rootfs::support::{Feature, Finding, Refusal};
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
@@ -66,7 +65,7 @@ fn in_child(request: CloneRequest<'_>, work: impl FnOnce() -> Outcome) -> Outcom
         process::exit(0);
     };
     drop(child_report);
-    let in_time = readable(&report, PATIENCE);
+    let in_time = process::is_readable_within(report.as_fd(), Some(PATIENCE));
     if !in_time {
         process::kill(pidfd.as_fd());
     }
@@ -109,19 +108,6 @@ fn held_in_user_namespace(work: impl FnOnce() -> SysResult<()>) -> Result<(i32, 
             let _ = process::wait_for(pidfd.as_fd());
             let silent = || Refusal::new("a process in a new user namespace ends without a word");
             Err(refused.ok().and_then(Result::err).unwrap_or_else(silent))
-        }
-    }
-}
-
-fn readable(fd: &OwnedFd, patience: Duration) -> bool {
-    let deadline = Instant::now() + patience;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let Ok(left) = Timespec::try_from(left) else { return false };
-        match rustix::event::poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&left)) {
-            Ok(0) => return false,
-            Err(Errno::INTR) => {}
-            Ok(_) | Err(_) => return true,
         }
     }
 }

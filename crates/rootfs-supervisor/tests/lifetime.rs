@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rootfs::error::ErrorCode;
 use rootfs::kernel::memfd;
+use rootfs::kernel::process::{filter_instruction, set_seccomp_filter};
 use rootfs::mountinfo;
 use rootfs::namespace::NamespaceKind;
 use rootfs::process::{Capabilities, ProcessSpec};
@@ -451,13 +452,13 @@ fn refuse(call: std::ffi::c_long) {
     let allow = nix::libc::SECCOMP_RET_ALLOW;
     let fail = nix::libc::SECCOMP_RET_ERRNO | nix::libc::EPERM.cast_unsigned();
     // The number is the first word; where it is this one, the next instruction fails it.
-    let program: [(u16, u8, u8, u32); 4] =
-        [(0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, fail), (0x06, 0, 0, allow)];
-    let bytes = program.iter().flat_map(|(code, yes, no, value)| {
-        let (code, value) = (code.to_ne_bytes(), value.to_ne_bytes());
-        [code[0], code[1], *yes, *no, value[0], value[1], value[2], value[3]]
-    });
-    rootfs::kernel::process::set_seccomp_filter(&bytes.collect::<Vec<u8>>()).unwrap();
+    let program = [
+        filter_instruction(0x20, 0, 0, 0),
+        filter_instruction(0x15, 0, 1, number),
+        filter_instruction(0x06, 0, 0, fail),
+        filter_instruction(0x06, 0, 0, allow),
+    ];
+    set_seccomp_filter(&program.concat()).unwrap();
 }
 
 /// The children of a process, those included that nobody has waited for.

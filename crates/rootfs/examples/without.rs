@@ -7,7 +7,7 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 
-use rootfs::kernel::process::{execute, set_seccomp_filter};
+use rootfs::kernel::process::{execute, filter_instruction, set_seccomp_filter};
 
 /// Calls that were added since Linux 4.18 and that matter here, and one that has learned something.
 const CALLS: [(&str, libc::c_long); 18] = [
@@ -34,9 +34,9 @@ const CALLS: [(&str, libc::c_long); 18] = [
 /// Calls that are refused only with this as their first argument: what an older kernel doesn't know of them.
 const WITH_FIRST_ARGUMENT: [(&str, u32); 1] = [("waitid_pidfd", libc::P_PIDFD)];
 
-const LOAD_WORD: u16 = 0x20;
-const JUMP_IF_EQUAL: u16 = 0x15;
-const RETURN: u16 = 0x06;
+const LOAD_WORD: u32 = 0x20;
+const JUMP_IF_EQUAL: u32 = 0x15;
+const RETURN: u32 = 0x06;
 const ALLOW: u32 = 0x7fff_0000;
 const FAIL: u32 = 0x0005_0000;
 #[cfg(target_arch = "x86_64")]
@@ -46,10 +46,8 @@ const ARCHITECTURE: u32 = 0xc000_00b7;
 
 fn filter(calls: &[(u32, Option<u32>)], errno: u32) -> Vec<u8> {
     let mut program = Vec::new();
-    let mut add = |code: u16, jump_true: u8, jump_false: u8, k: u32| {
-        program.extend_from_slice(&code.to_ne_bytes());
-        program.extend_from_slice(&[jump_true, jump_false]);
-        program.extend_from_slice(&k.to_ne_bytes());
+    let mut add = |code: u32, skip_if_true: u8, skip_if_false: u8, value: u32| {
+        program.extend(filter_instruction(code, skip_if_true, skip_if_false, value));
     };
     // The architecture, then the number: fields of `struct seccomp_data`.
     add(LOAD_WORD, 0, 0, 4);

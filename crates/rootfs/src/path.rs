@@ -37,6 +37,11 @@ impl PathBytes {
         self.0.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".")
     }
 
+    /// Whether it can only name a directory: it ends in a slash, or in a dot.
+    pub fn names_a_directory(&self) -> bool {
+        self.0.ends_with(b"/") || self.0.ends_with(b"/.")
+    }
+
     /// Whether it is the top of whatever it is looked up in: no name is in it.
     pub fn is_top(&self) -> bool {
         self.components().all(|name| name == b"..")

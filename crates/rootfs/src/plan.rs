@@ -455,6 +455,14 @@ impl Plan {
         })
     }
 
+    /// The mount that a step makes, if it makes one.
+    pub fn mount(&self, step: u32) -> Option<&Mount> {
+        match &self.steps.get(step as usize)?.action {
+            Action::Mount { mount, .. } => Some(mount),
+            _ => None,
+        }
+    }
+
     /// A warning of the execution, with what of the specification it is about.
     #[must_use]
     pub fn located(&self, warning: &Warning) -> Warning {

@@ -202,6 +202,8 @@ struct Walk<'a> {
     levels: Vec<Level>,
     /// How many links were followed; `None` if none may be.
     links: Option<usize>,
+    /// Whether the path, or a link at its end, can only name a directory.
+    must_be_directory: bool,
     created: bool,
 }
 
@@ -220,6 +222,7 @@ impl<'a> Walk<'a> {
             left: path.components().map(PathBytes::new).collect(),
             levels: vec![Level { fd: None, name: PathBytes::default(), place }],
             links: Some(0),
+            must_be_directory: path.names_a_directory(),
             created: false,
         }
     }
@@ -236,11 +239,7 @@ impl<'a> Walk<'a> {
         while let Some(name) = self.left.pop_front() {
             if name.as_bytes() == b".." {
                 if last.is_some_and(|status| status.kind != FileKind::Directory) {
-                    return Err(self.error(&SysError {
-                        syscall: "openat2",
-                        errno: libc::ENOTDIR,
-                        arguments: format!("{name:?}"),
-                    }));
+                    return Err(self.no_directory(&name));
                 }
                 if self.levels.len() > 1 {
                     self.levels.pop();
@@ -255,6 +254,12 @@ impl<'a> Walk<'a> {
                     if status.kind == FileKind::Symlink {
                         self.follow(&fd)?;
                     } else {
+                        if self.left.is_empty()
+                            && self.must_be_directory
+                            && status.kind != FileKind::Directory
+                        {
+                            return Err(self.no_directory(&name));
+                        }
                         self.enter(fd, name, status.mount, maker);
                         last = Some(status);
                     }
@@ -281,6 +286,10 @@ impl<'a> Walk<'a> {
         resolution_error(self.path, call)
     }
 
+    fn no_directory(&self, name: &PathBytes) -> Box<Error> {
+        self.error(&SysError { syscall: "openat2", errno: libc::ENOTDIR, arguments: format!("{name:?}") })
+    }
+
     /// Puts a link's text in front of what is left; an absolute one starts again at the root.
     fn follow(&mut self, link: &OwnedFd) -> Result<()> {
         let target = self.kernel.read_link(link.as_fd()).map_err(|call| self.error(&call))?;
@@ -293,6 +302,7 @@ impl<'a> Walk<'a> {
         if target.is_absolute() {
             self.levels.truncate(1);
         }
+        self.must_be_directory |= self.left.is_empty() && target.names_a_directory();
         let parts: Vec<_> = target.components().map(PathBytes::new).collect();
         for part in parts.into_iter().rev() {
             self.left.push_front(part);

@@ -1,27 +1,35 @@
-//! Random input for what reads bytes of others: frames, option words and OCI configs. Beginnings are in `tests/corpus`, and
-//! what was found once goes there. The resolver has its own, beside it.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "a test reads its own corpus")]
+//! Random input for what reads bytes of others: frames, option words, OCI configs and paths. Beginnings, and what the fuzz
+//! targets of `fuzz/` have found, are in `tests/corpus`.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "a test makes and reads its own files")]
 
+#[path = "support/checks.rs"]
+#[allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+mod checks;
 #[path = "support/random.rs"]
 #[allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 mod random;
+#[path = "support/resolver.rs"]
+#[allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+mod resolver;
 
+use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use random::{Random, for_seeds};
-use rootfs::error::Error;
-use rootfs::oci::{ReadOptions, read, write};
-use rootfs::options::{WORDS, parse};
-use rootfs::plan::Plan;
-use rootfs::protocol::{self, Hello, Kind, Payload, PayloadRest, Report, Spare, Start, TakenDown};
-use rootfs::spec::{Root, RootfsSpec, UserNamespace};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use resolver::{Compared, Trees};
+use rootfs::options::WORDS;
 
-fn corpus(name: &str) -> Vec<Vec<u8>> {
-    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(name);
-    let mut paths: Vec<_> =
-        std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+fn directory() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus")
+}
+
+fn corpus(name: &str) -> Vec<u8> {
+    std::fs::read(directory().join(name)).unwrap()
+}
+
+fn corpora(name: &str) -> Vec<Vec<u8>> {
+    let entries = std::fs::read_dir(directory().join(name)).unwrap();
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     paths.into_iter().map(|path| std::fs::read(path).unwrap()).collect()
 }
@@ -60,96 +68,39 @@ fn mutate(random: &mut Random, corpus: &[Vec<u8>], words: &[&[u8]]) -> Vec<u8> {
 }
 
 /// Runs one case and says with which seed it failed.
-fn case(seed: u64, input: &dyn std::fmt::Debug, work: impl FnOnce()) {
-    assert!(catch_unwind(AssertUnwindSafe(work)).is_ok(), "ROOTFS_FUZZ_SEED={seed}: {input:?}");
+fn case<T>(seed: u64, input: &[u8], work: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| panic!("ROOTFS_FUZZ_SEED={seed}: {}", input.escape_ascii()))
 }
 
-fn round<T: DeserializeOwned + Serialize + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
-    if let Ok(value) = protocol::decode::<T>(bytes) {
-        let again: T = protocol::decode(&protocol::encode(&value)).expect("what was encoded is decoded");
-        assert_eq!(again, value);
+/// Each of the corpus as it is, and then what can be made of them.
+fn check(corpus: &[Vec<u8>], words: &[&[u8]], work: impl Fn(&[u8])) {
+    for input in corpus {
+        case(0, input, || work(input));
     }
+    let cases = for_seeds(|seed, random| {
+        let input = mutate(random, corpus, words);
+        case(seed, &input, || work(&input));
+    });
+    assert!(cases > 100, "{cases}");
 }
 
 #[test]
 fn frames() {
-    let config = read(&corpus("config")[0], &options()).unwrap();
-    let rest = PayloadRest {
-        process: config.process.clone(),
-        usual: config.process,
-        verify: true,
-        report_steps: true,
-        level: None,
-        privileged: true,
-    };
-    let mut spec = config.rootfs;
-    spec.namespaces.user = UserNamespace::None;
-    let plan = Plan::new(&spec).unwrap();
-    let bodies = [
-        protocol::encode(&Payload { plan, rest }),
-        protocol::encode(&Hello {
-            pid: 1,
-            release: "0".into(),
-            uid: 0,
-            gid: 0,
-            groups: vec![1, 2],
-            capabilities: 7,
-        }),
-        protocol::encode(&Report::default()),
-        protocol::encode(&TakenDown::default()),
-        Vec::new(),
-    ];
-    let kinds = [Kind::Hello, Kind::Start, Kind::Spawn, Kind::Failed, Kind::Begin];
-    let frames: Vec<Vec<u8>> =
-        bodies.iter().flat_map(|body| kinds.map(|kind| protocol::frame_bytes(kind, 1, body, 0))).collect();
-    let cases = for_seeds(|seed, random| {
-        let frame = mutate(random, &frames, &[]);
-        let body = mutate(random, &bodies, &[]);
-        case(seed, &(&frame, &body), || {
-            let whole = protocol::parse_frame(&frame, Some(0)).map_or(&[][..], |(_, _, body)| body);
-            assert!(whole.len() <= protocol::MAX_BODY);
-            for bytes in [whole, &body] {
-                round::<Payload>(bytes);
-                round::<Start>(bytes);
-                round::<Hello>(bytes);
-                round::<Spare>(bytes);
-                round::<Report>(bytes);
-                round::<TakenDown>(bytes);
-                round::<Error>(bytes);
-                protocol::build_of_hello(bytes);
-            }
-        });
-    });
-    assert!(cases > 100, "{cases}");
+    let mut inputs = checks::bodies(&corpus("config/runc-spec.json"));
+    inputs.extend(checks::frames(&inputs));
+    inputs.extend(corpora("frames"));
+    check(&inputs, &[], checks::frame);
 }
 
 #[test]
 fn option_words() {
-    let lists = corpus("options");
     let known: Vec<&[u8]> = WORDS.iter().map(|word| word.name.as_bytes()).collect();
-    let cases = for_seeds(|seed, random| {
-        let text = String::from_utf8_lossy(&mutate(random, &lists, &known)).into_owned();
-        let words: Vec<&str> = text.trim_end().split(',').collect();
-        case(seed, &words, || {
-            let Ok(parsed) = parse(&words) else { return };
-            let attributes = &parsed.attributes;
-            assert_eq!(attributes.set & attributes.clear, 0, "a flag is set and cleared");
-            assert_eq!(attributes.set_recursive & attributes.clear_recursive, 0, "a flag is set and cleared");
-            // What is no word of ours goes to the filesystem, each of them.
-            let others = words.iter().filter(|word| rootfs::options::find(word).is_none()).count();
-            assert_eq!(parsed.data.len(), others);
-        });
-    });
-    assert!(cases > 100, "{cases}");
-}
-
-fn options() -> ReadOptions {
-    ReadOptions { ignore: Vec::new(), expect_root: true, bundle: "/bundle".into(), has_bundle: true }
+    check(&corpora("options"), &known, checks::option_words);
 }
 
 #[test]
 fn configs() {
-    let texts = corpus("config");
     let words: Vec<&[u8]> = [
         "null",
         "-1",
@@ -173,22 +124,81 @@ fn configs() {
     ]
     .map(str::as_bytes)
     .to_vec();
-    let cases = for_seeds(|seed, random| {
-        let text = mutate(random, &texts, &words);
-        case(seed, &String::from_utf8_lossy(&text), || {
-            let Ok(config) = read(&text, &options()) else { return };
-            let _ = Plan::new(&config.rootfs);
-            let again = |rootfs: &RootfsSpec| {
-                let written = write(rootfs, config.process.as_ref()).ok()?;
-                Some(read(written.to_string().as_bytes(), &options()).expect("what is written is read"))
-            };
-            if matches!(config.rootfs.root, Root::Directory(_))
-                && let Some(first) = again(&config.rootfs)
-                && let Some(second) = again(&first.rootfs)
-            {
-                assert_eq!(second.rootfs, first.rootfs);
-            }
-        });
+    check(&corpora("config"), &words, checks::config);
+}
+
+#[test]
+fn paths() {
+    let trees = Trees::new("paths");
+    let words =
+        ["d ", "f ", "l ", "= ", "- ", "! ", "D ", "F ", "P ", "\n", "../", "/", "@", "."].map(str::as_bytes);
+    check(&corpora("resolver"), &words, |text| {
+        trees.run(text);
     });
-    assert!(cases > 100, "{cases}");
+}
+
+const NAMES: [&str; 5] = ["a", "b", "c", "d", "l"];
+
+fn path(random: &mut Random) -> String {
+    if random.below(12) == 0 {
+        return "@".to_owned();
+    }
+    let mut path = ["", "/", "//", "./", "/.."][random.below(5)].to_owned();
+    for number in 0..=random.below(5) {
+        if number > 0 || path == "/.." {
+            path.push_str(["/", "/", "/", "//", "/./"][random.below(5)]);
+        }
+        path.push_str(if random.below(4) == 0 { ".." } else { random.pick::<&str>(&NAMES) });
+    }
+    if random.below(8) == 0 {
+        path.push('/');
+    }
+    path
+}
+
+/// A tree of a few names, and then paths of these names.
+fn tree_and_paths(random: &mut Random, verbs: &[&str]) -> String {
+    let mut text = String::new();
+    let mut directories = vec![String::new()];
+    for _ in 0..3 + random.below(14) {
+        let name = format!("{}{}", random.pick(&directories), random.pick(&NAMES));
+        match random.below(5) {
+            0 => writeln!(text, "f {name}"),
+            1 | 2 => {
+                directories.push(format!("{name}/"));
+                writeln!(text, "d {name}")
+            }
+            _ => writeln!(text, "l {name} {}", path(random)),
+        }
+        .unwrap();
+    }
+    for _ in 0..20 {
+        writeln!(text, "{} {}", random.pick(verbs), path(random)).unwrap();
+    }
+    text
+}
+
+/// How much there is to compare in random trees.
+fn compare(name: &str, verbs: &[&str]) -> (u64, Compared) {
+    let trees = Trees::new(name);
+    let mut all = Compared::default();
+    let cases = for_seeds(|seed, random| {
+        let text = tree_and_paths(random, verbs);
+        let compared = case(seed, text.as_bytes(), || trees.run(text.as_bytes()));
+        all.found += compared.found;
+        all.made += compared.made;
+    });
+    (cases, all)
+}
+
+#[test]
+fn the_emulation_finds_what_the_kernel_finds() {
+    let (cases, Compared { found, .. }) = compare("resolve", &["=", "-", "!"]);
+    assert!(cases > 20 && found > cases, "{cases} {found}");
+}
+
+#[test]
+fn what_is_made_is_where_the_kernel_finds_it() {
+    let (cases, Compared { made, .. }) = compare("make", &["D", "F", "P"]);
+    assert!(cases > 20 && made > cases, "{cases} {made}");
 }

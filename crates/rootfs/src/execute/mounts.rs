@@ -17,7 +17,6 @@ use crate::kernel::copy_tree::{self, Top};
 use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow};
 use crate::options::{Links, Propagation, attr};
 use crate::path::PathBytes;
-use crate::plan::Action;
 use crate::procfs::{self, Mounted};
 use crate::resolve::{self, Missing, Resolved};
 use crate::spec::{BindSource, IdMap, Mount, MountKind, Namespace, Symlink};
@@ -657,8 +656,7 @@ impl Execution<'_> {
 
 impl Execution<'_> {
     fn is_overlay(&self, step: u32) -> bool {
-        let action = self.plan.steps.get(step as usize).map(|step| &step.action);
-        matches!(action, Some(Action::Mount { mount: Mount { kind: MountKind::Overlay(_), .. }, .. }))
+        self.plan.mount(step).is_some_and(|mount| matches!(mount.kind, MountKind::Overlay(_)))
     }
 }
 

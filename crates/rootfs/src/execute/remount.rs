@@ -145,12 +145,8 @@ impl Execution<'_> {
     /// step that made it the answer is known.
     pub(super) fn may_change_filesystem(&self, step: u32, mount: BorrowedFd<'_>) -> Result<bool> {
         let what = || "a mount can't be looked at";
-        let is_remount = |step: u32| {
-            self.plan.steps.get(step as usize).is_some_and(|step| {
-                matches!(&step.action, Action::Mount { mount, .. } if matches!(mount.kind, MountKind::Remount { .. }))
-            })
-        };
-        if !is_remount(step) {
+        let is_remount = |mount: &Mount| matches!(mount.kind, MountKind::Remount { .. });
+        if !self.plan.mount(step).is_some_and(is_remount) {
             return Ok(true);
         }
         let device = self.kernel.status(mount).context(ErrorCode::Mount, what)?.device;

@@ -85,9 +85,8 @@ pub(super) fn resolve(root: BorrowedFd<'_>, path: &PathBytes, follow: Follow) ->
 
 /// The components of a path; with a slash, or a dot, at its end it must be a directory, which a last `.` stands for.
 fn parts(path: &PathBytes) -> impl DoubleEndedIterator<Item = PathBytes> {
-    let bytes = path.as_bytes();
-    let directory = bytes.ends_with(b"/") || bytes.ends_with(b"/.");
-    path.components().map(PathBytes::new).chain(directory.then(|| PathBytes::from(".")))
+    let last = path.names_a_directory().then(|| PathBytes::from("."));
+    path.components().map(PathBytes::new).chain(last)
 }
 
 /// Whether a link may lead where its text doesn't: any of proc's but those in its root directory, such as `self`.

@@ -7,7 +7,7 @@
 )]
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,11 +15,28 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
 
 use super::emulated;
-use super::emulated_fuzz::Simple;
 use super::linux::Linux;
-use super::{Follow, Kernel};
+use super::{FileStatus, Follow, Kernel};
+use crate::error::Result;
 use crate::path::PathBytes;
-use crate::resolve::{Missing, resolve_or_make};
+use crate::resolve::{Maker, Missing, Place, make_with_kernel, resolution_error, resolve_or_make};
+
+/// Makes what is missing, and remembers nothing.
+struct Simple<'a>(&'a Linux);
+
+impl Maker for Simple<'_> {
+    fn knows_mount(&self, _: u64) -> bool {
+        false
+    }
+
+    fn make(&mut self, parent: BorrowedFd<'_>, _: &Place, name: &PathBytes, what: Missing) -> Result<bool> {
+        make_with_kernel(self.0, parent, name, what).map_err(|call| resolution_error(name, &call))
+    }
+
+    fn made(&mut self, _: &Place, _: &PathBytes, _: Missing, _: &FileStatus) -> Result<()> {
+        Ok(())
+    }
+}
 
 struct Top(PathBuf);
 

@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 
 use rustix::thread::futex;
 
-use super::process::{last_error, set_no_new_privileges, set_seccomp_filter, unshare, yield_processor};
+use super::process::{
+    filter_instruction, last_error, set_no_new_privileges, set_seccomp_filter, unshare, yield_processor,
+};
 use crate::error::{SysError, SysResult};
 
 /// Set as long as the first process wants its memory held.
@@ -140,20 +142,15 @@ pub fn confine() -> SysResult<()> {
 /// A filter that kills whoever makes another call; `seccomp(2)`. Calls of another architecture's have other numbers: where
 /// theirs are the same, they are the same calls or take no descriptor, of which there is none.
 fn only(allowed: &[libc::c_long]) -> Vec<u8> {
-    let instruction = |code: u32, jump: u8, value: u32| {
-        let code = u16::try_from(code).unwrap_or_default().to_ne_bytes();
-        let value = value.to_ne_bytes();
-        [code[0], code[1], jump, 0, value[0], value[1], value[2], value[3]]
-    };
     // `seccomp_data.nr` comes first.
-    let mut filter = instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0).to_vec();
+    let mut filter = filter_instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0).to_vec();
     for (index, call) in allowed.iter().enumerate() {
         let to_end = u8::try_from(allowed.len() - index).unwrap_or_default();
         let number = u32::try_from(*call).unwrap_or(u32::MAX);
-        filter.extend(instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, to_end, number));
+        filter.extend(filter_instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, to_end, 0, number));
     }
-    filter.extend(instruction(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_KILL_PROCESS));
-    filter.extend(instruction(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW));
+    filter.extend(filter_instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_KILL_PROCESS));
+    filter.extend(filter_instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW));
     filter
 }
 

@@ -158,6 +158,12 @@ fn check_procfs() -> SysResult<()> {
 }
 
 impl Linux {
+    /// The same, resolving as it does where the kernel has no `openat2(2)`.
+    #[doc(hidden)]
+    pub fn without_openat2() -> Self {
+        Self { openat2: Cell::new(Some(false)), ..Self::default() }
+    }
+
     /// The procfs handle of `pathrs`: a proc of our own where the kernel allows it, checked for tampering where not.
     /// It must be made while the host's /proc can still be reached.
     pub fn procfs(&self) -> SysResult<&ProcfsHandle> {

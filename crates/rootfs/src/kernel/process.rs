@@ -679,6 +679,13 @@ pub fn rlimit(resource: u32) -> SysResult<Rlimit> {
     Ok(Rlimit { resource, soft: value.rlim_cur, hard: value.rlim_max })
 }
 
+/// One instruction of a filter as [`set_seccomp_filter`] takes it: a `struct sock_filter`.
+pub fn filter_instruction(code: u32, skip_if_true: u8, skip_if_false: u8, value: u32) -> [u8; 8] {
+    let code = u16::try_from(code).unwrap_or_default().to_ne_bytes();
+    let value = value.to_ne_bytes();
+    [code[0], code[1], skip_if_true, skip_if_false, value[0], value[1], value[2], value[3]]
+}
+
 /// Installs a compiled classic-BPF seccomp filter; `seccomp(2)`.
 pub fn set_seccomp_filter(filter: &[u8]) -> SysResult<()> {
     if filter.is_empty() || !filter.len().is_multiple_of(8) || filter.len() / 8 > usize::from(u16::MAX) {
@@ -826,24 +833,31 @@ pub fn wait_until_ended(pidfd: BorrowedFd<'_>) {
 
 /// Waits until a child has ended, and leaves it as it is. `false` when the time was over first.
 pub fn wait_until_ended_within(pidfd: BorrowedFd<'_>, patience: Option<Duration>) -> bool {
+    if !without_pidfds::are_needed() {
+        return is_readable_within(pidfd, patience);
+    }
+    let deadline = patience.map(|patience| Instant::now() + patience);
+    loop {
+        // Nobody tells: whoever asks looks.
+        match without_pidfds::pid_of(pidfd) {
+            Ok(pid) if !without_pidfds::has_child_ended(pid) => {}
+            _ => return true,
+        }
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Waits until there is something to read, or an end. `false` when the time was over first.
+pub fn is_readable_within(fd: BorrowedFd<'_>, patience: Option<Duration>) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec};
     let deadline = patience.map(|patience| Instant::now() + patience);
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        if without_pidfds::are_needed() {
-            // Nobody tells: whoever asks looks.
-            match without_pidfds::pid_of(pidfd) {
-                Ok(pid) if !without_pidfds::has_child_ended(pid) => {}
-                _ => return true,
-            }
-            if left.is_some_and(|left| left.is_zero()) {
-                return false;
-            }
-            std::thread::sleep(Duration::from_millis(2));
-            continue;
-        }
         let left = left.and_then(|left| Timespec::try_from(left).ok());
-        match rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], left.as_ref()) {
+        match rustix::event::poll(&mut [PollFd::new(&fd, PollFlags::IN)], left.as_ref()) {
             Ok(0) => return false,
             Err(rustix::io::Errno::INTR) => {}
             Ok(_) | Err(_) => return true,

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::linux::{Linux, failed, open_tree_attr};
-use super::{AttributeChange, Kernel};
+use super::{AttributeChange, Kernel, process};
 use crate::error::{SysError, SysResult};
 use crate::options::attr;
 
@@ -73,8 +73,7 @@ pub fn map_owners(mount: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>) -> SysR
 
 /// Installs a filter that allows everything; `seccomp(2)`.
 pub fn filter() -> SysResult<()> {
-    const RET: [u8; 2] = 0x06_u16.to_ne_bytes();
-    const ALLOW: [u8; 4] = libc::SECCOMP_RET_ALLOW.to_ne_bytes();
-    super::process::set_no_new_privileges()?;
-    super::process::set_seccomp_filter(&[RET[0], RET[1], 0, 0, ALLOW[0], ALLOW[1], ALLOW[2], ALLOW[3]])
+    process::set_no_new_privileges()?;
+    let allow = process::filter_instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW);
+    process::set_seccomp_filter(&allow)
 }
