@@ -186,9 +186,11 @@ impl Expectation {
 pub(super) fn changed(before: Option<PropagationState>, types: &[Propagation]) -> Option<PropagationState> {
     let after = |before: PropagationState| types.iter().fold(before, |state, next| state.changed(next.kind));
     before.map(after).or_else(|| {
+        let private = after(PropagationState::default());
         let peer = PropagationState { shared: true, peers: true, ..PropagationState::default() };
-        let (peer, private) = (after(peer), after(PropagationState::default()));
-        (peer.words() == private.words()).then_some(private)
+        let slave = PropagationState { slave: true, ..PropagationState::default() };
+        let others = [peer, slave, PropagationState { slave: true, ..peer }];
+        others.into_iter().all(|other| after(other).words() == private.words()).then_some(private)
     })
 }
 
