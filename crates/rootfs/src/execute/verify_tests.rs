@@ -215,15 +215,15 @@ fn of_a_source_that_nothing_is_known_of_only_what_is_always_so_is_expected() {
     use PropagationType::{Private, Shared, Slave, Unbindable};
     let after = |kinds: &[PropagationType]| {
         let types: Vec<_> = kinds.iter().map(|kind| Propagation { kind: *kind, recursive: false }).collect();
-        super::verify::changed(None, &types).map(|state| state.words())
+        super::verify::changed(None, &types).map(PropagationState::words)
     };
     // A source that is a slave stays one.
     for unknown in [&[][..], &[Shared], &[Slave], &[Slave, Shared]] {
         assert_eq!(after(unknown), None, "{unknown:?}");
     }
-    assert_eq!(after(&[Shared, Private]).as_deref(), Some("private"));
-    assert_eq!(after(&[Private, Shared]).as_deref(), Some("shared"));
-    assert_eq!(after(&[Unbindable]).as_deref(), Some("unbindable"));
+    assert_eq!(after(&[Shared, Private]), Some("private"));
+    assert_eq!(after(&[Private, Shared]), Some("shared"));
+    assert_eq!(after(&[Unbindable]), Some("unbindable"));
 }
 
 #[test]
