@@ -178,6 +178,8 @@ export interface DriverOptions {
   without?: Refused
   /** Shell commands run as root in a private mount namespace before the driver starts there. */
   setup?: string
+  /** What executes the driver, with its command as arguments, and the rights of the cell. */
+  launcher?: string[]
   /** Environment of the driver besides the usual. */
   env?: Record<string, string>
 }
@@ -202,6 +204,7 @@ export async function runAllInCell(
 ): Promise<Outcome[]> {
   const home = cell.uid === 0 ? checkout : await readableCheckout(host)
   const driver = [
+    ...(options.launcher ?? []),
     process.execPath,
     '--import=@oxc-node/core/register',
     join(home, '__test__', 'support', 'driver.ts'),

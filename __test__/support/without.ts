@@ -4,7 +4,7 @@ import { checkout } from './images.ts'
 import { mustRun } from './program.ts'
 
 export interface Refused {
-  errno: 'ENOSYS' | 'EPERM' | 'EINVAL'
+  errno: 'ENOSYS' | 'EPERM' | 'EINVAL' | 'ENOMEM'
   calls: readonly string[]
 }
 

@@ -1,22 +1,26 @@
 //! The end of the first process, of the supervisor and of its client, at each system call between the request and the
 //! execution of the command: nothing of the container is left within a second.
 //!
-//! Every eleventh stop; `ROOTFS_KILLS=full` for each.
+//! Every eleventh stop of a first process that waits, and some of those that have user namespaces; `ROOTFS_KILLS=full` for each,
+//! at each level.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests make and read their own files")]
 
 mod support;
 
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
+use rootfs::execute::Level;
 use rootfs::protocol::Exit;
 use rootfs::spec::{Content, Mount, MountKind, RootfsSpec};
 use support::{
     Cell, Running, Scratch, Supervisor, busybox_root, default_spec, exit_of, host_mounts, is_alive, listing,
-    shell, soon,
+    pair, shell, soon,
 };
 
 /// Lets a process make so many stops at system calls after it was asked; it stays stopped. `None` if it executes the command
@@ -67,9 +71,9 @@ struct Place {
 
 impl Place {
     /// A root without a single directory for mounts.
-    fn new() -> Self {
+    fn new(cell: Cell) -> Self {
         let scratch = Scratch::new();
-        let root = busybox_root(&scratch.0, Cell::Root, false);
+        let root = busybox_root(&scratch.0, cell, false);
         let mut spec = default_spec(&root);
         // It depends on the host which hierarchies there are.
         spec.content.retain(|content| {
@@ -85,6 +89,20 @@ impl Place {
         supervisor
     }
 
+    /// What the supervisor can't clean up any more, the other holder of the journal does.
+    fn is_cleaned_by_another(&self, running: &Running, what: &str) {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        loop {
+            let cleaned = rootfs::journal::clean_up(&running.journal);
+            if cleaned.in_use.is_empty() && cleaned.left.is_empty() {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{what}: {:?}", cleaned.left);
+            std::thread::yield_now();
+        }
+        self.is_as_before(what);
+    }
+
     fn is_as_before(&self, what: &str) {
         let deadline = Instant::now() + Duration::from_secs(1);
         while (host_mounts(), listing(&self.root)) != self.before {
@@ -94,13 +112,17 @@ impl Place {
     }
 }
 
+fn full() -> bool {
+    std::env::var("ROOTFS_KILLS").is_ok_and(|kills| kills == "full")
+}
+
 fn step() -> usize {
-    if std::env::var("ROOTFS_KILLS").is_ok_and(|kills| kills == "full") { 1 } else { 11 }
+    if full() { 1 } else { 11 }
 }
 
 #[test]
 fn of_the_first_process() {
-    let place = Place::new();
+    let place = Place::new(Cell::Root);
     let mut supervisor = place.supervisor();
     let mut turns = 0;
     for stops in (0..).step_by(step()) {
@@ -119,7 +141,7 @@ fn of_the_first_process() {
 
 #[test]
 fn of_the_supervisor() {
-    let place = Place::new();
+    let place = Place::new(Cell::Root);
     let mut turns = 0;
     for stops in (0..).step_by(step()) {
         let mut supervisor = place.supervisor();
@@ -128,17 +150,7 @@ fn of_the_supervisor() {
         supervisor.child.wait().unwrap();
         see_end(&running);
         assert!(exit_of(&running.pidfd), "{stops}");
-        // What it can't clean up any more, the other holder of the journal does.
-        let deadline = Instant::now() + Duration::from_secs(1);
-        loop {
-            let cleaned = rootfs::journal::clean_up(&running.journal);
-            if cleaned.in_use.is_empty() && cleaned.left.is_empty() {
-                break;
-            }
-            assert!(Instant::now() < deadline, "{stops}: {:?}", cleaned.left);
-            std::thread::yield_now();
-        }
-        place.is_as_before(&format!("stop {stops}"));
+        place.is_cleaned_by_another(&running, &format!("stop {stops}"));
         turns += 1;
     }
     assert!(turns > 200 / step(), "{turns}");
@@ -146,7 +158,7 @@ fn of_the_supervisor() {
 
 #[test]
 fn of_the_client() {
-    let place = Place::new();
+    let place = Place::new(Cell::Root);
     let mut turns = 0;
     for stops in (0..).step_by(step()) {
         let supervisor = place.supervisor();
@@ -166,4 +178,181 @@ fn of_the_client() {
         turns += 1;
     }
     assert!(turns > 200 / step(), "{turns}");
+}
+
+// ---------------------------------------------------------------- where no first process waits
+
+/// What the tracer has seen of a first process.
+#[derive(Debug, PartialEq, Eq)]
+enum Seen {
+    Stopped,
+    Executed,
+}
+
+/// Traces a supervisor, and with it the first process from its first instruction on. A thread of its own: tracing is a
+/// thread's, and meanwhile frames are waited for.
+struct Tracer {
+    thread: JoinHandle<()>,
+    seen: Receiver<Seen>,
+}
+
+const WAIT: WaitPidFlag = WaitPidFlag::__WALL.union(WaitPidFlag::__WNOTHREAD);
+
+impl Tracer {
+    fn begin(supervisor: &Supervisor, stops: usize) -> Self {
+        let pid = Pid::from_raw(supervisor.child.id().cast_signed());
+        let (told, seen) = channel();
+        let (ready, is_ready) = channel();
+        let thread = std::thread::spawn(move || {
+            let options = ptrace::Options::PTRACE_O_TRACESYSGOOD
+                | ptrace::Options::PTRACE_O_TRACEEXEC
+                | ptrace::Options::PTRACE_O_TRACECLONE
+                | ptrace::Options::PTRACE_O_TRACEFORK
+                | ptrace::Options::PTRACE_O_TRACEVFORK;
+            ptrace::seize(pid, options).unwrap();
+            ready.send(()).unwrap();
+            trace(pid, stops, &told);
+        });
+        is_ready.recv().unwrap();
+        Self { thread, seen }
+    }
+
+    /// The end of the supervisor is that of its tracer, which leaves its status to others.
+    fn end(self) {
+        self.thread.join().unwrap();
+    }
+}
+
+fn trace(supervisor: Pid, stops: usize, told: &Sender<Seen>) {
+    let mut first = None;
+    let mut left = stops + 1;
+    loop {
+        let peek = WAIT | WaitPidFlag::WEXITED | WaitPidFlag::WSTOPPED | WaitPidFlag::WNOWAIT;
+        let pid = match waitid(Id::All, peek).unwrap() {
+            WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..) if pid == supervisor => {
+                // Who was stopped goes on, and finds itself alone.
+                first.map(|pid| ptrace::detach(pid, None));
+                return;
+            }
+            status => status.pid().unwrap(),
+        };
+        let status = waitpid(pid, Some(WAIT)).unwrap();
+        let signal = match status {
+            WaitStatus::Stopped(_, signal) => Some(signal),
+            WaitStatus::Exited(..) | WaitStatus::Signaled(..) => {
+                first = first.filter(|first| *first != pid);
+                continue;
+            }
+            _ => None,
+        };
+        if pid == supervisor {
+            let _ = ptrace::cont(pid, signal);
+        } else if first.is_none() && left > 0 && is_first_process(pid) {
+            first = Some(pid);
+            let _ = ptrace::syscall(pid, None);
+        } else if first != Some(pid) {
+            let _ = ptrace::detach(pid, None);
+        } else if matches!(status, WaitStatus::PtraceEvent(_, _, event) if event == ptrace::Event::PTRACE_EVENT_EXEC as i32)
+        {
+            (first, left) = (None, 0);
+            let _ = ptrace::detach(pid, None);
+            told.send(Seen::Executed).unwrap();
+        } else {
+            left = left.saturating_sub(1);
+            if left == 0 {
+                told.send(Seen::Stopped).unwrap();
+            } else {
+                let _ = ptrace::syscall(pid, signal);
+            }
+        }
+    }
+}
+
+/// It has a number in a pid namespace of its own, which is 1.
+fn is_first_process(pid: Pid) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.lines().any(|line| line.starts_with("NSpid:") && line.ends_with("\t1"))
+}
+
+enum Victim {
+    FirstProcess,
+    Supervisor,
+    Client,
+}
+
+fn in_a_user_namespace(cell: Cell, level: Level, victim: &Victim, step: usize) {
+    let place = Place::new(cell);
+    let mut turns = 0;
+    for stops in (0..).step_by(step) {
+        let what = format!("{cell:?}, {level:?}, stop {stops}");
+        let mut supervisor = Supervisor::start(cell);
+        let tracer = Tracer::begin(&supervisor, stops);
+        let running = supervisor.begin(cell, &place.spec, Some(shell("exit 7")), Some(level)).unwrap();
+        let seen = tracer.seen.recv().unwrap();
+        let executed = seen == Seen::Executed;
+        if executed {
+            assert_eq!(supervisor.finish(&running).exit, Exit::Code(7), "{what}");
+        } else {
+            turns += 1;
+        }
+        match victim {
+            Victim::FirstProcess if !executed => {
+                kill(Pid::from_raw(running.pid), Signal::SIGKILL).unwrap();
+                let ended = supervisor.finish(&running);
+                assert_eq!((ended.exit, ended.left.len()), (Exit::Signal(9), 0), "{what}: {:?}", ended.left);
+                place.is_as_before(&what);
+                let next = supervisor.run(cell, &place.spec, "true", Some(level));
+                assert_eq!(next.exit, Exit::Code(0), "{what}: {:?}", next.failure);
+            }
+            Victim::Supervisor if !executed => supervisor.child.kill().unwrap(),
+            _ => {}
+        }
+        // Its end must be seen by the tracer first; that of the client is that of its socket.
+        supervisor.socket = pair().0;
+        tracer.end();
+        drop(supervisor);
+        assert!(exit_of(&running.pidfd), "{what}");
+        if matches!(victim, Victim::Supervisor) {
+            place.is_cleaned_by_another(&running, &what);
+        } else {
+            place.is_as_before(&what);
+        }
+        if executed {
+            break;
+        }
+    }
+    assert!(turns > 100 / step, "{turns}");
+}
+
+/// Each cell and level that there is in `full`, and else one of each.
+fn in_user_namespaces(victim: &Victim) {
+    let (attached, classic, detached) = (Level::Attached, Level::Classic, Level::Detached);
+    let some = [(Cell::RootRange, attached), (Cell::Ordinary, classic)];
+    let all = [
+        (Cell::RootUser, attached),
+        (Cell::RootUser, classic),
+        (Cell::RootRange, attached),
+        (Cell::RootRange, classic),
+        (Cell::Ordinary, detached),
+        (Cell::Ordinary, attached),
+        (Cell::Ordinary, classic),
+    ];
+    for (cell, level) in if full() { &all[..] } else { &some[..] } {
+        in_a_user_namespace(*cell, *level, victim, if full() { 1 } else { 37 });
+    }
+}
+
+#[test]
+fn of_the_first_process_in_a_user_namespace() {
+    in_user_namespaces(&Victim::FirstProcess);
+}
+
+#[test]
+fn of_the_supervisor_of_a_user_namespace() {
+    in_user_namespaces(&Victim::Supervisor);
+}
+
+#[test]
+fn of_the_client_of_a_user_namespace() {
+    in_user_namespaces(&Victim::Client);
 }

@@ -52,6 +52,32 @@ fn a_prepared_root_runs_commands_and_reaps_orphans() {
     }
 }
 
+/// Most end while the command runs that has left them, and the rest while others begin and end, which are told how they have
+/// ended themselves.
+#[test]
+fn a_thousand_orphans_leave_no_zombie() {
+    for cell in Cell::ALL {
+        let scratch = Scratch::new();
+        let root = busybox_root(&scratch.0, cell, true);
+        let mut supervisor = Supervisor::start(cell);
+        let running = supervisor.begin(cell, &default_spec(&root), None, None).unwrap();
+        assert_eq!(running.receive().unwrap().kind, Kind::Ready, "{cell:?}");
+        // Each is left at once, and is nobody's child but the first process's.
+        let leave = "o() { i=0; while [ $i -lt $1 ]; do (sleep $2 &); i=$((i + 1)); done; }; o";
+        let script = format!("{leave} 200 0.3; o 800 0; exit 7");
+        assert_eq!(command(&running, 1, &script).0, Exit::Code(7), "{cell:?}");
+        let pid = u32::try_from(running.pid).unwrap();
+        soon("all are reaped", || all_children(pid).is_empty());
+        // A command that itself is killed, and one after it, are told apart from what was left.
+        assert_eq!(command(&running, 2, &format!("{leave} 50 0; kill -9 $$")).0, Exit::Signal(9), "{cell:?}");
+        assert_eq!(command(&running, 3, "exit 3").0, Exit::Code(3), "{cell:?}");
+        soon("all are reaped", || all_children(pid).is_empty());
+        supervisor.close(running.id);
+        let ended = supervisor.finish(&running);
+        assert_eq!((ended.exit, ended.left.len()), (Exit::Signal(9), 0), "{cell:?}");
+    }
+}
+
 #[test]
 fn a_command_of_a_prepared_root_has_its_own_oom_score() {
     let own: i32 = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim().parse().unwrap();

@@ -1,7 +1,7 @@
 //! `without ENOSYS fsopen,move_mount -- program [argument...]`: executes a program for which these system calls fail so.
 //!
-//! For tests: what an older kernel lacks (`ENOSYS`) or doesn't understand (`EINVAL`), and what a container runtime's filter
-//! refuses (`EPERM`). Only root, who may filter without giving up set-user-id programs.
+//! For tests: what an older kernel lacks (`ENOSYS`) or doesn't understand (`EINVAL`), what a container runtime's filter
+//! refuses (`EPERM`), and what there is no memory for (`ENOMEM`). Only root, who may filter without giving up set-user-id programs.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStringExt;
@@ -81,7 +81,8 @@ fn run() -> Result<String, String> {
         "ENOSYS" => libc::ENOSYS,
         "EPERM" => libc::EPERM,
         "EINVAL" => libc::EINVAL,
-        other => return Err(format!("{other}: ENOSYS, EPERM or EINVAL")),
+        "ENOMEM" => libc::ENOMEM,
+        other => return Err(format!("{other}: ENOSYS, EPERM, EINVAL or ENOMEM")),
     };
     let calls = calls
         .split(',')

@@ -157,6 +157,14 @@ fn check_procfs() -> SysResult<()> {
     }
 }
 
+/// Refuses what `pathrs` panics at: a call that fails for want of descriptors is described by opening /proc, which fails too.
+/// Eight at once are more than it needs, without `openat2` too.
+fn check_descriptors() -> SysResult<()> {
+    use rustix::event::{EventfdFlags, eventfd};
+    let held = [(); 8].map(|()| eventfd(0, EventfdFlags::CLOEXEC));
+    held.into_iter().try_for_each(|made| made.map(drop).map_err(failed("eventfd", || "0".into())))
+}
+
 impl Linux {
     /// The same, resolving as it does where the kernel has no `openat2(2)`.
     #[doc(hidden)]
@@ -167,6 +175,7 @@ impl Linux {
     /// The procfs handle of `pathrs`: a proc of our own where the kernel allows it, checked for tampering where not.
     /// It must be made while the host's /proc can still be reached.
     pub fn procfs(&self) -> SysResult<&ProcfsHandle> {
+        check_descriptors()?;
         if let Some(handle) = self.procfs.get() {
             return Ok(handle);
         }
@@ -980,6 +989,7 @@ impl Kernel for Linux {
             let flags = pathrs::flags::OpenFlags::O_PATH
                 | pathrs::flags::OpenFlags::O_DIRECTORY
                 | pathrs::flags::OpenFlags::O_CLOEXEC;
+            check_descriptors()?;
             check_procfs()?;
             let directory = ProcfsHandleBuilder::new()
                 .unmasked()

@@ -325,28 +325,20 @@ pub fn new_session() -> SysResult<()> {
     check(unsafe { libc::setsid() }.into(), "setsid", String::new).map(drop)
 }
 
+/// `SIG_DFL`, without flags, restorer and mask, as the kernel has an action.
+const DEFAULT_ACTION: [u64; 4] = [0; 4];
+
 /// Signal handlers and the signal mask as a new program expects them.
 pub fn reset_signals() {
     // SAFETY: the sets and actions are initialized before they are read.
     unsafe {
         for signal in 1..65 {
-            if signal != libc::SIGKILL && signal != libc::SIGSTOP {
-                let mut action: libc::sigaction = std::mem::zeroed();
-                action.sa_sigaction = libc::SIG_DFL;
-                libc::sigaction(signal, &raw const action, std::ptr::null_mut());
-            }
+            // As a system call: the C library keeps some signals for itself, which the caller can have ignored all the same.
+            libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT_ACTION.as_ptr(), 0, size_of::<u64>());
         }
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
-    }
-}
-
-/// Has a signal do nothing; a supervisor must not end because a peer does.
-pub fn ignore_signal(signal: i32) {
-    // SAFETY: SIG_IGN takes no memory.
-    unsafe {
-        libc::signal(signal, libc::SIG_IGN);
     }
 }
 
