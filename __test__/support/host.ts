@@ -57,6 +57,15 @@ export function guardHost(test: TestFn): Host {
   }
 }
 
+function entriesOf(directory: string): string[] {
+  try {
+    return readdirSync(directory).sort()
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
+    throw error
+  }
+}
+
 /**
  * Every name below a directory with its type, mode, owner, device number, link target and content: one line each, so
  * that a difference can be read. The time stamps of directories in which mountpoints came and went are not part.
@@ -64,7 +73,9 @@ export function guardHost(test: TestFn): Host {
 export function snapshotTree(directory: string, options: { content?: boolean } = {}): string[] {
   const lines: string[] = []
   const visit = (path: string, name: string): void => {
-    const stat = lstatSync(path)
+    const stat = lstatSync(path, { throwIfNoEntry: false })
+    // Removed since its directory was read, as a mountpoint is at any moment.
+    if (stat === undefined) return
     const facts = [
       name,
       (stat.mode & 0o170000).toString(8),
@@ -79,8 +90,7 @@ export function snapshotTree(directory: string, options: { content?: boolean } =
     }
     lines.push(facts.join(' '))
     if (stat.isDirectory()) {
-      for (const entry of readdirSync(path).sort())
-        visit(join(path, entry), `${name === '/' ? '' : name}/${entry}`)
+      for (const entry of entriesOf(path)) visit(join(path, entry), `${name === '/' ? '' : name}/${entry}`)
     }
   }
   visit(directory, '/')
