@@ -142,9 +142,10 @@ testHere('workers one after another, terminated at any moment, leave nothing', a
     ),
     tree,
   )
-  // The container thread and a spare one have some; no more than before.
-  const after = await eventually(quiet, (count) => count <= before, 10_000)
-  t.true(after <= before, `${after} descriptors, and ${before} before`)
+  // A first process that waits for the next container has three, and is there or not. What leaked would leak in each cycle.
+  const most = before + 3
+  const after = await eventually(quiet, (count) => count <= most, 10_000)
+  t.true(after <= most, `${after} descriptors, and ${before} before`)
   t.is((await rootfs.run('/bin/true')).exitCode, 0)
 })
 

@@ -37,7 +37,7 @@ async function runLong(): Promise<void> {
   run('cargo', kills, { env: { ROOTFS_KILLS: 'full' } })
   process.env.ROOTFS_CYCLES = '1000'
   process.env.ROOTFS_TEST_FULL = '1'
-  await runSpecs(['lifetime', 'workers', 'exhaustion'].map((name) => `__test__/${name}.spec.ts`))
+  await runSpecs(['lifetime', 'workers', 'exhaustion', 'degraded'].map((name) => `__test__/${name}.spec.ts`))
 }
 
 /** ava, given name patterns or files. In CI a test may be skipped only if __test__/expected-skips.txt has its title. */

@@ -286,7 +286,7 @@ impl Execution<'_> {
         }
         let made = self.new_filesystem(fstype, source, &superblock, &data, flags);
         let (fd, strategy) = match made {
-            Err(error) if error.errno == Some(libc::EPERM) && self.setting.user.is_some() => {
+            Err(error) if error.errno == Some(libc::EPERM) && self.is_in_user_namespace() => {
                 self.without_permission(fstype, mount, error)?
             }
             other => (other?, None),
@@ -429,6 +429,11 @@ impl Execution<'_> {
                 );
             }
         }
+    }
+
+    /// Whether this process is in a user namespace, the container's own or one around all.
+    fn is_in_user_namespace(&self) -> bool {
+        self.setting.user.is_some() || self.kernel.in_initial_user_namespace().is_ok_and(|initial| !initial)
     }
 
     /// What is done where a user namespace may not make the filesystem.

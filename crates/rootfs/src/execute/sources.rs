@@ -229,8 +229,15 @@ pub fn open(kernel: &dyn Kernel, plan: &Plan, request: &Request<'_>) -> Result<S
                 }
             }
             Action::Device(device) => {
-                if let Some(nodes) = &mut nodes {
-                    sources.add(nodes.make(device, step.index).map_err(at)?, false);
+                let made = nodes.as_mut().map(|nodes| nodes.make(device, step.index));
+                match made.transpose() {
+                    // In a user namespace, and where the devices of a cgroup are limited, the first process binds the host's.
+                    Err(error) if error.errno == Some(libc::EPERM) && device.kind != DeviceType::Fifo => {}
+                    other => {
+                        if let Some(opened) = other.map_err(at)? {
+                            sources.add(opened, false);
+                        }
+                    }
                 }
             }
             _ => {}
