@@ -248,6 +248,8 @@ testHere('closing a prepared root ends the commands in it that others hold the p
     (count) => count === 2,
   )
   const left = descendants(box.pid).filter(({ parentPid }) => parentPid !== box.pid)
+  // Whoever is served after it knows that it has begun, and so does the caller.
+  t.is((await box.run('/bin/true')).exitCode, 0)
   t.teardown(() => {
     for (const { pid } of left) {
       if (processInfo(pid)) process.kill(pid, 'SIGKILL')
