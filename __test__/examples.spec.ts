@@ -12,7 +12,7 @@ const examples: Record<string, { args?: string[]; prints: RegExp[] }> = {
   'default.ts': {
     prints: [
       /^The plan:/,
-      /'\/proc\/acpi'/,
+      /'\/proc\/kcore'/,
       /I am 0:0 on box/,
       /Read-only file system/,
       /taken down: [\d.]+ ms/,

@@ -18,14 +18,6 @@ const INSPECT: &str = "cat /proc/self/mountinfo; echo ==; id -u; hostname; echo 
     mkdir /x 2>/dev/null || echo root-is-readonly; touch /proc/sys/x 2>/dev/null || echo sys-is-readonly; \
     test -c /dev/urandom && echo device";
 
-fn levels(cell: Cell) -> Vec<Level> {
-    match cell {
-        // The opener's mounts only attach in the first process's namespace.
-        Cell::RootUser | Cell::RootRange => vec![Level::Attached, Level::Classic],
-        Cell::Root | Cell::Ordinary => Level::ALL.to_vec(),
-    }
-}
-
 fn check(cell: Cell, level: Level, hooks: bool, mountpoints: bool) {
     let scratch = Scratch::new();
     let root = busybox_root(&scratch.0, cell, mountpoints);
@@ -93,7 +85,7 @@ macro_rules! cells {
     ($($test:ident: $cell:ident, $hooks:literal;)*) => { $(
         #[test]
         fn $test() {
-            for level in levels(Cell::$cell) {
+            for level in Cell::$cell.levels() {
                 for mountpoints in [true, false] {
                     check(Cell::$cell, level, $hooks, mountpoints);
                 }
@@ -116,7 +108,7 @@ cells! {
 #[test]
 fn an_empty_root_in_every_cell() {
     for cell in Cell::ALL {
-        for level in levels(cell) {
+        for level in cell.levels() {
             let mut spec = default_spec(std::path::Path::new("/"));
             spec.root = Root::Empty { size: None, mode: 0o755 };
             spec.content.insert(0, bind(std::path::Path::new("/bin"), "/bin").into());

@@ -309,9 +309,7 @@ fn config() -> ProptestConfig {
 fn place() -> impl Strategy<Value = (Cell, Option<Level>)> {
     let places: Vec<(Cell, Level)> = Cell::ALL
         .into_iter()
-        .flat_map(|cell| Level::ALL.iter().map(move |level| (cell, *level)))
-        // The opener's mounts only attach in the first process's namespace.
-        .filter(|(cell, level)| !matches!((cell, level), (Cell::RootUser | Cell::RootRange, Level::Detached)))
+        .flat_map(|cell| cell.levels().into_iter().map(move |level| (cell, level)))
         .collect();
     select(places).prop_map(|(cell, level)| (cell, Some(level)))
 }

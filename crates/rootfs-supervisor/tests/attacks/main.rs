@@ -24,6 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::LazyLock;
 use std::time::Instant;
 
 use ground::{Before, Ground, SECRET, leads_outside};
@@ -33,7 +34,11 @@ use rootfs::protocol::Exit;
 use support::{Cell, Ended, Supervisor, shell};
 
 /// Every level with every caller who can have it, and both kinds of `/` with each of these.
-const CELLS: [(Cell, Level, bool); 8] = [
+static CELLS: LazyLock<Vec<(Cell, Level, bool)>> = LazyLock::new(|| {
+    ALL_CELLS.into_iter().filter(|(cell, level, _)| cell.levels().contains(level)).collect()
+});
+
+const ALL_CELLS: [(Cell, Level, bool); 8] = [
     (Cell::Root, Level::Detached, false),
     (Cell::Ordinary, Level::Attached, true),
     (Cell::RootRange, Level::Classic, false),

@@ -19,6 +19,7 @@ mod mounts;
 mod overlay;
 mod parameters;
 mod placed;
+mod possible;
 mod protect;
 mod remount;
 pub mod sources;

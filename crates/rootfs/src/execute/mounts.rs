@@ -9,7 +9,6 @@ use super::filesystem::Filesystem;
 use super::sources::{
     Later, Opened, apply_attributes, apply_propagation, apply_to_fallback, attachable, propagation_of_copy,
 };
-use super::verify::changed;
 use super::{Done, Execution, Expectation, HostPlace};
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
 use crate::hint::Hint;
@@ -566,7 +565,7 @@ impl Execution<'_> {
         let mut one = Expectation::new(step, id, destination.status.mount, Some(path), attributes);
         one.parent = one.parent.filter(|_| !new_root);
         let expected = self.expectations.add(one);
-        expected.propagation = changed(expected.propagation, &mount.propagation);
+        expected.propagation = expected.propagation.changed(&mount.propagation);
         expected.keeps_places = matches!(
             &mount.kind,
             MountKind::Filesystem { fstype, .. } if ["tmpfs", "proc", "sysfs"].contains(&&**fstype)

@@ -11,9 +11,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use serde::{Deserialize, Serialize};
 
 use super::Execution;
+use super::possible::Possible;
 use crate::error::{CallContext, Error, ErrorCode, Result};
 use crate::kernel::{Follow, Kernel, ListedMount};
-use crate::options::{Attributes, Propagation, PropagationState, PropagationType, attr};
+use crate::options::{Attributes, Propagation, PropagationState, attr};
 use crate::path::PathBytes;
 use crate::resolve;
 
@@ -28,7 +29,7 @@ pub struct Original {
     attributes: u64,
     /// Flags that could be its filesystem's as well as its own.
     unsure: u64,
-    propagation: Option<PropagationState>,
+    propagation: Possible,
 }
 
 impl Original {
@@ -39,9 +40,13 @@ impl Original {
             .context(ErrorCode::Source, || "the flags of the source's mount can't be found out")?;
         Ok(match state {
             Some(state) => {
-                Self { attributes: state.attributes, unsure: 0, propagation: Some(state.propagation) }
+                Self { attributes: state.attributes, unsure: 0, propagation: state.propagation.into() }
             }
-            None => Self { attributes: flags, unsure: flags & attr::RDONLY | attr::IDMAP, propagation: None },
+            None => Self {
+                attributes: flags,
+                unsure: flags & attr::RDONLY | attr::IDMAP,
+                propagation: Possible::ANY,
+            },
         })
     }
 }
@@ -65,10 +70,10 @@ pub(super) struct Expectation {
     pub(super) attributes: u64,
     /// Flags that it may have or not.
     pub(super) unsure: u64,
-    /// How events pass, if that is known.
-    pub(super) propagation: Option<PropagationState>,
-    /// Whether it was attached to a shared mount, which makes it shared; and whether that one had peers, which got it too.
-    joined: Option<bool>,
+    /// How events pass.
+    pub(super) propagation: Possible,
+    /// The same of the mount that it was attached to, then.
+    attached_to: Possible,
     /// Whether its filesystem must be read-only too.
     pub(super) superblock_readonly: bool,
     /// Whether it has brought others along.
@@ -89,8 +94,8 @@ impl Expectation {
             path,
             attributes,
             unsure: 0,
-            propagation: Some(PropagationState::default()),
-            joined: None,
+            propagation: Possible::PRIVATE,
+            attached_to: Possible::PRIVATE,
             superblock_readonly: false,
             recursive: false,
             keeps_places: false,
@@ -126,7 +131,7 @@ impl Expectation {
         flags_are_locked: bool,
     ) {
         let mentioned = attributes.mentioned() | if attributes.exact { attr::EXACT } else { 0 };
-        let unknown = Original { attributes: 0, unsure: !0, propagation: None };
+        let unknown = Original { attributes: 0, unsure: !0, propagation: Possible::ANY };
         let original = original.unwrap_or(unknown);
         self.attributes = attributes.applied_to(original.attributes);
         self.unsure = original.unsure & !mentioned;
@@ -134,16 +139,7 @@ impl Expectation {
             // What is not asked to go may stay.
             self.unsure |= original.attributes & attr::EXACT & !attributes.mentioned();
         }
-        self.propagation = changed(original.propagation, before);
-        self.join();
-        self.propagation = changed(self.propagation, after);
-    }
-
-    fn join(&mut self) {
-        if let (Some(state), Some(peers)) = (&mut self.propagation, self.joined) {
-            *state = state.changed(PropagationType::Shared);
-            state.peers |= peers;
-        }
+        self.propagation = original.propagation.changed(before).attached_to(self.attached_to).changed(after);
     }
 
     /// It shows other owners than its source.
@@ -159,7 +155,7 @@ impl Expectation {
         }
         self.attributes = attributes.applied_to(self.attributes);
         self.unsure &= !attributes.mentioned();
-        self.propagation = changed(self.propagation, propagation);
+        self.propagation = self.propagation.changed(propagation);
     }
 
     fn compare(&self, found: &ListedMount) -> Vec<(String, String)> {
@@ -168,11 +164,8 @@ impl Expectation {
         if bits != 0 {
             differences.push((words(self.attributes, bits), words(found.state.attributes, bits)));
         }
-        let found_propagation = found.state.propagation.words();
-        if let Some(wanted) =
-            self.propagation.map(PropagationState::words).filter(|it| *it != found_propagation)
-        {
-            differences.push((wanted.to_owned(), found_propagation.to_owned()));
+        if !self.propagation.includes(found.state.propagation) {
+            differences.push((self.propagation.words(), found.state.propagation.words().to_owned()));
         }
         if self.superblock_readonly && !found.superblock_readonly {
             differences
@@ -180,18 +173,6 @@ impl Expectation {
         }
         differences
     }
-}
-
-/// What propagation types make of a state, one after the other. Whatever it was before, some leave nothing of it.
-pub(super) fn changed(before: Option<PropagationState>, types: &[Propagation]) -> Option<PropagationState> {
-    let after = |before: PropagationState| types.iter().fold(before, |state, next| state.changed(next.kind));
-    before.map(after).or_else(|| {
-        let private = after(PropagationState::default());
-        let peer = PropagationState { shared: true, peers: true, ..PropagationState::default() };
-        let slave = PropagationState { slave: true, ..PropagationState::default() };
-        let others = [peer, slave, PropagationState { slave: true, ..peer }];
-        others.into_iter().all(|other| after(other).words() == private.words()).then_some(private)
-    })
 }
 
 /// Flags that differ, in words: `ro` and `rw` and the like.
@@ -223,12 +204,9 @@ impl Expectations {
     /// Adds a mount, which becomes shared if the one that it is on is.
     pub(super) fn add(&mut self, mut one: Expectation) -> &mut Expectation {
         if let Some(parent) = one.parent {
-            match self.get(parent).map(|parent| parent.propagation) {
-                Some(Some(state)) => one.joined = state.shared.then_some(state.peers),
-                // A mount that was brought along.
-                None | Some(None) => one.propagation = None,
-            }
-            one.join();
+            // One that was brought along isn't known.
+            one.attached_to = self.get(parent).map_or(Possible::ANY, |parent| parent.propagation);
+            one.propagation = one.propagation.attached_to(one.attached_to);
         }
         let place = self.list.len();
         self.by_mount.insert(one.mount, place);
@@ -266,7 +244,7 @@ impl Expectations {
     pub(super) fn change_propagation(&mut self, propagation: Propagation) {
         let count = if propagation.recursive { self.list.len() } else { 1 };
         for one in self.list.iter_mut().take(count) {
-            one.propagation = one.propagation.map(|state| state.changed(propagation.kind));
+            one.propagation = one.propagation.changed(&[propagation]);
         }
     }
 
@@ -312,7 +290,9 @@ impl Expectations {
             }
             if unsure.contains(&mount) || covered.contains(&mount) && changed.contains(&mount) {
                 one.unsure |= below.mentioned();
-                one.propagation = one.propagation.filter(|_| propagation.is_empty());
+                if !propagation.is_empty() {
+                    one.propagation = Possible::ANY;
+                }
             }
         }
     }
@@ -341,8 +321,7 @@ impl Expectations {
     /// The flags of a mount as they should be now, for a copy of it.
     pub(super) fn original(&mut self, mount: u64) -> Option<Original> {
         self.get_mut(mount).map(|one| {
-            // The two are peers.
-            one.propagation = one.propagation.map(|state| PropagationState { peers: state.shared, ..state });
+            one.propagation = one.propagation.copied();
             Original { attributes: one.attributes, unsure: one.unsure, propagation: one.propagation }
         })
     }

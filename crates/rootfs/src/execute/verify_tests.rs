@@ -5,7 +5,7 @@ use super::tests::{bind, run, spec, tree};
 use crate::error::{Error, ErrorCode};
 use crate::kernel::recording::{Node, Recording};
 use crate::kernel::{ListedMount, MountState};
-use crate::options::{Propagation, PropagationState, PropagationType, attr, parse};
+use crate::options::{PropagationState, attr, parse};
 use crate::plan::Warning;
 use crate::spec::{Hook, HookPoint, Mount, Root, RootfsSpec};
 
@@ -208,22 +208,6 @@ fn a_bind_without_words_keeps_exactly_the_flags_of_its_source() {
     assert!(words(&["bind"], attr::NODEV | attr::NOATIME).unwrap_err().contains("wanted nosymfollow"));
     words(&["bind", "ro"], attr::RDONLY | attr::NOATIME).unwrap();
     assert!(words(&["bind", "ro"], source | attr::RDONLY).unwrap_err().contains("wanted dev,symfollow"));
-}
-
-#[test]
-fn of_a_source_that_nothing_is_known_of_only_what_is_always_so_is_expected() {
-    use PropagationType::{Private, Shared, Slave, Unbindable};
-    let after = |kinds: &[PropagationType]| {
-        let types: Vec<_> = kinds.iter().map(|kind| Propagation { kind: *kind, recursive: false }).collect();
-        super::verify::changed(None, &types).map(PropagationState::words)
-    };
-    // A source that is a slave stays one.
-    for unknown in [&[][..], &[Shared], &[Slave], &[Slave, Shared]] {
-        assert_eq!(after(unknown), None, "{unknown:?}");
-    }
-    assert_eq!(after(&[Shared, Private]), Some("private"));
-    assert_eq!(after(&[Private, Shared]), Some("shared"));
-    assert_eq!(after(&[Unbindable]), Some("unbindable"));
 }
 
 #[test]
