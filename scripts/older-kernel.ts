@@ -112,7 +112,7 @@ async function runIn(name: string, machine: Machine, user: User, suites: Suite[]
   const directory = mkdtempSync(join(kept, 'script-'))
   const rows: Row[] = []
   let [kernel, ended] = ['', false]
-  const before: string[] = []
+  const lines: string[] = []
   try {
     const script = join(directory, 'script')
     writeFileSync(script, scriptOf(root, dirname(process.execPath), user, suites))
@@ -131,8 +131,9 @@ async function runIn(name: string, machine: Machine, user: User, suites: Suite[]
       if (word === 'suite') rows.push({ kernel, user, suite: rest, passed: 0, failed: 0, skipped: 0 })
       if (word === 'status' && row !== undefined) row.status = Number(rest)
       if (word === 'end') ended = true
-      if (kernel === '') before.push(line)
-      else if (word !== 'status' && word !== 'end' && !ended) console.log(line)
+      lines.push(line)
+      // What the machine says before and after is of interest only if it fails.
+      if (kernel !== '' && !ended && word !== 'status') console.log(line)
       if (row !== undefined && row.status === undefined) count(row, line)
     }
     await closed
@@ -141,7 +142,7 @@ async function runIn(name: string, machine: Machine, user: User, suites: Suite[]
     rmSync(directory, { recursive: true, force: true })
   }
   if (!ended) {
-    announce(`${name} has ended before its tests: ${before.slice(-20).join('\n')}`)
+    announce(`the machine has ended too early:\n${lines.slice(-30).join('\n')}`)
     process.exitCode = 1
   }
   return rows

@@ -93,8 +93,17 @@ function program(): Machine {
         'rootflags=/',
       ]
       const options = ['ro', `init=${init}`, 'uml_dir=/run/', 'quiet', 'con=null', 'con0=null,fd:1']
-      const inMounts = ['unshare', '--mount', '--propagation', 'private', '--kill-child']
-      return [...inMounts, '/bin/sh', '-c', begin, 'sh', ...linux, ...options]
+      // Several processes, which end with the first.
+      const apart = [
+        'unshare',
+        '--mount',
+        '--propagation',
+        'private',
+        '--pid',
+        '--mount-proc',
+        '--kill-child',
+      ]
+      return [...apart, '/bin/sh', '-c', begin, 'sh', ...linux, ...options]
     },
   }
 }
