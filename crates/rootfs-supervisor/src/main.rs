@@ -21,21 +21,20 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rootfs::kernel::{process, without_pidfds};
 use rustix::fs::{Mode, OFlags};
+use rustix::thread::CapabilitySet;
 
 /// The descriptor of the socket that Node gives.
 const SOCKET: i32 = 3;
 
 /// The capabilities that this process uses itself: for namespaces, their ids, cgroups of other users, OOM scores, and signals.
-const NEEDED: [u32; 8] = [
-    process::CAP_SYS_ADMIN,
-    process::CAP_SETUID,
-    process::CAP_SETGID,
-    process::CAP_SETFCAP,
-    process::CAP_DAC_OVERRIDE,
-    process::CAP_SYS_PTRACE,
-    process::CAP_SYS_RESOURCE,
-    process::CAP_KILL,
-];
+const NEEDED: CapabilitySet = CapabilitySet::SYS_ADMIN
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETFCAP)
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::SYS_PTRACE)
+    .union(CapabilitySet::SYS_RESOURCE)
+    .union(CapabilitySet::KILL);
 
 fn main() {
     // Before anything else: nobody may look into this process or take its executable.
@@ -65,7 +64,7 @@ fn main() {
     }
     // All else is for its children: what they make containers with, and what commands may be given. For the same reason there is
     // no seccomp filter here: it would be theirs too.
-    let _ = process::narrow_capabilities(&NEEDED);
+    let _ = process::narrow_capabilities(NEEDED);
     process::refuse_executable_memory();
     // A container that becomes its command wakes this process, and shall not wait for it.
     process::do_not_interrupt();

@@ -13,6 +13,7 @@ use rootfs::process::ProcessSpec;
 use rootfs::protocol::{self, Exit, Frame, FrameError, Kind, MAX_PAYLOAD, Report, Spawned};
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::UCred;
+use rustix::thread::CapabilitySet;
 
 use crate::broker::connection_error;
 use crate::command::{Groups, Parent, become_command};
@@ -94,7 +95,8 @@ impl Commands {
 
 /// The capabilities that this process uses itself: for signals to commands of other users, naming a command by its pid to Node,
 /// and OOM scores. Commands, which are its children, may be given all.
-const NEEDED: [u32; 3] = [process::CAP_KILL, process::CAP_SYS_ADMIN, process::CAP_SYS_RESOURCE];
+const NEEDED: CapabilitySet =
+    CapabilitySet::KILL.union(CapabilitySet::SYS_ADMIN).union(CapabilitySet::SYS_RESOURCE);
 
 /// Stays until Node or the supervisor closes its end. Returns only an error.
 pub(crate) fn run(first: &FirstOfMany<'_>) -> Box<Error> {
@@ -109,7 +111,7 @@ pub(crate) fn run(first: &FirstOfMany<'_>) -> Box<Error> {
     }
     keep.sort_unstable();
     process::close_all_but(3, &keep);
-    let _ = process::narrow_capabilities(&NEEDED);
+    let _ = process::narrow_capabilities(NEEDED);
     process::refuse_executable_memory();
     let mut commands = Commands::default();
     let result = serve(first, &mut commands);

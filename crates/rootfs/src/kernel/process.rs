@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
 use super::linux::owned;
 use super::without_pidfds;
 use crate::error::{SysError, SysResult};
@@ -113,8 +115,11 @@ fn clone_process(request: CloneRequest<'_>, flags: u64, exit_signal: libc::c_int
             if BATCH.swap(false, Ordering::Relaxed) {
                 schedule(libc::SCHED_OTHER);
             }
-            let given = request.namespaces & u64::from(libc::CLONE_NEWUSER.cast_unsigned()) != 0;
-            widen_capabilities(given);
+            // In a new user namespace it has all.
+            if request.namespaces & u64::from(libc::CLONE_NEWUSER.cast_unsigned()) != 0 {
+                NARROWED.store(0, Ordering::Relaxed);
+            }
+            widen_capabilities();
             Ok(Fork::Child)
         }
         pid => {
@@ -334,7 +339,13 @@ pub fn reset_signals() {
     unsafe {
         for signal in 1..65 {
             // As a system call: the C library keeps some signals for itself, which the caller can have ignored all the same.
-            libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT_ACTION.as_ptr(), 0, size_of::<u64>());
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                DEFAULT_ACTION.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                size_of::<u64>(),
+            );
         }
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
@@ -438,64 +449,26 @@ pub fn set_umask(mask: u32) {
     }
 }
 
-#[repr(C)]
-struct CapabilityHeader {
-    version: u32,
-    pid: i32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct CapabilityData {
-    effective: u32,
-    permitted: u32,
-    inheritable: u32,
-}
-
-const CAPABILITY_VERSION: u32 = 0x2008_0522;
-
-fn low(bits: u64) -> u32 {
-    u32::try_from(bits & u64::from(u32::MAX)).unwrap_or(0)
-}
-
 fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> SysResult<()> {
-    let half = |shift: u32| CapabilityData {
-        effective: low(effective >> shift),
-        permitted: low(permitted >> shift),
-        inheritable: low(inheritable >> shift),
-    };
-    set_capability_data(&[half(0), half(32)])
+    let [effective, permitted, inheritable] =
+        [effective, permitted, inheritable].map(CapabilitySet::from_bits_retain);
+    set_capability_sets(CapabilitySets { effective, permitted, inheritable })
 }
 
-fn set_capability_data(data: &[CapabilityData; 2]) -> SysResult<()> {
-    let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
-    // SAFETY: both outlive the call; version 3 takes two elements.
-    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
-    check(result, "capset", || {
-        let effective = joined(data, |half| half.effective);
-        let permitted = joined(data, |half| half.permitted);
-        format!("effective={effective:#x}, permitted={permitted:#x}")
+fn set_capability_sets(sets: CapabilitySets) -> SysResult<()> {
+    rustix::thread::set_capabilities(None, sets).map_err(|errno| {
+        let (effective, permitted) = (sets.effective.bits(), sets.permitted.bits());
+        SysError::new("capset", errno, format!("effective={effective:#x}, permitted={permitted:#x}"))
     })
-    .map(drop)
 }
 
-fn capability_data() -> SysResult<[CapabilityData; 2]> {
-    let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
-    let mut data = [CapabilityData::default(); 2];
-    // SAFETY: both outlive the call; version 3 writes two elements.
-    let result = unsafe { libc::syscall(libc::SYS_capget, &raw const header, data.as_mut_ptr()) };
-    check(result, "capget", String::new)?;
-    Ok(data)
-}
-
-fn joined(data: &[CapabilityData; 2], part: impl Fn(&CapabilityData) -> u32) -> u64 {
-    u64::from(part(&data[1])) << 32 | u64::from(part(&data[0]))
+fn capability_sets() -> SysResult<CapabilitySets> {
+    rustix::thread::capabilities(None).map_err(|errno| SysError::new("capget", errno, ""))
 }
 
 /// The capabilities in force and permitted.
 pub fn own_capabilities() -> SysResult<(u64, u64)> {
-    let data = capability_data()?;
-    Ok((joined(&data, |half| half.effective), joined(&data, |half| half.permitted)))
+    capability_sets().map(|sets| (sets.effective.bits(), sets.permitted.bits()))
 }
 
 /// The capabilities that this process has put out of force, for as long as it forks no child.
@@ -503,33 +476,25 @@ static NARROWED: AtomicU64 = AtomicU64::new(0);
 
 /// Puts all capabilities but these out of force in this process. Its children begin with what it had, because that is what
 /// containers are made with and may be given.
-pub fn narrow_capabilities(needed: &[u32]) -> SysResult<()> {
-    let mut data = capability_data()?;
-    let needed = needed.iter().fold(0, |set, number| set | 1_u64 << number);
-    let unneeded = |half: usize| data[half].effective & !low(needed >> (32 * half));
-    let narrowed = u64::from(unneeded(1)) << 32 | u64::from(unneeded(0));
-    if narrowed == 0 {
+pub fn narrow_capabilities(needed: CapabilitySet) -> SysResult<()> {
+    let sets = capability_sets()?;
+    let narrowed = sets.effective.difference(needed);
+    if narrowed.is_empty() {
         return Ok(());
     }
-    for (half, data) in data.iter_mut().enumerate() {
-        data.effective &= low(needed >> (32 * half));
-    }
-    set_capability_data(&data)?;
-    NARROWED.store(narrowed, Ordering::Relaxed);
+    set_capability_sets(CapabilitySets { effective: sets.effective.intersection(needed), ..sets })?;
+    NARROWED.store(narrowed.bits(), Ordering::Relaxed);
     Ok(())
 }
 
-/// In a child: puts in force again what its parent had put out of force. In a new user namespace it was given all.
-fn widen_capabilities(given: bool) {
-    let narrowed = NARROWED.swap(0, Ordering::Relaxed);
-    if narrowed == 0 || given {
-        return;
-    }
-    if let Ok(mut data) = capability_data() {
-        for (half, data) in data.iter_mut().enumerate() {
-            data.effective |= low(narrowed >> (32 * half)) & data.permitted;
-        }
-        let _ = set_capability_data(&data);
+/// Puts in force again what this process, or the one that it is a copy of, had put out of force.
+fn widen_capabilities() {
+    let narrowed = CapabilitySet::from_bits_retain(NARROWED.swap(0, Ordering::Relaxed));
+    if !narrowed.is_empty()
+        && let Ok(sets) = capability_sets()
+    {
+        let effective = sets.effective.union(narrowed.intersection(sets.permitted));
+        let _ = set_capability_sets(CapabilitySets { effective, ..sets });
     }
 }
 
@@ -581,20 +546,10 @@ pub fn making_files_of<T>(user: u32, group: u32, work: impl FnOnce() -> T) -> Sy
 
 /// The number of `CAP_SYS_ADMIN`.
 pub const CAP_SYS_ADMIN: u32 = 21;
-/// Reaching files whatever their modes say.
-pub const CAP_DAC_OVERRIDE: u32 = 1;
-/// Signals to processes of other users.
-pub const CAP_KILL: u32 = 5;
-/// Mapping other groups than one's own.
+/// The number of `CAP_SETGID`.
 pub const CAP_SETGID: u32 = 6;
-/// Mapping other users than oneself.
+/// The number of `CAP_SETUID`.
 pub const CAP_SETUID: u32 = 7;
-/// Looking into other processes, and entering their namespaces.
-pub const CAP_SYS_PTRACE: u32 = 19;
-/// Raising limits, and lowering OOM scores.
-pub const CAP_SYS_RESOURCE: u32 = 24;
-/// Mapping root; since Linux 5.12.
-pub const CAP_SETFCAP: u32 = 31;
 /// The number of `CAP_SYS_CHROOT`.
 pub const CAP_SYS_CHROOT: u32 = 18;
 const CAP_SETPCAP: u32 = 8;
