@@ -1192,7 +1192,7 @@ fn clean_now(journals: &[(u64, &OwnedFd)], pending: Vec<Record>) -> Cleaned {
         records.extend(own);
     }
     let mut cleaned = Cleaned::default();
-    let outcomes = journal::remove_each(&records);
+    let outcomes = process::as_child(|| journal::remove_each(&records));
     for (index, ((record, owner), outcome)) in records.into_iter().zip(owners).zip(outcomes).enumerate() {
         match outcome {
             journal::Outcome::Removed => {}

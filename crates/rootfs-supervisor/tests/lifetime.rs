@@ -16,8 +16,8 @@ use rootfs::process::{Capabilities, ProcessSpec};
 use rootfs::protocol::{self, Exit, FrameError, Kind};
 use rootfs::spec::UserNamespace;
 use support::{
-    Cell, NOBODY, Scratch, Supervisor, busybox_root, children, command, default_spec, host_mounts, is_alive,
-    listing, process, shell, soon,
+    Cell, NOBODY, Scratch, Supervisor, bind, busybox_root, children, command, default_spec, exit_of,
+    host_mounts, is_alive, listing, process, shell, soon,
 };
 
 #[test]
@@ -263,6 +263,27 @@ fn when_the_client_goes_everything_goes() {
         );
     }
     assert_eq!((host_mounts(), listing(&root)), before);
+}
+
+/// Where the client goes the supervisor cleans up itself, with the rights that a cleaner has: whoever may not do all to others'
+/// files removes nothing of theirs from a sticky directory.
+#[test]
+fn when_the_client_goes_a_mountpoint_in_a_sticky_directory_of_another_goes() {
+    use std::os::unix::fs::PermissionsExt;
+    let cell = Cell::RootRange;
+    let scratch = Scratch::new();
+    let root = busybox_root(&scratch.0, cell, true);
+    std::fs::set_permissions(root.join("tmp"), PermissionsExt::from_mode(0o1777)).unwrap();
+    let before = listing(&root);
+    let mut supervisor = Supervisor::start(cell);
+    let mut spec = default_spec(&root);
+    spec.add(bind(std::path::Path::new("/bin"), "/tmp/made/in/it"));
+    let running = supervisor.begin(cell, &spec, None, None).unwrap();
+    assert_eq!(running.receive().unwrap().kind, Kind::Ready);
+    assert_ne!(listing(&root), before);
+    drop(supervisor);
+    assert!(exit_of(&running.pidfd));
+    assert_eq!(listing(&root), before);
 }
 
 #[test]

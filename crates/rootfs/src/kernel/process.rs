@@ -498,6 +498,17 @@ fn widen_capabilities() {
     }
 }
 
+/// Does the work of a child with a child's capabilities, also in a process that has put some out of force.
+pub fn as_child<T>(work: impl FnOnce() -> T) -> T {
+    let narrowed = NARROWED.load(Ordering::Relaxed);
+    widen_capabilities();
+    let done = work();
+    if narrowed != 0 {
+        let _ = narrow_capabilities(CapabilitySet::from_bits_retain(!narrowed));
+    }
+    done
+}
+
 /// Has the kernel refuse to make memory of this process executable, but not of its children, which execute programs;
 /// `PR_SET_MDWE`, Linux 6.6. Before, nothing happens.
 pub fn refuse_executable_memory() {
