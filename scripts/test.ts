@@ -31,7 +31,7 @@ async function runLong(): Promise<void> {
   const attacks = ['test', '--quiet', '--package', 'rootfs-supervisor', '--test', 'attacks', '--']
   run('cargo', [...attacks, '--all'])
   run('cargo', [...attacks, '--races=200'])
-  const races = ['test', '--quiet', '--package', 'rootfs', '--lib', 'emulated_race', '--', '--nocapture']
+  const races = ['test', '--quiet', '--package', 'rootfs', '--test', 'races', '--', '--nocapture']
   run('cargo', races, { env: { ROOTFS_RACES: 'full' } })
   const kills = ['test', '--quiet', '--package', 'rootfs-supervisor', '--test', 'kills']
   run('cargo', kills, { env: { ROOTFS_KILLS: 'full' } })

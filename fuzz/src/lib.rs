@@ -2,5 +2,7 @@
 
 #[path = "../../crates/rootfs/tests/support/checks.rs"]
 pub mod checks;
+#[path = "../../crates/rootfs/tests/support/maker.rs"]
+pub mod maker;
 #[path = "../../crates/rootfs/tests/support/resolver.rs"]
 pub mod resolver;

@@ -5,6 +5,9 @@
 #[path = "support/checks.rs"]
 #[allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 mod checks;
+#[path = "support/maker.rs"]
+#[allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+mod maker;
 #[path = "support/random.rs"]
 #[allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 mod random;

@@ -7,8 +7,6 @@
 pub mod classic;
 pub mod copy_tree;
 mod emulated;
-#[cfg(test)]
-mod emulated_race;
 pub mod holder;
 pub mod host;
 mod id_map;

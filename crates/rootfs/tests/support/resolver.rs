@@ -10,15 +10,17 @@
 //!
 //! `@` at the beginning of a path or target is a directory outside of the root. A line that means nothing is left out.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-use rootfs::error::{Result, SysResult};
+use rootfs::error::SysResult;
 use rootfs::kernel::linux::Linux;
-use rootfs::kernel::{FileStatus, Follow, Kernel};
+use rootfs::kernel::{Follow, Kernel};
 use rootfs::path::PathBytes;
-use rootfs::resolve::{Maker, Missing, Place, make_with_kernel, resolution_error, resolve_or_make};
+use rootfs::resolve::{Missing, resolve_or_make};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+
+use super::maker::Simple;
 
 /// Where the trees are made, one after the other.
 pub struct Trees {
@@ -168,22 +170,5 @@ impl Tree<'_> {
             theirs => assert_eq!(Ok(ours), theirs, "{path} {missing:?}"),
         }
         self.compared.made += u64::from(resolved.created);
-    }
-}
-
-/// Makes what is missing, and remembers nothing.
-struct Simple<'a>(&'a Linux);
-
-impl Maker for Simple<'_> {
-    fn knows_mount(&self, _: u64) -> bool {
-        false
-    }
-
-    fn make(&mut self, parent: BorrowedFd<'_>, _: &Place, name: &PathBytes, what: Missing) -> Result<bool> {
-        make_with_kernel(self.0, parent, name, what).map_err(|call| resolution_error(name, &call))
-    }
-
-    fn made(&mut self, _: &Place, _: &PathBytes, _: Missing, _: &FileStatus) -> Result<()> {
-        Ok(())
     }
 }

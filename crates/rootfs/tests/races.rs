@@ -6,37 +6,22 @@
     reason = "tests make their own files, and print a table"
 )]
 
+#[path = "support/maker.rs"]
+#[allow(unreachable_pub)]
+mod maker;
+
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use maker::Simple;
+use rootfs::kernel::linux::Linux;
+use rootfs::kernel::{Follow, Kernel};
+use rootfs::path::PathBytes;
+use rootfs::resolve::{Missing, resolve_or_make};
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
-
-use super::emulated;
-use super::linux::Linux;
-use super::{FileStatus, Follow, Kernel};
-use crate::error::Result;
-use crate::path::PathBytes;
-use crate::resolve::{Maker, Missing, Place, make_with_kernel, resolution_error, resolve_or_make};
-
-/// Makes what is missing, and remembers nothing.
-struct Simple<'a>(&'a Linux);
-
-impl Maker for Simple<'_> {
-    fn knows_mount(&self, _: u64) -> bool {
-        false
-    }
-
-    fn make(&mut self, parent: BorrowedFd<'_>, _: &Place, name: &PathBytes, what: Missing) -> Result<bool> {
-        make_with_kernel(self.0, parent, name, what).map_err(|call| resolution_error(name, &call))
-    }
-
-    fn made(&mut self, _: &Place, _: &PathBytes, _: Missing, _: &FileStatus) -> Result<()> {
-        Ok(())
-    }
-}
 
 struct Top(PathBuf);
 
@@ -99,7 +84,7 @@ type Find<'a> = Box<dyn FnMut() -> std::result::Result<(u64, u64), String> + 'a>
 fn a_component_that_is_exchanged_leads_nowhere_else() {
     let full = std::env::var("ROOTFS_RACES").is_ok_and(|races| races == "full");
     let (many, few) = if full { (20_000, 1_000) } else { (1_000, 200) };
-    let kernel = Linux::default();
+    let (kernel, emulation) = (Linux::default(), Linux::without_openat2());
     println!("| case | attackers | resolutions | inside | errors | openat outside |");
     println!("| --- | --- | --- | --- | --- | --- |");
     for target in ["absolute", "upwards", "/proc/self/root", "/proc/thread-self/root"] {
@@ -133,7 +118,8 @@ fn a_component_that_is_exchanged_leads_nowhere_else() {
                     "emulated",
                     few,
                     Box::new(|| {
-                        emulated::resolve(root.as_fd(), &path, Follow::All)
+                        emulation
+                            .resolve(root.as_fd(), &path, Follow::All)
                             .map(status)
                             .map_err(|call| errno(call.errno))
                     }),
