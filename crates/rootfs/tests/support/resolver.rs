@@ -86,7 +86,7 @@ impl Drop for Trees {
 struct Tree<'a> {
     trees: &'a Trees,
     root: OwnedFd,
-    /// Whether a path or link's text has ended in what only a directory can have.
+    /// Whether a link's text has ended in what only a directory can have.
     slashes: bool,
     compared: Compared,
 }
@@ -99,9 +99,7 @@ impl Tree<'_> {
         if path.as_bytes().is_empty() {
             return;
         }
-        let ends =
-            |path: &PathBytes| [&b"/"[..], b"/.", b"/.."].iter().any(|end| path.as_bytes().ends_with(end));
-        self.slashes |= ends(&path) || ends(&target);
+        self.slashes |= ends_as_a_directory(&target);
         match verb {
             b'd' | b'f' | b'p' | b'l' => drop(self.plant(verb, &path, &target)),
             b'=' => self.look_up(&path, Follow::All),
@@ -166,9 +164,16 @@ impl Tree<'_> {
         let ours = (resolved.status.device, resolved.status.inode);
         match self.by_kernel(path, Follow::All) {
             // A file is made where only a directory could be found.
-            Err(libc::ENOTDIR) if self.slashes && resolved.created && missing != Missing::Directory => {}
+            Err(libc::ENOTDIR)
+                if (self.slashes || ends_as_a_directory(path))
+                    && resolved.created
+                    && missing != Missing::Directory => {}
             theirs => assert_eq!(Ok(ours), theirs, "{path} {missing:?}"),
         }
         self.compared.made += u64::from(resolved.created);
     }
+}
+
+fn ends_as_a_directory(path: &PathBytes) -> bool {
+    [&b"/"[..], b"/.", b"/.."].iter().any(|end| path.as_bytes().ends_with(end))
 }
