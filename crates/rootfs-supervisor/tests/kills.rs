@@ -19,8 +19,8 @@ use rootfs::execute::Level;
 use rootfs::protocol::Exit;
 use rootfs::spec::{Content, Mount, MountKind, RootfsSpec};
 use support::{
-    Cell, Running, Scratch, Supervisor, busybox_root, default_spec, exit_of, host_mounts, is_alive, listing,
-    pair, shell, soon,
+    Cell, Running, Scratch, Supervisor, busybox_root, clean_up_by_another, default_spec, exit_of,
+    host_mounts, is_alive, listing, pair, shell, soon,
 };
 
 /// Lets a process make so many stops at system calls after it was asked; it stays stopped. `None` if it executes the command
@@ -89,20 +89,6 @@ impl Place {
         supervisor
     }
 
-    /// What the supervisor can't clean up any more, the other holder of the journal does.
-    fn is_cleaned_by_another(&self, running: &Running, what: &str) {
-        let deadline = Instant::now() + Duration::from_secs(1);
-        loop {
-            let cleaned = rootfs::journal::clean_up(&running.journal);
-            if cleaned.in_use.is_empty() && cleaned.left.is_empty() {
-                break;
-            }
-            assert!(Instant::now() < deadline, "{what}: {:?}", cleaned.left);
-            std::thread::yield_now();
-        }
-        self.is_as_before(what);
-    }
-
     fn is_as_before(&self, what: &str) {
         let deadline = Instant::now() + Duration::from_secs(1);
         while (host_mounts(), listing(&self.root)) != self.before {
@@ -150,7 +136,9 @@ fn of_the_supervisor() {
         supervisor.child.wait().unwrap();
         see_end(&running);
         assert!(exit_of(&running.pidfd), "{stops}");
-        place.is_cleaned_by_another(&running, &format!("stop {stops}"));
+        let what = format!("stop {stops}");
+        clean_up_by_another(&running, &what);
+        place.is_as_before(&what);
         turns += 1;
     }
     assert!(turns > 200 / step(), "{turns}");
@@ -313,10 +301,9 @@ fn in_a_user_namespace(cell: Cell, level: Level, victim: &Victim, step: usize) {
         drop(supervisor);
         assert!(exit_of(&running.pidfd), "{what}");
         if matches!(victim, Victim::Supervisor) {
-            place.is_cleaned_by_another(&running, &what);
-        } else {
-            place.is_as_before(&what);
+            clean_up_by_another(&running, &what);
         }
+        place.is_as_before(&what);
         if executed {
             break;
         }
@@ -326,19 +313,16 @@ fn in_a_user_namespace(cell: Cell, level: Level, victim: &Victim, step: usize) {
 
 /// Each cell and level that there is in `full`, and else one of each.
 fn in_user_namespaces(victim: &Victim) {
-    let (attached, classic, detached) = (Level::Attached, Level::Classic, Level::Detached);
-    let some = [(Cell::RootRange, attached), (Cell::Ordinary, classic)];
-    let all = [
-        (Cell::RootUser, attached),
-        (Cell::RootUser, classic),
-        (Cell::RootRange, attached),
-        (Cell::RootRange, classic),
-        (Cell::Ordinary, detached),
-        (Cell::Ordinary, attached),
-        (Cell::Ordinary, classic),
-    ];
-    for (cell, level) in if full() { &all[..] } else { &some[..] } {
-        in_a_user_namespace(*cell, *level, victim, if full() { 1 } else { 37 });
+    if !full() {
+        for (cell, level) in [(Cell::RootRange, Level::Attached), (Cell::Ordinary, Level::Classic)] {
+            in_a_user_namespace(cell, level, victim, 37);
+        }
+        return;
+    }
+    for cell in Cell::ALL.into_iter().filter(|cell| cell.map().is_some()) {
+        for level in cell.levels() {
+            in_a_user_namespace(cell, level, victim, 1);
+        }
     }
 }
 

@@ -16,8 +16,8 @@ use rootfs::process::{Capabilities, ProcessSpec};
 use rootfs::protocol::{self, Exit, FrameError, Kind};
 use rootfs::spec::UserNamespace;
 use support::{
-    Cell, NOBODY, Scratch, Supervisor, bind, busybox_root, children, command, default_spec, exit_of,
-    host_mounts, is_alive, listing, process, shell, soon,
+    Cell, NOBODY, Scratch, Supervisor, bind, busybox_root, children, clean_up_by_another, command,
+    default_spec, exit_of, host_mounts, is_alive, listing, process, shell, soon,
 };
 
 #[test]
@@ -297,16 +297,7 @@ fn when_the_supervisor_goes_its_containers_go() {
     supervisor.child.kill().unwrap();
     let poll = &mut [rustix::event::PollFd::new(&running.pidfd, rustix::event::PollFlags::IN)];
     assert_eq!(rustix::event::poll(poll, Some(&rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 })), Ok(1));
-    // What it can't clean up any more, the other holder of the journal does.
-    let deadline = Instant::now() + Duration::from_secs(1);
-    loop {
-        let cleaned = rootfs::journal::clean_up(&running.journal);
-        if cleaned.in_use.is_empty() && cleaned.left.is_empty() {
-            break;
-        }
-        assert!(Instant::now() < deadline, "{:?}", cleaned.left);
-        std::thread::yield_now();
-    }
+    clean_up_by_another(&running, "the supervisor is killed");
     assert_eq!(listing(&root), before);
 }
 
