@@ -229,15 +229,14 @@ pub fn open(kernel: &dyn Kernel, plan: &Plan, request: &Request<'_>) -> Result<S
                 }
             }
             Action::Device(device) => {
-                let made = nodes.as_mut().map(|nodes| nodes.make(device, step.index));
-                match made.transpose() {
+                let Some(nodes) = &mut nodes else { continue };
+                match nodes.make(device, step.index) {
                     // In a user namespace, and where the devices of a cgroup are limited, the first process binds the host's.
-                    Err(error) if error.errno == Some(libc::EPERM) && device.kind != DeviceType::Fifo => {}
-                    other => {
-                        if let Some(opened) = other.map_err(at)? {
-                            sources.add(opened, false);
-                        }
-                    }
+                    Err(error)
+                        if error.errno == Some(libc::EPERM)
+                            && error.syscall.as_deref() == Some("mknodat")
+                            && device.kind != DeviceType::Fifo => {}
+                    made => sources.add(made.map_err(at)?, false),
                 }
             }
             _ => {}
