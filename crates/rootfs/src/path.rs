@@ -37,7 +37,7 @@ impl PathBytes {
         self.0.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".")
     }
 
-    /// Whether it can only name a directory: it ends in a slash, or in a dot.
+    /// Whether it can only name a directory: it ends in a slash, or in one and a dot.
     pub fn names_a_directory(&self) -> bool {
         self.0.ends_with(b"/") || self.0.ends_with(b"/.")
     }

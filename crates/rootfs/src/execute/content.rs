@@ -157,7 +157,7 @@ pub(super) fn attach_aside(kernel: &dyn Kernel, filesystem: &OwnedFd) -> Result<
         return Ok(());
     }
     let points = ATTACH_POINTS.join(", ");
-    Err(Error::new(ErrorCode::Mount, format!("none of {points} can be used to make the file")))
+    Err(Error::new(ErrorCode::Mount, format!("a filesystem can be attached to none of {points}")))
 }
 
 /// Gives a directory the owner and mode that are said, the mode last.
