@@ -47,7 +47,7 @@ export function scriptOf(checkout: string, node: string, user: 'root' | 'user', 
   const runs = suites.map(({ name, command }) => {
     // The tests' own limits are for silence; this is for all of them.
     const words = ['timeout', '--kill-after=10', '900', ...identity, ...command].map(quoted).join(' ')
-    return `echo; echo ${quoted(`${MARK} suite ${name}`)}; ${words}; echo; echo "${MARK} status $?"`
+    return `echo; echo ${quoted(`${MARK} suite ${name}`)}; ${words}; status=$?; echo; echo "${MARK} status $status"`
   })
   return `export PATH=${quoted(node)}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export HOME=/tmp PROPTEST_CASES=${process.env.PROPTEST_CASES ?? 6}
