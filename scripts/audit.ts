@@ -31,8 +31,11 @@ function askNpm(): void {
     audit = { message: stderr.trim() || 'npm printed no report' }
   }
   if (audit.auditReportVersion === undefined || audit.vulnerabilities === undefined) {
-    const why = audit.statusCode === undefined ? audit.message : `it answers with status ${audit.statusCode}`
-    unasked.push(`npm's advisories: the registry in use doesn't answer audits (${why})`)
+    const why =
+      audit.statusCode === undefined
+        ? audit.message
+        : `the registry in use answers with status ${audit.statusCode}`
+    unasked.push(`npm's advisories: ${why}`)
     return
   }
   for (const [name, { severity, via }] of Object.entries(audit.vulnerabilities)) {

@@ -12,7 +12,8 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { announce, capture, fail, root, run, tryRun } from './command.ts'
+import { announce, fail, root, run, tryRun } from './command.ts'
+import { hostPlatform } from './platform.ts'
 
 /** The longest input of each. */
 const targets: Record<string, number> = { frames: 4096, options: 256, config: 4096, resolver: 512 }
@@ -32,8 +33,7 @@ for (const name of positionals) {
     fail(`unknown target ${name}: ${Object.keys(targets).join(', ')} are known`)
 }
 
-const host = /^host: (.*)$/m.exec(capture('rustc', ['-vV']))?.[1]
-if (host === undefined) fail('rustc does not say which host it is for')
+const host = hostPlatform().triple
 const kept = join(root, 'target', 'fuzz')
 const coverage = ['level=4', 'inline-8bit-counters', 'pc-table', 'trace-compares']
 const flags = [
@@ -79,7 +79,9 @@ for (const name of positionals.length > 0 ? positionals : Object.keys(targets)) 
   else if (values.merge) merge(program, limits, corpus, found)
 }
 if (failed.length > 0)
-  fail(`failed: ${failed.join(', ')}; the input is in target/fuzz/failures and \`TARGET FILE\` runs it again`)
+  fail(
+    `failed: ${failed.join(', ')}; the input is in target/fuzz/failures and \`${join(built, 'TARGET')} FILE\` runs it again`,
+  )
 
 /** With temporary files of its own, as a target that fails leaves its tree; in memory, where many times as many can be made. */
 function tryInOwnDirectory(program: string, args: string[]): number {

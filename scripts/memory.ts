@@ -8,10 +8,10 @@
 // the thread that is gone, and its calls are not among the two that this process has left.
 import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
-import { announce, capture, fail, root, run } from './command.ts'
+import { announce, root, run } from './command.ts'
+import { hostPlatform } from './platform.ts'
 
-const host = /^host: (.*)$/m.exec(capture('rustc', ['-vV']))?.[1]
-if (host === undefined) fail('rustc does not say which host it is for')
+const host = hostPlatform().triple
 const directory = join(root, 'target', 'memory')
 
 announce('tests with AddressSanitizer')
