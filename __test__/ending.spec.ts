@@ -5,7 +5,7 @@ import { existsSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import { Rootfs } from 'rootfs'
-import { guardHost, snapshotTree } from './support/host.ts'
+import { becomesAgain, guardHost, snapshotTree } from './support/host.ts'
 import { busyboxImage, checkout } from './support/images.ts'
 import { allProcesses, descendants, eventually, processesMarked, processInfo } from './support/processes.ts'
 import { testNeeding } from './support/requirements.ts'
@@ -237,13 +237,7 @@ testHere('when that is killed too, what is left is told, and removed after the n
   t.true(left.length > 0)
   t.regex(left[0]!.message, /was killed$/)
   await new Rootfs(image).defaults().run('/bin/true')
-  t.deepEqual(
-    await eventually(
-      () => snapshotTree(image),
-      (now) => now.length === tree.length,
-    ),
-    tree,
-  )
+  await becomesAgain(t, image, tree)
 })
 
 // ---------------------------------------------------------------- keys of the caller

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { Rootfs, RootfsError } from 'rootfs'
 import { cells, openDirectory, runInCell } from './support/cells.ts'
-import { guardHost, hostMounts, snapshotTree } from './support/host.ts'
+import { becomesAgain, guardHost, hostMounts, snapshotTree } from './support/host.ts'
 import { busyboxImage } from './support/images.ts'
 import { containers, eventually } from './support/processes.ts'
 import { testNeeding } from './support/requirements.ts'
@@ -50,14 +50,7 @@ async function fails(
     ),
     [],
   )
-  t.deepEqual(
-    await eventually(
-      () => snapshotTree(image),
-      (now) => now.length === tree.length,
-      1000,
-    ),
-    tree,
-  )
+  await becomesAgain(t, image, tree, 1000)
   t.is(hostMounts(), mounts)
   return error
 }

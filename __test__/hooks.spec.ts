@@ -7,7 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import test, { type ExecutionContext } from 'ava'
 import { type HookPoint, type HookState, Rootfs, RootfsError } from 'rootfs'
 import { cells, openDirectory, runInCell } from './support/cells.ts'
-import { guardHost, snapshotTree } from './support/host.ts'
+import { becomesAgain, guardHost, snapshotTree } from './support/host.ts'
 import { busyboxImage, checkout } from './support/images.ts'
 import { containers, eventually, processesMarked } from './support/processes.ts'
 import { runProgram } from './support/program.ts'
@@ -437,13 +437,7 @@ testHere(
         (there) => there,
       ),
     )
-    t.deepEqual(
-      await eventually(
-        () => snapshotTree(root),
-        (now) => now.length === tree.length,
-      ),
-      tree,
-    )
+    await becomesAgain(t, root, tree)
   },
 )
 

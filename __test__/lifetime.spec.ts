@@ -5,7 +5,7 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import { type PreparedRootfs, Rootfs } from 'rootfs'
-import { guardHost, hostMounts, snapshotTree } from './support/host.ts'
+import { becomesAgain, guardHost, hostMounts, snapshotTree } from './support/host.ts'
 import { busyboxImage, checkout } from './support/images.ts'
 import {
   allProcesses,
@@ -219,14 +219,7 @@ for (const signal of ['SIGKILL', 'SIGTERM'] as const) {
       await ended
 
       t.is(hostMounts(), mounts)
-      t.deepEqual(
-        await eventually(
-          () => snapshotTree(image),
-          (now) => now.length === tree.length,
-          1000,
-        ),
-        tree,
-      )
+      await becomesAgain(t, image, tree, 1000)
     },
   )
 }
@@ -309,14 +302,7 @@ for (const what of ['run', 'prepare']) {
         undefined,
       )
     }
-    t.deepEqual(
-      await eventually(
-        () => snapshotTree(image),
-        (now) => now.length === tree.length,
-        1000,
-      ),
-      tree,
-    )
+    await becomesAgain(t, image, tree, 1000)
   })
 }
 

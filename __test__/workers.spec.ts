@@ -6,7 +6,7 @@ import { Worker } from 'node:worker_threads'
 import test, { type ExecutionContext } from 'ava'
 import { Rootfs } from 'rootfs'
 import { cells, openDirectory, runInCell } from './support/cells.ts'
-import { guardHost, snapshotTree } from './support/host.ts'
+import { becomesAgain, guardHost, snapshotTree } from './support/host.ts'
 import { busyboxImage, checkout } from './support/images.ts'
 import type { Job } from './support/job.ts'
 import { containers, eventually, openFiles, processesMarked, processInfo } from './support/processes.ts'
@@ -50,12 +50,7 @@ async function ask(worker: Worker, count: number): Promise<unknown> {
 async function isGone(t: ExecutionContext, { marker, image, tree, pids }: Made): Promise<void> {
   const left = () => [...processesMarked(marker), ...pids.map(processInfo).filter((one) => one !== undefined)]
   t.deepEqual(await eventually(left, (some) => some.length === 0, 1000), [])
-  const now = await eventually(
-    () => snapshotTree(image),
-    (names) => names.length === tree.length,
-    1000,
-  )
-  t.deepEqual(now, tree)
+  await becomesAgain(t, image, tree, 1000)
 }
 
 testHere('two workers and the main thread use the library at once', async (t) => {
@@ -134,14 +129,7 @@ testHere('workers one after another, terminated at any moment, leave nothing', a
     ),
     [],
   )
-  t.deepEqual(
-    await eventually(
-      () => snapshotTree(image),
-      (now) => now.length === tree.length,
-      1000,
-    ),
-    tree,
-  )
+  await becomesAgain(t, image, tree, 1000)
   // A first process that waits for the next container has three, and is there or not. What leaked would leak in each cycle.
   const most = before + 3
   const after = await eventually(quiet, (count) => count <= most, 10_000)

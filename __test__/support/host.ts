@@ -3,8 +3,9 @@ import { createHash } from 'node:crypto'
 import { chmodSync, lstatSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { TestFn } from 'ava'
+import type { ExecutionContext, TestFn } from 'ava'
 import { isWithin, parseMountinfo } from './mountinfo.ts'
+import { eventually } from './processes.ts'
 
 /** The host's mount table, byte for byte. */
 export function hostMounts(): string {
@@ -95,4 +96,19 @@ export function snapshotTree(directory: string, options: { content?: boolean } =
   }
   visit(directory, '/')
   return lines
+}
+
+/** Asserts that a tree becomes again what it was, within this time. */
+export async function becomesAgain(
+  t: ExecutionContext,
+  directory: string,
+  tree: string[],
+  milliseconds?: number,
+): Promise<void> {
+  const now = await eventually(
+    () => snapshotTree(directory),
+    (names) => names.length === tree.length,
+    milliseconds,
+  )
+  t.deepEqual(now, tree)
 }
