@@ -217,6 +217,47 @@ export interface ContainerProcess extends EventEmitter<ContainerProcessEvents>, 
   unref(): void
 }
 
+/** How a template is made: `PrepareOptions`, but for the cgroup, which each container has of its own. */
+export type TemplateOptions = Omit<PrepareOptions, 'cgroup'>
+
+/**
+ * What containers have in common, made once. The files that binds and the root directory are made from are opened when it is
+ * made, and stay those, whatever their paths name later; directories of overlays are opened for each container.
+ *
+ * With `CAP_SYS_ADMIN` and Linux 6.15, and a directory as root, mounts that show each container the same are made once too:
+ * binds that are neither `shared` nor `unbindable`, and without a user namespace files that are not `writable`, where nothing
+ * else of the plan is on, below or above them. Each container begins with a copy of that tree; what is in it already is a step
+ * with `strategy: 'template'`. Everything that a container can write, and what belongs to its namespaces, is made for each, so
+ * that two of them see nothing of each other that they wouldn't see without a template.
+ *
+ * An `unbindable` root, hooks before the start, `readonly({ recursive: true })`, a mount on `/`, and a mount or user namespace
+ * that is joined need a tree of each container's own: then, and without privileges, only the open files are shared. Without
+ * privileges they are found again by their paths, and must be the same (`ERR_ROOTFS_SOURCE`, `ERR_ROOTFS_ROOT`).
+ *
+ * A process of the supervisor's, the keeper, holds it. It ends with `close`, or with this process. Containers that live
+ * go on; new ones are `ERR_ROOTFS_CLOSED`, also when the keeper was killed.
+ */
+export interface RootfsTemplate extends AsyncDisposable {
+  /** What one should know. After `close`, mountpoints that had to be left too. */
+  readonly warnings: readonly Warning[]
+  /** See `Rootfs.prepare`. */
+  prepare(options?: PrepareOptions): Promise<PreparedRootfs>
+  /** See `Rootfs.run`. */
+  run(
+    command: string,
+    args: readonly string[] | undefined,
+    options: RunOptions & PrepareOptions & { encoding: 'buffer' },
+  ): Promise<RunResult<Buffer>>
+  run(command: string, args?: readonly string[], options?: RunOptions & PrepareOptions): Promise<RunResult>
+  run(options: RunOptions & PrepareOptions & { encoding: 'buffer' }): Promise<RunResult<Buffer>>
+  run(options?: RunOptions & PrepareOptions): Promise<RunResult>
+  /** See `Rootfs.spawn`. */
+  spawn(command: string, args?: readonly string[], options?: SpawnOptions & PrepareOptions): ContainerProcess
+  spawn(options?: SpawnOptions & PrepareOptions): ContainerProcess
+  /** Ends the keeper, and removes the mountpoints that it has made, unless a container that lives has some in the same tree. */
+  close(): Promise<void>
+}
+
 /** A prepared root filesystem in its own namespaces. It ends with `close`, or with this process, however that ends. */
 export interface PreparedRootfs extends AsyncDisposable {
   /** Host pid of the container's first process. */
@@ -268,6 +309,8 @@ export interface Rootfs {
   plan(): Plan
   /** Makes the root filesystem, and a first process in it that waits for commands. */
   prepare(options?: PrepareOptions): Promise<PreparedRootfs>
+  /** Makes what containers of this description have in common, for many of them. A snapshot: later calls don't change it. */
+  template(options?: TemplateOptions): Promise<RootfsTemplate>
   /**
    * prepare, run one command as the container's first process, close. The quickest way to run one thing. After `fromBundle`
    * and `fromSpec` a command of one's own is what the config's process is but for its words: user, capabilities,

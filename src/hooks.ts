@@ -25,6 +25,14 @@ export function addHook(rootfs: NativeRootfs, when: unknown, run: HookFunction):
   known.set(rootfs, [...hooks, { when: when as FunctionPoint, index, run }])
 }
 
+/** The snapshot of a builder has the same functions. */
+export function copyHooks(rootfs: NativeRootfs, snapshot: NativeRootfs): void {
+  const hooks = known?.get(rootfs)
+  if (hooks) {
+    known?.set(snapshot, hooks)
+  }
+}
+
 /** What functions a container is begun with; undefined for none. */
 export function hooksOf(rootfs: NativeRootfs): Hooks | undefined {
   const hooks = known?.get(rootfs)

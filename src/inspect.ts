@@ -110,6 +110,22 @@ export function inspectRootfs(
   return ['Rootfs', ...table(rows, options).map((line) => `  ${line}`)].join('\n')
 }
 
+export function inspectTemplate(
+  state: string,
+  facts: () => { root: string; content: number },
+  depth: number,
+  options: Options,
+): string {
+  if (depth < 0) return options.stylize('[RootfsTemplate]', 'special')
+  const known = facts()
+  const rows: Cell[][] = [
+    [['state'], [state, state === 'open' ? 'special' : 'undefined']],
+    [['root'], [known.root, 'string']],
+    [['content'], [`${known.content}`, 'number']],
+  ]
+  return ['RootfsTemplate', ...table(rows, options).map((line) => `  ${line}`)].join('\n')
+}
+
 /** What is told of a command. */
 export interface ProcessFacts {
   spawnargs: readonly string[]

@@ -68,12 +68,14 @@ export interface Collect {
 }
 
 /** The builder methods that the addon has itself. */
-type Builder = Omit<PublicRootfs, 'plan' | 'prepare' | 'run' | 'spawn' | 'hook' | 'toSpec'>
+type Builder = Omit<PublicRootfs, 'plan' | 'prepare' | 'template' | 'run' | 'spawn' | 'hook' | 'toSpec'>
 
 export interface NativeRootfs extends Builder {
   hook(when: HookPoint, hook: OciHook): this
   /** Its place among the hooks of that point. */
   functionHook(when: unknown, number: number, name: string): number
+  /** The same description, which doesn't change when this one does. */
+  snapshot(): object
   facts(): { root: string; content: number }
   hookFacts(): { root?: string; annotations: [string, string][] }
   makePlan(): { steps: Step[]; warnings: Warning[]; text: string }
@@ -99,7 +101,15 @@ export interface Native {
   }
   initialize(makeError: (data: ErrorData) => Error, tell: (news: News) => void, supervisor: string): void
   /** With `aborted` the arguments are checked, and nothing is begun. */
-  prepare(rootfs: NativeRootfs, options: object | undefined, aborted: boolean): Launched
+  prepare(
+    rootfs: NativeRootfs,
+    options: object | undefined,
+    aborted: boolean,
+    /** The number of its keeper. */
+    template: number | undefined,
+  ): Launched
+  /** Begins the keeper of a template. */
+  keep(rootfs: NativeRootfs, options: object | undefined, aborted: boolean): Launched
   launch(
     rootfs: NativeRootfs,
     command: unknown,
@@ -108,6 +118,7 @@ export interface Native {
     options: object | undefined,
     collect: Collect | undefined,
     aborted: boolean,
+    template: number | undefined,
   ): Launched
   spawn(
     container: number,

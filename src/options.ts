@@ -1,6 +1,6 @@
 // Options that TypeScript looks at; the rest goes to the addon, which refuses what it doesn't know.
 import { constants } from 'node:os'
-import type { ExecutedStep, PrepareOptions, RunOptions, SpawnOptions } from '../index.js'
+import type { ExecutedStep, PrepareOptions, RunOptions, SpawnOptions, TemplateOptions } from '../index.js'
 import { invalidArgument } from './errors.ts'
 import type { Collect } from './native.ts'
 
@@ -220,16 +220,23 @@ export function prepareOptions(options: PrepareOptions | undefined): Preparation
   const left = object(options)
   const signal = take(left, 'signal', abortSignal)
   const preparation = takePreparation(left)
+  refuseUnknown(left, 'signal, cgroup, verify, onStep')
+  return { ...preparation, ...(signal && { signal }) }
+}
+
+/** The options of `template`. */
+export function templateOptions(options: TemplateOptions | undefined): Preparation {
+  if (typeof options === 'object' && options !== null && 'cgroup' in options) {
+    // It is each container's own.
+    refuseUnknown({ cgroup: options.cgroup }, 'signal, verify, onStep')
+  }
+  return prepareOptions(options)
+}
+
+function refuseUnknown(left: Checked, known: string): void {
   const unknown = Object.keys(left)[0]
   if (unknown !== undefined) {
-    throw invalidArgument(
-      'ERR_INVALID_ARG_VALUE',
-      'known options (signal, cgroup, verify, onStep)',
-      'options',
-      {
-        [unknown]: left[unknown],
-      },
-    )
+    const given = { [unknown]: left[unknown] }
+    throw invalidArgument('ERR_INVALID_ARG_VALUE', `known options (${known})`, 'options', given)
   }
-  return { ...preparation, ...(signal && { signal }) }
 }

@@ -19,12 +19,12 @@ import { isAborted, type Preparation, runOptions, spawnOptions } from './options
 import { ContainerProcess, commandLine } from './process.ts'
 import { finish } from './run.ts'
 
-/** Waits until a container is prepared. */
-export async function waitUntilPrepared(
+/** Waits until a container is prepared, or a template made: the news of that. */
+export async function waitUntilReady(
   launched: Launched,
   preparation: Preparation,
   locate: (error: Error) => Error,
-): Promise<PreparedRootfs> {
+): Promise<News> {
   const { signal, onStep } = preparation
   if (signal && launched.id === 0) {
     throw locate(abortError(signal))
@@ -61,7 +61,7 @@ export async function waitUntilPrepared(
     throw locate(abortError(signal))
   }
   if (outcome.kind === 'ready') {
-    return new PreparedRootfs(launched.id, outcome)
+    return outcome
   }
   throw locate(outcome.error ? makeError(outcome.error) : closedError())
 }

@@ -12,37 +12,24 @@ import type {
   RunResult,
   SpawnOptions,
   SpecOptions,
+  TemplateOptions,
 } from '../index.js'
+import { commandArguments, prepare, run, spawn } from './begin.ts'
 import { configText, readBundle } from './config.ts'
 import { watched } from './diagnostics.ts'
-import { callSite, RootfsError } from './errors.ts'
-import { addHook, hooksOf } from './hooks.ts'
+import { callSite } from './errors.ts'
+import { addHook, copyHooks } from './hooks.ts'
 import { inspectRootfs, type Options } from './inspect.ts'
-import { type Launched, native } from './native.ts'
-import { isAborted, launchOptions, prepareOptions, runOptions } from './options.ts'
+import { native } from './native.ts'
+import { isAborted, templateOptions } from './options.ts'
 import { Plan } from './plan.ts'
-import { type PreparedRootfs, waitUntilPrepared } from './prepared.ts'
-import { ContainerProcess, commandLine } from './process.ts'
-import { finish } from './run.ts'
-
-/** A command that is a container's first process. */
-const FIRST = { kind: 'first' } as const
+import { type PreparedRootfs, waitUntilReady } from './prepared.ts'
+import type { ContainerProcess } from './process.ts'
+import { RootfsTemplate } from './template.ts'
 
 /** What the addon made, as this class. */
 function own(made: object): Rootfs {
   return Object.setPrototypeOf(made, Rootfs.prototype) as Rootfs
-}
-
-/** The arguments of `run` and `spawn`: a command with its arguments and options, or options alone. */
-function commandArguments<T>(
-  first: unknown,
-  args: readonly string[] | undefined,
-  options: T | undefined,
-): [unknown, readonly string[] | undefined, T | undefined] {
-  if (typeof first === 'object' && first !== null && !(first instanceof Uint8Array)) {
-    return [undefined, undefined, first as T]
-  }
-  return [first, args, options]
 }
 
 export class Rootfs extends native.Rootfs {
@@ -95,14 +82,18 @@ export class Rootfs extends native.Rootfs {
     return new Plan(steps, warnings, text)
   }
 
-  async prepare(options?: PrepareOptions): Promise<PreparedRootfs> {
-    const locate = callSite(this.prepare)
-    const preparation = prepareOptions(options)
-    const aborted = isAborted(preparation.signal)
-    const hooks = hooksOf(this)
-    const launched = native.prepare(this, preparation.native, aborted)
-    hooks?.watch(launched.id)
-    return waitUntilPrepared(launched, preparation, locate)
+  prepare(options?: PrepareOptions): Promise<PreparedRootfs> {
+    return prepare({ rootfs: this, template: undefined }, options, callSite(this.prepare))
+  }
+
+  async template(options?: TemplateOptions): Promise<RootfsTemplate> {
+    const locate = callSite(this.template)
+    const preparation = templateOptions(options)
+    // What is said of the builder later is not said of the template.
+    const builder = own(this.snapshot())
+    copyHooks(this, builder)
+    const launched = native.keep(builder, preparation.native, isAborted(preparation.signal))
+    return new RootfsTemplate(builder, launched.id, await waitUntilReady(launched, preparation, locate))
   }
 
   run(
@@ -118,22 +109,7 @@ export class Rootfs extends native.Rootfs {
     second?: readonly string[],
     third?: RunOptions & PrepareOptions,
   ): Promise<RunResult<string | Buffer>> {
-    const begin = performance.now()
-    try {
-      const [command, args, options] = commandArguments(first, second, third)
-      const { encoding, collect, spawn } = runOptions(options)
-      const { control, preparation, native: rest } = launchOptions(spawn)
-      const { onStep, native: toPrepare } = preparation
-      const aborted = isAborted(control.signal)
-      const hooks = hooksOf(this)
-      const launched = native.launch(this, command, args, rest, toPrepare, collect, aborted)
-      hooks?.watch(launched.id)
-      // What takes time is done when the container is on its way.
-      const locate = callSite(this.run)
-      return finish({ launched, place: FIRST, control, encoding, locate, onStep, begin })
-    } catch (error) {
-      return Promise.reject(error)
-    }
+    return run({ rootfs: this, template: undefined }, commandArguments(first, second, third), this.run)
   }
 
   spawn(command: string, args?: readonly string[], options?: SpawnOptions & PrepareOptions): ContainerProcess
@@ -143,34 +119,8 @@ export class Rootfs extends native.Rootfs {
     second?: readonly string[],
     third?: SpawnOptions & PrepareOptions,
   ): ContainerProcess {
-    const locate = callSite(this.spawn)
-    const [command, args, options] = commandArguments(first, second, third)
-    const { control, preparation, native: rest } = launchOptions(options)
-    const hooks = hooksOf(this)
-    const launch = (aborted: boolean) =>
-      native.launch(this, command, args, rest, preparation.native, undefined, aborted)
-    let launched: Launched
-    let failure: RootfsError | undefined
-    try {
-      launched = launch(isAborted(control.signal))
-    } catch (error) {
-      // A wrong argument is thrown. What the system refuses is an event, now or later.
-      if (!(error instanceof RootfsError)) {
-        throw error
-      }
-      failure = error
-      launched = launch(true)
-    }
-    hooks?.watch(launched.id)
-    return new ContainerProcess(
-      launched,
-      command === undefined ? (this.configuredArgs() ?? []) : commandLine(command, args),
-      FIRST,
-      control,
-      locate,
-      preparation.onStep,
-      failure,
-    )
+    const origin = { rootfs: this, template: undefined }
+    return spawn(origin, commandArguments(first, second, third), callSite(this.spawn))
   }
 }
 

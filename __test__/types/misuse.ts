@@ -66,8 +66,8 @@ rootfs.mount({ source: '/a' })
 rootfs.hook('sometime', { path: '/bin/true' })
 // @ts-expect-error: 'number' is not assignable to parameter of type 'string'
 rootfs.hostname(1)
-// @ts-expect-error: Property 'template' does not exist
-rootfs.template()
+// @ts-expect-error: 'cgroup' does not exist
+rootfs.template({ cgroup: '/sys/fs/cgroup/x' })
 
 // ---------------------------------------------------------------- options of a process
 

@@ -89,7 +89,7 @@ fn plan_of(spec: &Rc<RootfsSpec>, described: Described) -> Parsed<EncodedPlan> {
         return Ok(plan);
     }
     let plan = Plan::new(spec)?;
-    let bytes = protocol::encode(&plan).into();
+    let bytes = protocol::encode_plan(&plan, None).into();
     let plan = EncodedPlan { plan: Arc::new(plan), bytes };
     if plan.bytes.len() <= LARGEST_KEPT {
         KNOWN.with_borrow_mut(|known| {
@@ -616,6 +616,18 @@ impl Rootfs {
             Ok(())
         })?;
         Ok(this.object)
+    }
+
+    /// The same description, which doesn't change when this one does.
+    #[napi(skip_typescript)]
+    pub fn snapshot(&self) -> Self {
+        Self {
+            spec: Rc::clone(&self.spec),
+            described: self.described,
+            sources: self.sources.clone(),
+            configured: self.configured.clone(),
+            plan: self.plan.clone(),
+        }
     }
 
     /// A function of the TypeScript layer, by its number and name. Its place among the hooks of that point.

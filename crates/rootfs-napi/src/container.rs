@@ -170,16 +170,25 @@ fn open_streams(streams: &[Stream], wanted: Option<Wanted>) -> Parsed<OpenStream
     ))
 }
 
+/// Descriptors that are sent, and kept too.
+fn duplicates<'a>(fds: impl Iterator<Item = &'a OwnedFd>) -> Parsed<Vec<OwnedFd>> {
+    let copy = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3);
+    let copies = fds.map(copy).collect::<std::result::Result<_, _>>();
+    Ok(copies
+        .map_err(|errno| SysError::new("fcntl", errno, "F_DUPFD_CLOEXEC"))
+        .context(ErrorCode::Source, || "the descriptor of a bind can't be duplicated")?)
+}
+
 fn begin(
     environment: u64,
     rootfs: &Rootfs,
     command: Option<Command>,
     preparation: &Preparation,
     wanted: Option<Wanted>,
-    aborted: bool,
+    (aborted, template): (bool, Option<f64>),
 ) -> Parsed<Launched> {
     let spec = rootfs.spec();
-    let EncodedPlan { plan, bytes } = rootfs.encoded_plan()?;
+    let EncodedPlan { plan, mut bytes } = rootfs.encoded_plan()?;
     if aborted {
         let streams = command.map_or_else(|| [Stream::Ignore; 3].to_vec(), |command| command.streams);
         return Launched::nothing(&streams, wanted);
@@ -191,13 +200,12 @@ fn begin(
         .map_err(|failure| failure.at_step(Plan::NAMESPACES, &plan))?;
     let in_user_namespace = user.is_some() || joins.contains(&NamespaceKind::User);
     let cgroup = preparation.cgroup.as_ref().map(namespace::open_cgroup).transpose()?;
-    let sources: Vec<OwnedFd> = rootfs
-        .sources()
-        .iter()
-        .map(|fd| rustix::io::fcntl_dupfd_cloexec(&**fd, 3))
-        .collect::<std::result::Result<_, _>>()
-        .map_err(|errno| SysError::new("fcntl", errno, "F_DUPFD_CLOEXEC"))
-        .context(ErrorCode::Source, || "the descriptor of a bind can't be duplicated")?;
+    let mut sources = duplicates(rootfs.sources().iter().map(|fd| &**fd))?;
+    if let Some(template) = template {
+        let kept = Client::get().and_then(|client| client.template(id(template))).map_err(with_plan)?;
+        bytes = kept.bytes(&plan, sources.len());
+        sources.extend(duplicates(kept.descriptors.iter())?);
+    }
     let further = command.as_ref().map_or(0, |command| command.process.descriptors.len());
     let new = |namespace: &Namespace| *namespace == Namespace::New;
     let hooks = &spec.hooks;
@@ -217,6 +225,7 @@ fn begin(
         poststart: programs(HookPoint::Poststart),
         poststop: programs(HookPoint::Poststop),
         cgroup: cgroup.is_some(),
+        keeper: false,
         joins,
         bounding: command
             .as_ref()
@@ -239,21 +248,9 @@ fn begin(
         report_steps: preparation.report_steps,
         level: forced_level()?,
         privileged,
+        user: None,
     };
-    let payload = protocol::encode_payload(&bytes, &rest);
-    if payload.len() as u64 > protocol::MAX_PAYLOAD {
-        return Err(Failure::with_plan(
-            rootfs::Error::new(
-                ErrorCode::Spec,
-                format!(
-                    "the plan, the content of files and the command are {} bytes together: at most {} can be handed over",
-                    payload.len(),
-                    protocol::MAX_PAYLOAD
-                ),
-            ),
-            &plan,
-        ));
-    }
+    let payload = payload(&bytes, &rest).map_err(with_plan)?;
     let (theirs, ours, collection) = open_streams(&streams, wanted)?;
     let beginning = Beginning {
         environment,
@@ -274,16 +271,92 @@ fn begin(
     Ok(Launched::new(id, ours))
 }
 
-/// Begins a container that stays, and waits for commands.
+fn payload(plan: &[u8], rest: &PayloadRest) -> rootfs::error::Result<Vec<u8>> {
+    let payload = protocol::encode_payload(plan, rest);
+    if payload.len() as u64 <= protocol::MAX_PAYLOAD {
+        return Ok(payload);
+    }
+    let what = format!(
+        "the plan, the content of files and the command are {} bytes together: at most {} can be handed over",
+        payload.len(),
+        protocol::MAX_PAYLOAD
+    );
+    Err(rootfs::Error::new(ErrorCode::Spec, what))
+}
+
+/// Begins the keeper of a template.
+fn begin_keeper(
+    environment: u64,
+    rootfs: &Rootfs,
+    preparation: &Preparation,
+    aborted: bool,
+) -> Parsed<Launched> {
+    let spec = rootfs.spec();
+    let EncodedPlan { plan, bytes } = rootfs.encoded_plan()?;
+    if aborted {
+        return Launched::nothing(&[Stream::Ignore; 3], None);
+    }
+    let with_plan = |error| Failure::with_plan(error, &plan);
+    let privileged = process::has_capability(process::CAP_SYS_ADMIN);
+    let sources = duplicates(rootfs.sources().iter().map(|fd| &**fd))?;
+    let start =
+        Start { keeper: true, sources: u32::try_from(sources.len()).unwrap_or(u32::MAX), ..Start::default() };
+    let rest = PayloadRest {
+        process: None,
+        usual: None,
+        verify: preparation.verify,
+        report_steps: preparation.report_steps,
+        level: forced_level()?,
+        privileged,
+        user: mapping(&spec.namespaces, privileged),
+    };
+    let payload = payload(&bytes, &rest).map_err(with_plan)?;
+    let (streams, _, _) = open_streams(&[Stream::Ignore; 3], None)?;
+    let beginning = Beginning {
+        environment,
+        plan: Arc::clone(&plan),
+        configured: None,
+        start,
+        payload,
+        streams,
+        cgroup: None,
+        joined: Vec::new(),
+        sources,
+        one_command: false,
+        watch: true,
+        functions: false,
+        collection: None,
+    };
+    let id = Client::get().and_then(|client| client.start(beginning)).map_err(with_plan)?;
+    Ok(Launched::new(id, Vec::new()))
+}
+
+/// Begins the keeper of a template.
 #[napi(skip_typescript)]
-pub(crate) fn prepare(env: Env, rootfs: &Rootfs, options: JsArg, aborted: bool) -> Result<Launched> {
+pub(crate) fn keep(env: Env, rootfs: &Rootfs, options: JsArg, aborted: bool) -> Result<Launched> {
     let environment = Environment::of(env)?;
     preparation(options)
-        .and_then(|preparation| begin(environment.id, rootfs, None, &preparation, None, aborted))
+        .and_then(|preparation| begin_keeper(environment.id, rootfs, &preparation, aborted))
         .map_err(|failure| failure.throw(env))
 }
 
-/// Begins a container that is one command. With `collect`, its output is collected and told at the end.
+/// Begins a container that stays, and waits for commands; of a template, if that is given.
+#[napi(skip_typescript)]
+pub(crate) fn prepare(
+    env: Env,
+    rootfs: &Rootfs,
+    options: JsArg,
+    aborted: bool,
+    template: Option<f64>,
+) -> Result<Launched> {
+    let environment = Environment::of(env)?;
+    preparation(options)
+        .and_then(|preparation| begin(environment.id, rootfs, None, &preparation, None, (aborted, template)))
+        .map_err(|failure| failure.throw(env))
+}
+
+/// Begins a container that is one command; of a template, if that is given. With `collect`, its output is collected and told at
+/// the end.
 #[allow(clippy::too_many_arguments, reason = "called from one place, for which an object would be slower")]
 #[napi(skip_typescript)]
 pub(crate) fn launch(
@@ -295,6 +368,7 @@ pub(crate) fn launch(
     options: JsArg,
     collect: JsArg,
     aborted: bool,
+    template: Option<f64>,
 ) -> Result<Launched> {
     let environment = Environment::of(env)?;
     let beside: &[_] = if collect == JsArg::Undefined {
@@ -305,7 +379,7 @@ pub(crate) fn launch(
     command::parse(&command, &args, process, rootfs.configured(), beside)
         .and_then(|command| {
             let (preparation, wanted) = (preparation(options)?, wanted(collect)?);
-            begin(environment.id, rootfs, Some(command), &preparation, wanted, aborted)
+            begin(environment.id, rootfs, Some(command), &preparation, wanted, (aborted, template))
         })
         .map_err(|failure| failure.throw(env))
 }

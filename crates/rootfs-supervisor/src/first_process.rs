@@ -29,6 +29,7 @@ use crate::broker::{self, Request, SourceBatch, connection_error};
 use crate::command::{Groups, Parent, become_command, is_connected};
 use crate::hooks;
 use crate::join::join;
+use crate::keeper;
 use crate::pid1;
 
 /// What a first process begins with.
@@ -92,7 +93,7 @@ impl Asked {
         Some(Self { payload, streams, namespaces, others: fds.collect(), later: true })
     }
 
-    fn read(&self) -> Result<Payload> {
+    pub(crate) fn read(&self) -> Result<Payload> {
         match &self.payload {
             Written::File(file) => read_payload(file),
             Written::Frame(bytes) => decode_payload(bytes),
@@ -100,7 +101,7 @@ impl Asked {
     }
 
     /// The streams of the command, and the bind sources.
-    fn parts(&self, payload: &Payload) -> Result<(Vec<BorrowedFd<'_>>, &[OwnedFd])> {
+    pub(crate) fn parts(&self, payload: &Payload) -> Result<(Vec<BorrowedFd<'_>>, &[OwnedFd])> {
         let further = payload.further_descriptors();
         let (further, sources) = self.others.split_at_checked(further).ok_or_else(|| {
             Error::new(ErrorCode::Supervisor, "a request without its command's descriptors")
@@ -183,6 +184,9 @@ impl FirstProcess {
         self.keep_only_own_descriptors(asked);
         let _ = process::new_session();
         process::set_umask(0);
+        if let Some(asked) = asked.filter(|_| self.start.keeper) {
+            return keeper::run(self, asked);
+        }
         let later;
         let (asked, ahead) = match asked {
             Some(asked) => (asked, Ahead { level: self.known_level, stock: Stock::default() }),
@@ -281,21 +285,7 @@ impl FirstProcess {
             Level::Detached | Level::Attached => None,
         };
         let mounting: &dyn Kernel = classic.as_ref().map_or(&kernel, |classic| classic);
-        let sources = match handed {
-            Some(Handed::Now(sources)) => sources,
-            Some(Handed::OnRequest) => self.ask_for_sources()?,
-            None => {
-                let request = sources::Request {
-                    fds: asked.parts(&payload)?.1,
-                    devices_for: None,
-                    user: self.start.user.as_ref(),
-                    own_mount_namespace: self.start.mount || classic.is_some(),
-                    attached_layers: payload.rest.level == Some(Level::Attached),
-                    verify: payload.rest.verify,
-                };
-                sources::open(mounting, &payload.plan, &request)?
-            }
-        };
+        let sources = self.sources(mounting, asked, &payload, handed, classic.is_some())?;
         if payload.rest.verify {
             kernel
                 .prepare_verification()
@@ -328,7 +318,12 @@ impl FirstProcess {
         let setting = self.setting(level, payload.rest.verify);
         let execution = Execution::new(mounting, &payload.plan, setting, sources, &mut around, journal);
         let cwd = payload.rest.usual_process().and_then(|process| process.cwd.as_ref());
-        let outcome = execution.with_stock(stock).with_namespace(namespace).with_cwd(cwd).run()?;
+        let outcome = execution
+            .with_template(payload.template.as_ref())
+            .with_stock(stock)
+            .with_namespace(namespace)
+            .with_cwd(cwd)
+            .run()?;
         let mountinfo = if stays { Some(open_mount_table(&kernel)?) } else { None };
         let Outcome { mut report, mut locks, root, filesystems } = outcome;
         if payload.plan.namespaces().is_some_and(|namespaces| namespaces.mount != Namespace::New) {
@@ -346,6 +341,33 @@ impl FirstProcess {
                 .context(ErrorCode::Exec, || "the limit of open files can't be set back")?;
         }
         Ok(Prepared { payload, report, mountinfo, own_files })
+    }
+
+    fn sources(
+        &self,
+        kernel: &dyn Kernel,
+        asked: &Asked,
+        payload: &Payload,
+        handed: Option<Handed>,
+        classic: bool,
+    ) -> Result<Sources> {
+        match handed {
+            Some(Handed::Now(sources)) => Ok(sources),
+            Some(Handed::OnRequest) => self.ask_for_sources(),
+            None => {
+                let request = sources::Request {
+                    fds: asked.parts(payload)?.1,
+                    devices_for: None,
+                    user: self.start.user.as_ref(),
+                    own_mount_namespace: self.start.mount || classic,
+                    attached_layers: payload.rest.level == Some(Level::Attached),
+                    verify: payload.rest.verify,
+                    template: payload.template.as_ref(),
+                    only: None,
+                };
+                sources::open(kernel, &payload.plan, &request)
+            }
+        }
     }
 
     /// What the execution has to know about the namespaces it runs in.
@@ -561,7 +583,7 @@ impl FirstProcess {
         }
     }
 
-    fn tell_supervisor(&self, set_up: &SetUp, locks: &[OwnedFd]) -> Result<()> {
+    pub(crate) fn tell_supervisor(&self, set_up: &SetUp, locks: &[OwnedFd]) -> Result<()> {
         let mut body = protocol::encode(set_up);
         if body.len() > MAX_BODY {
             body = protocol::encode(&SetUp { filesystems: Vec::new(), ..*set_up });
@@ -594,7 +616,7 @@ struct Ahead {
 }
 
 /// Sources that the opener has the rights to open.
-enum Handed {
+pub(crate) enum Handed {
     /// They are open.
     Now(Sources),
     /// They are opened when this process has a place for them.
@@ -602,7 +624,11 @@ enum Handed {
 }
 
 /// How mounts are made: as was asked for in a test, as it worked before, or the best way there is.
-fn choose_level(payload: &Payload, known: Option<Level>, handed: Option<&Handed>) -> Result<Level> {
+pub(crate) fn choose_level(
+    payload: &Payload,
+    known: Option<Level>,
+    handed: Option<&Handed>,
+) -> Result<Level> {
     // Mounts made by the opener come from another mount namespace, and attach only in this one.
     match handed {
         Some(Handed::Now(_)) => return Ok(Level::Attached),

@@ -11,6 +11,7 @@ mod first_process;
 mod hooks;
 mod idmap;
 mod join;
+mod keeper;
 mod opener;
 mod pid1;
 mod probe;

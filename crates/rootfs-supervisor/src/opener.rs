@@ -140,6 +140,8 @@ impl Opener<'_> {
             own_mount_namespace: classic,
             attached_layers: payload.rest.level == Some(Level::Attached),
             verify: payload.rest.verify,
+            template: payload.template.as_ref(),
+            only: None,
         };
         Ok(sources::open(kernel, &payload.plan, &request)?.into_list())
     }

@@ -94,6 +94,13 @@ pub enum Action {
         /// Whether its propagation is set when it is in place: on a shared mount it becomes shared as it is attached.
         propagation_later: bool,
     },
+    /// A mount that the tree of a template has already; never in a plan that is shown.
+    Shared {
+        /// What its destination was resolved to, where that differs.
+        resolved: Option<PathBytes>,
+        /// Its source was missing, and optional.
+        skipped: bool,
+    },
     /// Make a directory.
     Directory(Directory),
     /// Make a symbolic link that was asked for.
@@ -163,7 +170,7 @@ impl Action {
             Self::Namespaces(_) => "namespaces",
             Self::Root { .. } => "root",
             Self::Mount { mount: Mount { kind: MountKind::File { .. }, .. }, .. } => "file",
-            Self::Mount { .. } => "mount",
+            Self::Mount { .. } | Self::Shared { .. } => "mount",
             Self::Directory(_) => "directory",
             Self::Device(_) => "device",
             Self::Link(_) | Self::Symlink { .. } => "symlink",
@@ -185,7 +192,7 @@ impl Action {
         match self {
             Self::Namespaces(_) => Stage::Namespaces,
             Self::Root { .. } => Stage::Root,
-            Self::Mount { .. } | Self::Directory(_) | Self::Link(_) => Stage::Mounts,
+            Self::Mount { .. } | Self::Shared { .. } | Self::Directory(_) | Self::Link(_) => Stage::Mounts,
             Self::Device(_) | Self::Symlink { .. } | Self::Stub(_) => Stage::Devices,
             Self::Hook(hook) => {
                 if hook.point.needs_attached_tree() {
@@ -223,6 +230,7 @@ impl Action {
             }
             Self::Mask(mask) => Some(mask.path.clone()),
             Self::Namespaces(_)
+            | Self::Shared { .. }
             | Self::Hook(_)
             | Self::Pivot
             | Self::Hostname(_)
@@ -310,6 +318,7 @@ impl Action {
                 vec![format!("missing={}", mask.missing.name())]
             }
             Self::Link(_)
+            | Self::Shared { .. }
             | Self::Symlink { .. }
             | Self::Stub(_)
             | Self::Pivot

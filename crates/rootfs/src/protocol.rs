@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorCode, SysError};
 use crate::execute::Level;
+use crate::execute::template::Template;
+use crate::kernel::memfd;
 use crate::namespace::NamespaceKind;
 use crate::path::PathBytes;
 use crate::plan::{Plan, Warning};
@@ -86,6 +88,7 @@ kinds! {
     Brokered 23 "Opener to first process: it is done. Body: an answer.";
     Spare 24 "Supervisor to Node: a first process that waits for its request. Body: [`Spare`]. Descriptors: its socket, its journal, its pidfd.";
     Signal 26 "Node to first process: signal the process group of a command. Body: the signal, an `i32`.";
+    Kept 27 "Keeper to Node: what a template holds open, in as many messages as are needed, with the id 0. Then with the id 1 what it is. Body: the [`Template`]; if it is long, nothing, and the descriptor is a memfd with it.";
     Begin 25 "Node to a spare first process: its request. Body: the [`Payload`]; if it is long, nothing, and the first descriptor is a memfd with it. Descriptors: stdin, stdout, stderr, then as many as its [`Start`] says.";
     Function 40 "First process to Node: run this function. Body: [`FunctionCall`].";
     FunctionDone 41 "Node to first process: it has run. Body: an [`Answer`].";
@@ -115,7 +118,7 @@ pub struct Hello {
 /// Descriptors, in this order: the payload (a sealed memfd with a [`Payload`]), the first process's socket, the
 /// journal, stdin, stdout, stderr, the cgroup directory if `cgroup`, those of `joins`, then `sources` more: those that the command has besides
 /// the standard three, and bind sources.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub struct Start {
     /// The mapping of a new user namespace.
@@ -142,6 +145,8 @@ pub struct Start {
     pub poststop: bool,
     /// Whether a cgroup directory is among the descriptors.
     pub cgroup: bool,
+    /// Whether it is no container, but holds what those of a template have in common.
+    pub keeper: bool,
     /// The namespaces that are joined, in the order of their descriptors.
     pub joins: Vec<NamespaceKind>,
     /// The bounding set of the one command that the container is, if nothing else is executed in it before. A first
@@ -160,6 +165,7 @@ impl Start {
             && !self.opener
             && !self.hooks
             && !self.cgroup
+            && !self.keeper
             && !self.joins_first()
     }
 
@@ -208,6 +214,8 @@ pub enum Exit {
 pub struct Payload {
     /// The steps.
     pub plan: Plan,
+    /// What is ready for them, if this is a container of a template.
+    pub template: Option<Template>,
     /// What else.
     pub rest: PayloadRest,
 }
@@ -219,7 +227,7 @@ impl Payload {
     }
 }
 
-/// What a first process is told, but for the plan.
+/// What a first process is told, but for the plan and its template.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PayloadRest {
     /// The command that it becomes; `None` if it stays as the container's first process and starts others.
@@ -234,6 +242,8 @@ pub struct PayloadRest {
     pub level: Option<Level>,
     /// Whether the caller has `CAP_SYS_ADMIN` in his user namespace.
     pub privileged: bool,
+    /// Of a keeper: the mapping of the user namespaces that the containers get.
+    pub user: Option<IdMap>,
 }
 
 impl PayloadRest {
@@ -363,6 +373,14 @@ impl Frame {
         decode(&self.body)
     }
 
+    /// The same, of a body that was too long for a frame and is in a sealed memfd then: the first descriptor.
+    pub fn decode_long<T: DeserializeOwned>(&self) -> Result<T, FrameError> {
+        match self.fds.first() {
+            Some(file) => decode(&memfd::read_sealed(file, MAX_PAYLOAD).map_err(|_| FrameError::Body)?),
+            None => self.decode(),
+        }
+    }
+
     /// An error if this process was at its limit of open files when the frame arrived.
     pub fn check_descriptors(&self, code: ErrorCode, what: &str) -> crate::error::Result<()> {
         if self.descriptors_lost {
@@ -379,10 +397,16 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     postcard::to_stdvec(value).unwrap_or_default()
 }
 
-/// A [`Payload`] as bytes, with its plan encoded before: a builder that is used often has the same one each time.
+/// A [`Payload`] as bytes, with its plan encoded before by [`encode_plan`]: a builder that is used often has the same one each
+/// time.
 pub fn encode_payload(plan: &[u8], rest: &PayloadRest) -> Vec<u8> {
     let rest = encode(rest);
     [plan, &rest].concat()
+}
+
+/// What of a [`Payload`] is the same for each container of a builder, or of a template.
+pub fn encode_plan(plan: &Plan, template: Option<&Template>) -> Vec<u8> {
+    [encode(plan), encode(&template)].concat()
 }
 
 /// Bytes as a value; bytes left over are an error.
@@ -608,9 +632,10 @@ mod tests {
             report_steps: false,
             level: None,
             privileged: true,
+            user: None,
         };
-        let payload = Payload { plan: Plan::new(&spec).unwrap(), rest };
-        let bytes = encode_payload(&encode(&payload.plan), &payload.rest);
+        let payload = Payload { plan: Plan::new(&spec).unwrap(), template: None, rest };
+        let bytes = encode_payload(&encode_plan(&payload.plan, None), &payload.rest);
         assert_eq!(bytes, encode(&payload));
         assert_eq!(decode::<Payload>(&bytes).unwrap(), payload);
     }

@@ -196,6 +196,21 @@ fn expect_pids(container: &Container) {
     }
 }
 
+/// A part of what a keeper holds: descriptors, or at last what they are.
+fn receive_kept(container: &mut Container, frame: Frame) -> Result<()> {
+    let what = "what the template holds can't be received";
+    let wrong = || Error::new(ErrorCode::Supervisor, what);
+    frame.check_descriptors(ErrorCode::Supervisor, what)?;
+    // Nobody else has it before all is there.
+    let kept = Arc::get_mut(&mut container.kept).ok_or_else(wrong)?;
+    if frame.id == 0 {
+        kept.descriptors.extend(frame.fds);
+        return Ok(());
+    }
+    kept.template = frame.decode_long().map_err(|_| wrong())?;
+    if kept.template.descriptors() == kept.descriptors.len() { Ok(()) } else { Err(wrong()) }
+}
+
 /// An error is one of the whole container.
 fn serve_container(state: &mut State, id: u64, container: &mut Container, mut frame: Frame) -> Result<()> {
     let child = frame.id;
@@ -214,16 +229,11 @@ fn serve_container(state: &mut State, id: u64, container: &mut Container, mut fr
                 ErrorCode::Supervisor,
                 "the report of the first process can't be received",
             )?;
-            let report = match frame.fds.first() {
-                Some(file) => memfd::read_sealed(file, 64 << 20)
-                    .ok()
-                    .and_then(|bytes| protocol::decode(&bytes).ok())
-                    .unwrap_or_default(),
-                None => frame.decode().unwrap_or_default(),
-            };
+            let report = frame.decode_long().unwrap_or_default();
             container.report = Some(report);
             expect_pids(container);
         }
+        Kind::Kept => receive_kept(container, frame)?,
         Kind::Step => {
             if let Ok(step) = frame.decode() {
                 deliver(state, id, 0, container, News::Step(step));

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rootfs::error::{CallContext, Error, ErrorCode, Result, SysError};
+use rootfs::execute::template::Template;
 use rootfs::kernel::{memfd, without_pidfds};
 use rootfs::mountinfo;
 use rootfs::namespace::NamespaceKind;
@@ -148,7 +149,29 @@ struct Container {
     told: bool,
     /// The poststart programs still run: it has not begun before.
     starting: bool,
+    /// What it keeps for the containers of a template; not all of it, before it is told.
+    kept: Arc<Kept>,
     children: BTreeMap<u64, Option<Arc<OwnedFd>>>,
+}
+
+/// What containers of a template are begun with.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    template: Template,
+    pub(crate) descriptors: Vec<OwnedFd>,
+    /// The encoded plan, made when it is first needed.
+    bytes: OnceLock<Arc<[u8]>>,
+}
+
+impl Kept {
+    /// What of the payload is the same for all of them: `before` is how many descriptors come before its own.
+    pub(crate) fn bytes(&self, plan: &Plan, before: usize) -> Arc<[u8]> {
+        let encode = || {
+            let template = self.template.clone().after(u32::try_from(before).unwrap_or(u32::MAX));
+            protocol::encode_plan(&template.rest_of(plan), Some(&template)).into()
+        };
+        Arc::clone(self.bytes.get_or_init(encode))
+    }
 }
 
 /// A first process that waits to be asked for something.
@@ -261,6 +284,7 @@ impl Container {
             silent: false,
             told: false,
             starting: beginning.start.poststart,
+            kept: Arc::default(),
             children: BTreeMap::new(),
         }
     }
@@ -413,6 +437,18 @@ impl Client {
     ) -> Result<u64> {
         streams.insert(0, payload);
         self.ask(container, Kind::Spawn, streams, collection)
+    }
+
+    /// What the containers of a template are begun with, as long as its keeper is there.
+    pub(crate) fn template(&self, keeper: u64) -> Result<Arc<Kept>> {
+        let what = "the template has been closed, or its keeper has ended";
+        let state = self.state();
+        let known = state.containers.get(&keeper).filter(|known| !known.silent);
+        let known = known.ok_or_else(|| Error::new(ErrorCode::Closed, what))?;
+        if known.identity.credentials != Credentials::of_this_process() {
+            return Err(identity::other_than_prepared());
+        }
+        Ok(Arc::clone(&known.kept))
     }
 
     /// The process of the OCI config that a container was made from.

@@ -273,8 +273,9 @@ fn payload(plan: Plan, process: Option<ProcessSpec>, level: Option<Level>, cell:
         report_steps: false,
         level,
         privileged: cell.privileged(),
+        user: None,
     };
-    memfd::sealed(c"payload", &protocol::encode(&Payload { plan, rest }), false).unwrap()
+    memfd::sealed(c"payload", &protocol::encode(&Payload { plan, template: None, rest }), false).unwrap()
 }
 
 pub fn pair() -> (OwnedFd, OwnedFd) {
@@ -376,6 +377,7 @@ impl Supervisor {
             poststop: false,
             cgroup: false,
             bounding: None,
+            keeper: false,
             joins: joins.iter().map(|(kind, _)| *kind).collect(),
             sources: 0,
         };

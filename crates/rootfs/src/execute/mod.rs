@@ -23,6 +23,7 @@ mod possible;
 mod protect;
 mod remount;
 pub mod sources;
+pub mod template;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -52,6 +53,7 @@ use filesystem::{Filesystem, Stock};
 use id_map::IdMaps;
 use placed::{Holder, Placed};
 use sources::Sources;
+use template::Template;
 use verify::{Expectation, Expectations};
 
 /// How mounts are made, chosen by probing and never by version.
@@ -208,6 +210,8 @@ pub struct Execution<'a> {
     namespace: Option<BorrowedFd<'a>>,
     /// The directory that the process begins in.
     cwd: Option<&'a PathBytes>,
+    /// What the root has already.
+    template: Option<&'a Template>,
     root: Option<Rc<OwnedFd>>,
     root_path: PathBytes,
     attached: bool,
@@ -289,6 +293,16 @@ impl<'a> Execution<'a> {
         self
     }
 
+    /// Begins with what a template has ready.
+    #[must_use]
+    pub fn with_template(mut self, template: Option<&'a Template>) -> Self {
+        self.template = template;
+        if let Some(template) = template {
+            self.report.warnings.extend_from_slice(&template.warnings);
+        }
+        self
+    }
+
     /// Prepares to carry out a plan with sources that were opened before.
     pub fn new(
         kernel: &'a dyn Kernel,
@@ -315,6 +329,7 @@ impl<'a> Execution<'a> {
             stock: Stock::default(),
             namespace: None,
             cwd: None,
+            template: None,
             root: None,
             root_path: PathBytes::from("/"),
             attached: false,
@@ -437,6 +452,9 @@ impl<'a> Execution<'a> {
             }
             Action::Root { root, propagation } => self.make_root(root, *propagation, step.index),
             Action::Mount { mount, readonly_later, .. } => self.mount(mount, *readonly_later, step.index),
+            Action::Shared { resolved, skipped } => {
+                Ok(Done { resolved: resolved.clone(), strategy: Some("template"), skipped: *skipped })
+            }
             Action::Directory(directory) => self.directory(directory),
             Action::Link(symlink) => self.link(symlink),
             Action::Device(device) => self.device(device, step.index),
@@ -461,7 +479,14 @@ impl<'a> Execution<'a> {
                 }
                 Ok(Done::default())
             }
-            Action::Pivot => self.pivot(),
+            Action::Pivot => {
+                let done = self.pivot()?;
+                if self.template.is_some() && self.setting.verify {
+                    let kernel = self.kernel;
+                    self.expectations.find_shared(self.root_mount, |path| kernel.mount_at(path).ok());
+                }
+                Ok(done)
+            }
             Action::Propagation(propagation) => self.set_propagation(*propagation),
             Action::ReadonlyMount { mount, destination, superblock, recursive } => {
                 self.readonly_mount(*mount, destination, *superblock, *recursive)
@@ -567,6 +592,9 @@ impl<'a> Execution<'a> {
             let propagation = sources::implied_propagation(propagation);
             expected.copied_from(original, &Attributes::default(), (&[propagation], &[]), false);
             expected.recursive = true;
+            if let Some(template) = self.template {
+                self.expectations.add_shared(template.mounts());
+            }
         }
         if self.early() {
             self.attach_root(propagation)?;

@@ -4,7 +4,7 @@
 //! supervisor with the caller's rights, which hands the results over.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -14,6 +14,7 @@ use super::content::attach_aside;
 use super::filesystem::Filesystem;
 use super::id_map::IdMaps;
 use super::overlay::{self, WithoutUpper};
+use super::template::Template;
 pub use super::verify::Original;
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
 use crate::hint::Hint;
@@ -21,7 +22,7 @@ use crate::journal::Identity;
 use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow, Kernel, NodeKind};
 use crate::options::{Attributes, Links, Propagation, PropagationType, attr};
 use crate::path::PathBytes;
-use crate::plan::{Action, Plan};
+use crate::plan::{Action, Plan, Step};
 use crate::resolve;
 use crate::spec::{BindSource, Device, DeviceType, IdMap, Mount, MountKind, Root};
 
@@ -116,6 +117,11 @@ impl Sources {
         self.root.and_then(|step| self.take(step))
     }
 
+    /// What the root directory is.
+    pub(super) fn root_description(&self) -> Option<&Description> {
+        self.root.and_then(|step| self.opened.get(&step)).map(|opened| &opened.description)
+    }
+
     /// All of them, in the order of their steps.
     pub fn into_list(self) -> Vec<Opened> {
         self.opened.into_values().chain(self.beside.into_values()).collect()
@@ -137,6 +143,21 @@ pub struct Request<'a> {
     pub attached_layers: bool,
     /// Whether the mounts are to be compared with those that they are copies of.
     pub verify: bool,
+    /// What is open already, if this is a container of a template.
+    pub template: Option<&'a Template>,
+    /// Only the sources of these steps are wanted; all, if it is `None`.
+    pub only: Option<&'a BTreeSet<u32>>,
+}
+
+impl Request<'_> {
+    fn wants(&self, step: u32) -> bool {
+        self.only.is_none_or(|steps| steps.contains(&step))
+    }
+
+    /// What a template holds open for a step.
+    fn pinned(&self, step: u32) -> Option<BorrowedFd<'_>> {
+        self.fds.get(self.template?.descriptor(step)?).map(AsFd::as_fd)
+    }
 }
 
 /// The mounts that others are copies of, looked at once each.
@@ -162,26 +183,14 @@ pub fn open(kernel: &dyn Kernel, plan: &Plan, request: &Request<'_>) -> Result<S
     let attached = request.attached_layers;
     let mut nodes = request.devices_for.map(|map| Nodes { kernel, map, context, tmpfs: None, attached });
     for step in &plan.steps {
-        let at = |mut error: Box<Error>| {
-            error.step = Some(step.index);
-            error.source = error.source.or_else(|| step.action.source());
-            error.destination = error.destination.or_else(|| step.action.destination());
-            if error.flags.is_empty() {
-                error.flags = step.action.flags();
-            }
-            if !matches!(step.action, Action::Root { .. }) {
-                let place = step.action.destination().map(|path| path.to_string()).unwrap_or_default();
-                error.message =
-                    format!("step {} ({} {place}): {}", step.index, step.action.name(), error.message);
-            }
-            error
-        };
+        let at = |error: Box<Error>| locate_source(error, step);
         match &step.action {
             Action::Root { root, propagation } => {
                 root_propagation = *propagation;
                 match root {
+                    _ if !request.wants(step.index) => {}
                     Root::Directory(path) => {
-                        let opened = open_root(kernel, path, *propagation, step.index, request.verify);
+                        let opened = open_root(kernel, path, *propagation, step.index, request);
                         sources.add(opened.map_err(at)?, true);
                     }
                     Root::Overlay { overlay, size } => {
@@ -197,6 +206,7 @@ pub fn open(kernel: &dyn Kernel, plan: &Plan, request: &Request<'_>) -> Result<S
                     Root::Empty { .. } => {}
                 }
             }
+            _ if !request.wants(step.index) => {}
             Action::Mount {
                 mount: Mount { kind: MountKind::Overlay(overlay), attributes, propagation, .. },
                 readonly_later,
@@ -245,6 +255,53 @@ pub fn open(kernel: &dyn Kernel, plan: &Plan, request: &Request<'_>) -> Result<S
     Ok(sources)
 }
 
+/// Opens what the given steps of a plan are made from, and no more: the files that a template's containers are all made from.
+/// `None` for what is missing and optional; steps whose sources are no files of the host are left out.
+pub(super) fn pin(
+    kernel: &dyn Kernel,
+    plan: &Plan,
+    wants: impl Fn(u32) -> bool,
+) -> Result<Vec<(u32, Option<OwnedFd>)>> {
+    let mut pinned = Vec::new();
+    for step in plan.steps.iter().filter(|step| wants(step.index)) {
+        let opened = match &step.action {
+            Action::Root { root: Root::Directory(path), .. } => {
+                open_root_directory(kernel, path).map(|(directory, _)| Some(directory))
+            }
+            Action::Mount {
+                mount:
+                    Mount {
+                        kind: MountKind::Bind { source: BindSource::Host(path), optional, within, .. },
+                        links,
+                        ..
+                    },
+                ..
+            } => match open_source(kernel, path, within.as_ref(), *links) {
+                Err(error) if *optional && error.errno == Some(libc::ENOENT) => Ok(None),
+                other => other.map(Some),
+            },
+            _ => continue,
+        };
+        pinned.push((step.index, opened.map_err(|error| locate_source(error, step))?));
+    }
+    Ok(pinned)
+}
+
+/// Adds to an error of a source which step it is of.
+fn locate_source(mut error: Box<Error>, step: &Step) -> Box<Error> {
+    error.step = Some(step.index);
+    error.source = error.source.or_else(|| step.action.source());
+    error.destination = error.destination.or_else(|| step.action.destination());
+    if error.flags.is_empty() {
+        error.flags = step.action.flags();
+    }
+    if !matches!(step.action, Action::Root { .. }) {
+        let place = step.action.destination().map(|path| path.to_string()).unwrap_or_default();
+        error.message = format!("step {} ({} {place}): {}", step.index, step.action.name(), error.message);
+    }
+    error
+}
+
 /// Opens a directory that is to be a root, and is no symbolic link.
 pub fn open_root_directory(kernel: &dyn Kernel, path: &PathBytes) -> Result<(OwnedFd, FileStatus)> {
     let path = &path.as_entry();
@@ -272,12 +329,41 @@ fn open_root(
     path: &PathBytes,
     propagation: Propagation,
     step: u32,
-    verify: bool,
+    request: &Request<'_>,
 ) -> Result<Opened> {
-    let (directory, status) = open_root_directory(kernel, path)?;
-    let mount = kernel.clone_mount(directory.as_fd(), true).map_err(|call| {
-        Error::from_call(ErrorCode::Root, format!("{path}: the root directory can't be copied"), &call)
-    })?;
+    let cannot_be_copied = |call: &SysError| {
+        Error::from_call(ErrorCode::Root, format!("{path}: the root directory can't be copied"), call)
+    };
+    let pinned = request.pinned(step);
+    if let (Some(tree), Some(description)) = (pinned, request.template.and_then(Template::tree)) {
+        let mount = kernel.clone_mount(tree, true).map_err(|call| cannot_be_copied(&call))?;
+        let identity = description.identity;
+        return Ok(Opened { description: description.clone(), mount, identity });
+    }
+    let (directory, status) = match pinned {
+        None => open_root_directory(kernel, path)?,
+        Some(pinned) => {
+            let what = || format!("{path}: the root directory of the template can't be looked at");
+            let directory = rustix::io::fcntl_dupfd_cloexec(pinned, 0)
+                .map_err(|errno| SysError::new("fcntl", errno, "F_DUPFD_CLOEXEC"))
+                .context(ErrorCode::Root, what)?;
+            let status = kernel.status(pinned).context(ErrorCode::Root, what)?;
+            (directory, status)
+        }
+    };
+    let mount = match kernel.clone_mount(directory.as_fd(), true) {
+        // It is of another mount namespace.
+        Err(call) if pinned.is_some() && call.is(Errno::EINVAL) => {
+            let (again, found) = open_root_directory(kernel, path)?;
+            if (found.device, found.inode) != (status.device, status.inode) {
+                let what = "the root directory is not the one that the template was made with";
+                return Err(Error::new(ErrorCode::Root, format!("{path}: {what}")));
+            }
+            kernel.clone_mount(again.as_fd(), true)
+        }
+        other => other,
+    }
+    .map_err(|call| cannot_be_copied(&call))?;
     let change = AttributeChange {
         propagation: Some(implied_propagation(propagation)),
         recursive: true,
@@ -287,7 +373,8 @@ fn open_root(
         .set_attributes(mount.as_fd(), change)
         .context(ErrorCode::Root, || format!("{path}: its propagation can't be changed"))?;
     let identity = Identity { device: status.device, inode: status.inode };
-    let original = verify.then(|| Original::of(kernel, directory.as_fd(), status.mount)).transpose()?;
+    let original =
+        request.verify.then(|| Original::of(kernel, directory.as_fd(), status.mount)).transpose()?;
     let description = Description {
         step,
         path: path.clone(),
@@ -327,10 +414,22 @@ fn open_bind(
     };
     let (path, copy, status, original) = match source {
         BindSource::InRoot(_) => return Ok(None),
+        BindSource::Host(_) if request.template.is_some_and(|template| template.is_missing(step)) => {
+            return Ok(None);
+        }
         BindSource::Host(path) => {
-            let file = match open_source(kernel, path, within.as_ref(), mount.links) {
-                Err(error) if *optional && error.errno == Some(libc::ENOENT) => return Ok(None),
-                other => other?,
+            let open = || open_source(kernel, path, within.as_ref(), mount.links);
+            let pinned = request.pinned(step);
+            let file = match pinned {
+                Some(pinned) => rustix::io::fcntl_dupfd_cloexec(pinned, 0)
+                    .map_err(|errno| SysError::new("fcntl", errno, "F_DUPFD_CLOEXEC"))
+                    .context(ErrorCode::Source, || {
+                        format!("{path}: the source of the template can't be used")
+                    })?,
+                None => match open() {
+                    Err(error) if *optional && error.errno == Some(libc::ENOENT) => return Ok(None),
+                    other => other?,
+                },
             };
             let status = status_of(kernel, file.as_fd(), path)?;
             if mount.links.copy && status.kind == FileKind::Symlink {
@@ -347,7 +446,13 @@ fn open_bind(
                 };
                 return Ok(Some(Opened { description, mount: file, identity }));
             }
-            (path, copy(kernel, file.as_fd(), *recursive, path)?, status, original(file.as_fd(), &status)?)
+            let copy = if pinned.is_some() {
+                let what = "source is not the file that the template was made with";
+                copy_descriptor(kernel, file.as_fd(), &status, *recursive, path, (&open, what))?
+            } else {
+                copy(kernel, file.as_fd(), *recursive, path)?
+            };
+            (path, copy, status, original(file.as_fd(), &status)?)
         }
         BindSource::Fd { index, path } => {
             let file = request.fds.get(*index as usize).ok_or_else(|| {
@@ -357,7 +462,9 @@ fn open_bind(
                 )
             })?;
             let status = status_of(kernel, file.as_fd(), path)?;
-            let copy = copy_descriptor(kernel, file.as_fd(), &status, *recursive, path)?;
+            let again = || kernel.open_host(path, false, true).map_err(|call| source_error(path, &call));
+            let what = "source is not the file of the given descriptor";
+            let copy = copy_descriptor(kernel, file.as_fd(), &status, *recursive, path, (&again, what))?;
             (path, copy, status, original(file.as_fd(), &status)?)
         }
     };
@@ -435,6 +542,7 @@ fn copy_descriptor(
     status: &FileStatus,
     recursive: bool,
     path: &PathBytes,
+    (open, what): (&dyn Fn() -> Result<OwnedFd>, &str),
 ) -> Result<OwnedFd> {
     match kernel.clone_mount(file, recursive) {
         Err(call) if call.is(Errno::EINVAL) => {}
@@ -447,13 +555,10 @@ fn copy_descriptor(
         }
         Ok(mount) => return Ok(mount),
     }
-    let again = kernel.open_host(path, false, true).map_err(|call| source_error(path, &call))?;
+    let again = open()?;
     let found = status_of(kernel, again.as_fd(), path)?;
     if (found.device, found.inode) != (status.device, status.inode) {
-        return Err(Error::new(
-            ErrorCode::Source,
-            format!("{path}: source is not the file of the given descriptor"),
-        ));
+        return Err(Error::new(ErrorCode::Source, format!("{path}: {what}")));
     }
     copy(kernel, again.as_fd(), recursive, path)
 }

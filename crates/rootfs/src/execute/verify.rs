@@ -52,7 +52,7 @@ impl Original {
 }
 
 /// What a mount must look like at the end.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is a fact of its own, in any combination with the others"
@@ -85,6 +85,9 @@ pub(super) struct Expectation {
 }
 
 impl Expectation {
+    /// The number that no mount has.
+    const UNKNOWN: u64 = 0;
+
     /// A private mount with these flags.
     pub(super) fn new(step: u32, mount: u64, parent: u64, path: Option<PathBytes>, attributes: u64) -> Self {
         Self {
@@ -212,6 +215,31 @@ impl Expectations {
         self.by_mount.insert(one.mount, place);
         self.list.push(one);
         &mut self.list[place]
+    }
+
+    /// Adds mounts that came with the tree of a template. Which they are is not known before the root is entered.
+    pub(super) fn add_shared(&mut self, shared: &[Expectation]) {
+        self.list.extend_from_slice(shared);
+    }
+
+    /// Finds out which mounts those of a template are, by their places.
+    pub(super) fn find_shared(&mut self, root: u64, at: impl Fn(&PathBytes) -> Option<u64>) {
+        for (place, one) in self.list.iter_mut().enumerate() {
+            if one.mount != Expectation::UNKNOWN {
+                continue;
+            }
+            let found = one.path.as_ref().and_then(&at);
+            if let Some(mount) = found.filter(|id| *id != root && !self.by_mount.contains_key(id)) {
+                (one.mount, one.parent) = (mount, Some(root));
+                self.by_mount.insert(mount, place);
+            }
+        }
+    }
+
+    /// All that was attached to the root, for a copy of the tree.
+    pub(super) fn into_shared(self) -> Vec<Expectation> {
+        let copy = |one| Expectation { mount: Expectation::UNKNOWN, parent: None, ..one };
+        self.list.into_iter().skip(1).map(copy).collect()
     }
 
     /// All is hidden by a new root.

@@ -43,13 +43,14 @@ pub fn bodies(config: &[u8]) -> Vec<Vec<u8>> {
         report_steps: true,
         level: None,
         privileged: true,
+        user: None,
     };
     let mut spec = config.rootfs;
     spec.namespaces.user = UserNamespace::None;
     let plan = Plan::new(&spec).unwrap();
     let hello = Hello { pid: 1, release: "0".into(), uid: 0, gid: 0, groups: vec![1, 2], capabilities: 7 };
     vec![
-        protocol::encode(&Payload { plan, rest }),
+        protocol::encode(&Payload { plan, template: None, rest }),
         protocol::encode(&hello),
         protocol::encode(&Report::default()),
         protocol::encode(&TakenDown::default()),
