@@ -10,7 +10,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
-import { type Cell, cells, openDirectory, runInCell } from './support/cells.ts'
+import { type Cell, cells, openDirectory, runAllInCell, runInCell } from './support/cells.ts'
 import { guardHost, snapshotTree } from './support/host.ts'
 import { type ImageKind, makeImage } from './support/images.ts'
 import {
@@ -368,10 +368,11 @@ async function checkCell(
   kind: ImageKind,
   how: { level: Level } | { without: Refused },
   hooks: boolean,
+  template = false,
 ) {
   const given = await give(cell, kind)
   const before = snapshotTree(given.image, { content: kind === 'busybox' })
-  const job = describe(given)
+  const job = { ...describe(given), template }
   if (hooks) job.calls.push(...hookCalls(given))
   const outcome = await runInCell(cell, job, host, { ...how, setup: mountBelowData(given) })
   const found = foundBy(t, outcome)
@@ -398,6 +399,41 @@ for (const level of levels) {
         )
       }
     }
+  }
+}
+
+// ---------------------------------------------------------------- templates
+
+for (const level of levels) {
+  for (const cell of cells) {
+    for (const hooks of [false, true]) {
+      const title = `${cell.name}, ${hooks ? 'with hooks' : 'no hooks'}, ${level}: a template's second container finds what was asked for`
+      testNeeding([...cell.needs, 'busybox'], level)(title, (t) =>
+        checkCell(t, cell, 'busybox', { level }, hooks, true),
+      )
+    }
+
+    testNeeding([...cell.needs, 'busybox'], level)(
+      `${cell.name}, ${level}: what the containers of a template share`,
+      async (t) => {
+        const given = await give(cell, 'busybox')
+        const job: Job = { ...describe(given), mode: 'prepare', commands: [] }
+        const jobs = [job, { ...job, template: true }]
+        const setup = mountBelowData(given)
+        const [plain, made] = await runAllInCell(cell, jobs, host, { level, setup })
+        t.is(plain?.error, undefined)
+        t.is(made?.error, undefined)
+        const ofTemplate = (outcome?: Outcome) =>
+          outcome?.steps?.filter(({ strategy }) => strategy === 'template').map((step) => step.destination)
+        t.deepEqual(ofTemplate(plain), [])
+        // Who has the rights can copy a tree that is attached nowhere.
+        t.deepEqual(ofTemplate(made), cell.uid === 0 && level === 'detached' ? ['/data', '/own'] : [])
+        t.deepEqual(made?.warnings, plain?.warnings)
+        const facts = (outcome?: Outcome) =>
+          outcome?.mounts?.map(({ id, parentId, ...mount }) => JSON.stringify(mount)).sort()
+        t.deepEqual(facts(made), facts(plain), 'the mount tables are the same')
+      },
+    )
   }
 }
 

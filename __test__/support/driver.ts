@@ -2,7 +2,13 @@
 // every cell runs the same code, in a process whose ids, namespaces and environment are that cell's.
 import { once } from 'node:events'
 import { text } from 'node:stream/consumers'
-import { type OverlayRootOptions, type PreparedRootfs, Rootfs, RootfsError } from 'rootfs'
+import {
+  type OverlayRootOptions,
+  type PreparedRootfs,
+  Rootfs,
+  RootfsError,
+  type RootfsTemplate,
+} from 'rootfs'
 import type { Command, CommandResult, ErrorData, Job, Outcome } from './job.ts'
 import { containers, eventually } from './processes.ts'
 
@@ -24,6 +30,7 @@ async function build({ root, calls }: Job): Promise<Rootfs> {
 }
 
 type Runner = Pick<PreparedRootfs, 'run' | 'spawn'>
+type Origin = Pick<RootfsTemplate, 'run' | 'spawn' | 'prepare'>
 
 async function runCommand(
   runner: Runner,
@@ -58,23 +65,33 @@ function errorData(error: unknown): ErrorData {
   return { ...error, name, message, isRootfsError: error instanceof RootfsError }
 }
 
+async function doCommands(job: Job, origin: Origin, outcome: Outcome): Promise<void> {
+  if (job.mode === 'prepare') {
+    const box = await origin.prepare(job.prepare)
+    try {
+      outcome.steps = JSON.parse(JSON.stringify(box.steps))
+      outcome.warnings = JSON.parse(JSON.stringify(box.warnings))
+      outcome.mounts = JSON.parse(JSON.stringify(await box.mounts()))
+      for (const command of job.commands) outcome.results.push(await runCommand(box, command))
+    } finally {
+      await box.close()
+    }
+  } else {
+    const doIt = job.mode === 'spawn' ? spawnCommand : runCommand
+    for (const command of job.commands) outcome.results.push(await doIt(origin, command))
+  }
+}
+
 async function perform(job: Job): Promise<Outcome> {
   const outcome: Outcome = { results: [], left: [] }
   try {
     const rootfs = await build(job)
-    if (job.mode === 'prepare') {
-      const box = await rootfs.prepare(job.prepare)
-      try {
-        outcome.steps = JSON.parse(JSON.stringify(box.steps))
-        outcome.warnings = JSON.parse(JSON.stringify(box.warnings))
-        outcome.mounts = JSON.parse(JSON.stringify(await box.mounts()))
-        for (const command of job.commands) outcome.results.push(await runCommand(box, command))
-      } finally {
-        await box.close()
-      }
+    if (job.template) {
+      await using template = await rootfs.template()
+      await doCommands(job, template, { results: [], left: [] })
+      await doCommands(job, template, outcome)
     } else {
-      const doIt = job.mode === 'spawn' ? spawnCommand : runCommand
-      for (const command of job.commands) outcome.results.push(await doIt(rootfs, command))
+      await doCommands(job, rootfs, outcome)
     }
   } catch (error) {
     outcome.error = errorData(error)

@@ -18,6 +18,8 @@ export interface Job {
   calls: Array<[method: string, ...args: unknown[]]>
   /** Through which call the commands are run; `prepare` runs them all, one after another, in one container. */
   mode: 'run' | 'spawn' | 'prepare'
+  /** The containers are a template's, and each command is run in two of them; what is told is the second one's. */
+  template?: boolean
   /** Options of `prepare`. */
   prepare?: Record<string, unknown>
   commands: Command[]

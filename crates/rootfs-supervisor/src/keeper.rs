@@ -5,7 +5,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rootfs::error::{CallContext, Error, ErrorCode, Result};
-use rootfs::execute::{Surroundings, sources, template};
+use rootfs::execute::{Level, Surroundings, sources, template};
 use rootfs::journal::{Identity, Writer};
 use rootfs::kernel::linux::Linux;
 use rootfs::kernel::{memfd, process};
@@ -32,8 +32,12 @@ fn keep(first: &FirstProcess, asked: &Asked) -> Result<()> {
     let payload = asked.read()?;
     let (_, fds) = asked.parts(&payload)?;
     let kernel = Linux::default();
-    let level = choose_level(&payload, first.known_level, None)?;
-    let share = payload.rest.privileged && template::can_share(&payload.plan, level);
+    // Without rights over the caller's mounts there is nothing to choose: nothing is mounted here.
+    let level = match payload.rest.privileged {
+        true => choose_level(&payload, first.known_level, None)?,
+        false => Level::Classic,
+    };
+    let share = template::can_share(&payload.plan, level);
     let request = sources::Request {
         fds,
         user: payload.rest.user.as_ref(),
@@ -43,7 +47,8 @@ fn keep(first: &FirstProcess, asked: &Asked) -> Result<()> {
     let journal = rustix::io::fcntl_dupfd_cloexec(&first.journal, 0).ok().map(Writer::new);
     let mut alone = Alone { node: first.node.as_fd(), report: payload.rest.report_steps };
     let kept = template::keep(&kernel, &payload.plan, &request, &mut alone, journal, share)?;
-    first.tell_supervisor(&SetUp { level, filesystems: Vec::new(), stays: true }, &kept.locks)?;
+    // It doesn't end what it has started, because that is nothing: the supervisor needn't ask it to.
+    first.tell_supervisor(&SetUp { level, filesystems: Vec::new(), stays: false }, &kept.locks)?;
     hand_over(first.node.as_fd(), &payload, &kept)?;
     let template::Kept { descriptors, locks, .. } = kept;
     // A tree that is attached nowhere is there as long as somebody holds it.

@@ -96,6 +96,8 @@ pub enum Action {
     },
     /// A mount that the tree of a template has already; never in a plan that is shown.
     Shared {
+        /// Where, in the root.
+        destination: PathBytes,
         /// What its destination was resolved to, where that differs.
         resolved: Option<PathBytes>,
         /// Its source was missing, and optional.
@@ -224,13 +226,14 @@ impl Action {
             | Self::Symlink { path, .. }
             | Self::Stub(path)
             | Self::ReadonlyPath(path) => Some(path.clone()),
-            Self::ReadonlyMount { destination, .. } => Some(destination.clone()),
+            Self::ReadonlyMount { destination, .. } | Self::Shared { destination, .. } => {
+                Some(destination.clone())
+            }
             Self::ReadonlyRoot { .. } | Self::Propagation(_) | Self::Root { .. } => {
                 Some(PathBytes::from("/"))
             }
             Self::Mask(mask) => Some(mask.path.clone()),
             Self::Namespaces(_)
-            | Self::Shared { .. }
             | Self::Hook(_)
             | Self::Pivot
             | Self::Hostname(_)

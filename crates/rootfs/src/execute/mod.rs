@@ -452,7 +452,7 @@ impl<'a> Execution<'a> {
             }
             Action::Root { root, propagation } => self.make_root(root, *propagation, step.index),
             Action::Mount { mount, readonly_later, .. } => self.mount(mount, *readonly_later, step.index),
-            Action::Shared { resolved, skipped } => {
+            Action::Shared { resolved, skipped, .. } => {
                 Ok(Done { resolved: resolved.clone(), strategy: Some("template"), skipped: *skipped })
             }
             Action::Directory(directory) => self.directory(directory),

@@ -91,7 +91,8 @@ impl Template {
         let mut plan = plan.clone();
         for SharedStep { index, resolved, skipped } in &self.steps {
             if let Some(step) = plan.steps.get_mut(*index as usize) {
-                step.action = Action::Shared { resolved: resolved.clone(), skipped: *skipped };
+                let destination = step.action.destination().unwrap_or_default();
+                step.action = Action::Shared { destination, resolved: resolved.clone(), skipped: *skipped };
             }
         }
         plan
