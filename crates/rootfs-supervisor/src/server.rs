@@ -1,6 +1,6 @@
 //! The supervisor's loop: it starts containers, tells Node when they end, cleans up, and ends them all when Node goes.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -189,6 +189,8 @@ struct Server {
     unclean: Vec<u64>,
     /// Containers whose first process ends all that is in them.
     ending: Vec<u64>,
+    /// Containers that were asked of this process, and whose steps are not all done.
+    preparing: BTreeSet<u64>,
     level: Option<Level>,
     /// Whether there is more than mount(2), once somebody has needed to know.
     mount_api: Option<bool>,
@@ -244,6 +246,7 @@ pub(crate) fn run(node: OwnedFd) -> i32 {
         cleaner: None,
         unclean: Vec::new(),
         ending: Vec::new(),
+        preparing: BTreeSet::new(),
         level: None,
         mount_api: None,
         identity,
@@ -526,6 +529,7 @@ impl Server {
             return Err(error);
         }
         self.containers.insert(id, container);
+        self.preparing.insert(id);
         Ok(())
     }
 
@@ -741,6 +745,7 @@ impl Server {
     fn begun(&mut self, id: u64) {
         let Some(container) = self.containers.get_mut(&id) else { return };
         let _ = epoll::delete(&self.epoll, container.alarm.as_ref().unwrap_or(&container.control));
+        self.preparing.remove(&id);
         if std::mem::replace(&mut container.begun, true) {
             return;
         }
@@ -863,6 +868,7 @@ impl Server {
         if self.containers.get(&id).is_some_and(|known| !known.begun && !known.start.poststart) {
             self.begun(id);
         }
+        self.preparing.remove(&id);
         let Some(container) = self.containers.get_mut(&id) else { return };
         let _ = epoll::delete(&self.epoll, &container.pidfd);
         container.let_go();
@@ -901,7 +907,10 @@ impl Server {
         // Whoever has waited for this end may begin the next soon. But first Node hears of the end: the thread that listens may
         // have been put on this processor, to wait until this process waits.
         process::yield_processor();
-        self.prepare_for_more();
+        // While others are being made it would take their time: a spare one costs more than it saves then.
+        if self.preparing.is_empty() {
+            self.prepare_for_more();
+        }
     }
 
     /// What stands for a child that has ended can be read afterwards.
