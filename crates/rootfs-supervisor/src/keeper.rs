@@ -33,9 +33,10 @@ fn keep(first: &FirstProcess, asked: &Asked) -> Result<()> {
     let (_, fds) = asked.parts(&payload)?;
     let kernel = Linux::default();
     // Without rights over the caller's mounts there is nothing to choose: nothing is mounted here.
-    let level = match payload.rest.privileged {
-        true => choose_level(&payload, first.known_level, None)?,
-        false => Level::Classic,
+    let level = if payload.rest.privileged {
+        choose_level(&payload, first.known_level, None)?
+    } else {
+        Level::Classic
     };
     let share = template::can_share(&payload.plan, level);
     let request = sources::Request {
