@@ -3,6 +3,7 @@
 import { execFileSync } from 'node:child_process'
 import {
   accessSync,
+  chmodSync,
   constants,
   copyFileSync,
   existsSync,
@@ -41,11 +42,19 @@ export const MOUNT_TABLE = ['/bin/busybox', 'cat', '/proc/self/mountinfo']
 /** Which program `/bin/true` is; see tiny.c. */
 export type Target = 'busybox' | 'tiny'
 
+/** So many read-only binds one container has where they are what is measured. */
+export const BINDS = 1000
+
 /** Paths only: it goes to the worker as JSON. */
 export interface Fixture {
   readonly directory: string
+  /** With a directory `data/0` and so on for each bind. */
   readonly root: string
+  /** A directory for each bind. */
+  readonly sources: string
   readonly floor: string
+  /** Makes the mount table long; see crowd.c. */
+  readonly crowd: string
 }
 
 export function findProgram(name: string): string | undefined {
@@ -70,8 +79,21 @@ export function makeFixture(target: Target): Fixture {
   const busybox = findProgram('busybox')
   if (busybox === undefined) throw new Error('busybox is missing: install busybox-static')
   const directory = realpathSync(mkdtempSync(join(tmpdir(), 'rootfs-bench-')))
-  const fixture = { directory, root: join(directory, 'root'), floor: join(directory, 'floor') }
+  const at = (name: string): string => join(directory, name)
+  const fixture = {
+    directory,
+    root: at('root'),
+    sources: at('sources'),
+    floor: at('floor'),
+    crowd: at('crowd'),
+  }
   try {
+    // Other users measure here too.
+    chmodSync(directory, 0o755)
+    for (let number = 0; number < BINDS; number++) {
+      mkdirSync(join(fixture.root, 'data', `${number}`), { recursive: true })
+      mkdirSync(join(fixture.sources, `${number}`), { recursive: true })
+    }
     for (const name of ['bin', 'dev', 'proc', 'sys', 'tmp']) {
       mkdirSync(join(fixture.root, name), { recursive: true })
     }
@@ -79,6 +101,7 @@ export function makeFixture(target: Target): Fixture {
     if (target === 'tiny') compile('tiny.c', join(fixture.root, 'bin/true'), ['-static', '-nostdlib'])
     else symlinkSync('busybox', join(fixture.root, 'bin/true'))
     compile('floor.c', fixture.floor, [])
+    compile('crowd.c', fixture.crowd, [])
     execFileSync(join(fixture.root, 'bin/true'))
   } catch (error) {
     removeFixture(fixture)
@@ -104,7 +127,12 @@ export function removeFixture(fixture: Fixture): void {
 }
 
 /** A bundle as `runc spec` writes it, less what the others don't do: device rules, rlimits. */
-export function makeBundle(fixture: Fixture, args: readonly string[], network: boolean): string {
+export function makeBundle(
+  fixture: Fixture,
+  args: readonly string[],
+  network: boolean,
+  binds = false,
+): string {
   const bundle = mkdtempSync(join(fixture.directory, 'bundle-'))
   const namespaces = ['pid', 'ipc', 'uts', 'mount', 'cgroup', ...(network ? ['network'] : [])]
   const capabilities = { bounding: CAPABILITIES, effective: CAPABILITIES, permitted: CAPABILITIES }
@@ -135,7 +163,15 @@ export function makeBundle(fixture: Fixture, args: readonly string[], network: b
     },
     root: { path: fixture.root, readonly: true },
     hostname: 'runc',
-    mounts: mounts.map(([destination, type, source, options]) => ({ destination, type, source, options })),
+    mounts: [
+      ...mounts.map(([destination, type, source, options]) => ({ destination, type, source, options })),
+      ...(binds ? bindPairs(fixture) : []).map(([source, destination]) => ({
+        destination,
+        type: 'bind',
+        source,
+        options: ['rbind', 'ro'],
+      })),
+    ],
     linux: {
       resources: {},
       namespaces: namespaces.map((type) => ({ type })),
@@ -147,18 +183,30 @@ export function makeBundle(fixture: Fixture, args: readonly string[], network: b
   return bundle
 }
 
+/** Source and destination of each bind. */
+export function bindPairs(fixture: Fixture): [source: string, destination: string][] {
+  return Array.from({ length: BINDS }, (_, number) => [join(fixture.sources, `${number}`), `/data/${number}`])
+}
+
 /** bubblewrap's way to the same tree. What it can't mount (/sys, parts of /proc) it binds from the host. */
-export function bubblewrapArguments(fixture: Fixture, args: readonly string[], network: boolean): string[] {
+export function bubblewrapArguments(
+  fixture: Fixture,
+  args: readonly string[],
+  network: boolean,
+  { binds = false, rootless = false } = {},
+): string[] {
   const cover = (path: string): string[] =>
     statSync(path).isDirectory() ? ['--tmpfs', path, '--remount-ro', path] : ['--ro-bind', '/dev/null', path]
   return [
     ...['--unshare-pid', '--unshare-ipc', '--unshare-uts', '--unshare-cgroup', '--as-pid-1', '--new-session'],
     ...(network ? ['--unshare-net'] : []),
+    ...(rootless ? ['--unshare-user', '--uid', '0', '--gid', '0'] : []),
     ...['--clearenv', '--setenv', 'PATH', PATH, '--hostname', 'runc', '--chdir', '/'],
     ...['--cap-drop', 'ALL', ...CAPABILITIES.flatMap((name) => ['--cap-add', name])],
     ...['--ro-bind', fixture.root, '/', '--proc', '/proc', '--dev', '/dev'],
     ...['--perms', '1777', '--size', '67108864', '--tmpfs', '/dev/shm', '--mqueue', '/dev/mqueue'],
     ...['--ro-bind', '/sys', '/sys'],
+    ...(binds ? bindPairs(fixture) : []).flatMap((pair) => ['--ro-bind', ...pair]),
     ...READONLY_PATHS.filter((path) => existsSync(path)).flatMap((path) => ['--ro-bind', path, path]),
     ...MASKED_PATHS.filter((path) => existsSync(path)).flatMap(cover),
     '--',

@@ -5,9 +5,12 @@
 // and starts that many containers one after the other. For each it prints one line, {"ns":N}, the time from
 // clone3 to waitid's return. That way a driver can interleave single iterations with those of other programs.
 //
-//   floor [--net] [--spawn-only] [--attach-first] ROOT [-- COMMAND ARG...]
+//   floor [--net] [--user] [--binds N] [--spawn-only] [--attach-first] ROOT [-- COMMAND ARG...]
 //
 //   --net           a network namespace too, with its loopback up
+//   --user          a user namespace in which the caller is root: what an ordinary user can have. Device nodes and /sys are the
+//                   host's
+//   --binds N       the directories ROOT/../sources/0 and so on, bound read-only on ROOT/data/0 and so on
 //   --spawn-only    no container: vfork and exec ROOT/bin/true on the host
 //   --attach-first  attach the root, then mount into it (needed, and chosen by itself, before 6.15)
 //
@@ -45,6 +48,7 @@ enum {
   NR_fsconfig = 431,
   NR_fsmount = 432,
   NR_clone3 = 435,
+  NR_openat2 = 437,
   NR_mount_setattr = 442,
   NR_open_tree_attr = 467,
 };
@@ -81,8 +85,9 @@ static const char *root_path;
 static char spawn_path[4096];
 static char *default_command[] = {"/bin/true", NULL};
 static char **command = default_command;
+static char uid_map[32], gid_map[32];
 static char *environment[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", NULL};
-static int with_net, spawn_only, attach_first, has_tree_attr, has_kcore, last_capability = 40;
+static int with_net, with_user, binds, spawn_only, attach_first, has_tree_attr, has_kcore, last_capability = 40;
 
 // The child shares this memory and the parent is stopped until the child has gone to exec or _exit, so what
 // went wrong can simply be left here.
@@ -166,15 +171,46 @@ static void restrict_process(void) {
     if (capability < 32 && keep >> capability & 1) continue;
     TRY(prctl(PR_CAPBSET_DROP, capability, 0, 0, 0));
   }
-  TRY(syscall(SYS_setgroups, 0, NULL));
+  // Denied where one id is mapped without privileges.
+  if (!with_user) TRY(syscall(SYS_setgroups, 0, NULL));
   struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
   struct __user_cap_data_struct sets[2] = {{.effective = keep, .permitted = keep}};
   TRY(syscall(SYS_capset, &header, sets));
   TRY(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
 }
 
+static void write_file(const char *path, const char *text) {
+  int fd = TRY(open(path, O_WRONLY | O_CLOEXEC));
+  TRY(write(fd, text, strlen(text)));
+  close(fd);
+}
+
+static void become_root(void) {
+  write_file("/proc/self/setgroups", "deny");
+  write_file("/proc/self/uid_map", uid_map);
+  write_file("/proc/self/gid_map", gid_map);
+}
+
+// The place is looked for inside the root, and no link is followed to it.
+static void bind_all(int root, const struct attributes *readonly) {
+  struct {
+    uint64_t flags, mode, resolve;
+  } how = {.flags = O_PATH | O_CLOEXEC, .resolve = 0x10 /* RESOLVE_IN_ROOT */ | 0x02 /* NO_MAGICLINKS */};
+  for (int i = 0; i < binds; i++) {
+    char source[4096], place[64];
+    snprintf(source, sizeof source, "%s/../sources/%d", root_path, i);
+    snprintf(place, sizeof place, "data/%d", i);
+    int tree = TRY(clone_tree(AT_FDCWD, source, readonly));
+    int destination = TRY(syscall(NR_openat2, root, place, &how, sizeof how));
+    attach(tree, destination, "");
+    close(destination);
+    close(tree);
+  }
+}
+
 // No descriptor is closed: exec does that, and everything open here is close-on-exec.
 static void container(void) {
+  if (with_user) become_root();
   TRY(setsid());
   if (with_net) loopback_up();
 
@@ -206,7 +242,7 @@ static void container(void) {
   option(context, "newinstance", NULL);
   option(context, "ptmxmode", "0666");
   option(context, "mode", "0620");
-  option(context, "gid", "5");
+  if (!with_user) option(context, "gid", "5");
   attach(create(context, NOSUID | NOEXEC), dev, "pts");
 
   context = open_filesystem("tmpfs", "shm");
@@ -217,14 +253,27 @@ static void container(void) {
   context = open_filesystem("mqueue", "mqueue");
   attach(create(context, NOSUID | NOEXEC | NODEV), dev, "mqueue");
 
-  context = open_filesystem("sysfs", "sysfs");
-  int sys = create(context, NOSUID | NOEXEC | NODEV | RDONLY);
+  int sys;
+  if (with_user && !with_net) {
+    // A new one needs a network namespace of one's own.
+    sys = TRY(clone_tree(AT_FDCWD, "/sys", &readonly));
+  } else {
+    context = open_filesystem("sysfs", "sysfs");
+    sys = create(context, NOSUID | NOEXEC | NODEV | RDONLY);
+  }
   attach(sys, root, "sys");
 
   context = open_filesystem("cgroup2", "cgroup");
   attach(create(context, NOSUID | NOEXEC | NODEV | RDONLY), sys, "fs/cgroup");
 
   for (unsigned i = 0; i < sizeof node_names / sizeof *node_names; i++) {
+    if (with_user) {
+      char path[32];
+      snprintf(path, sizeof path, "/dev/%s", node_names[i]);
+      TRY(mknodat(dev, node_names[i], S_IFREG | 0666, 0));
+      attach(TRY(syscall(NR_open_tree, AT_FDCWD, path, TREE_CLONE | TREE_CLOEXEC)), dev, node_names[i]);
+      continue;
+    }
     TRY(mknodat(dev, node_names[i], S_IFCHR | 0666, makedev(node_majors[i], node_minors[i])));
   }
   TRY(symlinkat("/proc/self/fd", dev, "fd"));
@@ -235,6 +284,7 @@ static void container(void) {
   if (has_kcore) TRY(symlinkat("/proc/kcore", dev, "core"));
   umask(022);
 
+  bind_all(root, &readonly);
   for (unsigned i = 0; i < sizeof readonly_proc / sizeof *readonly_proc; i++) {
     int tree = clone_tree(proc, readonly_proc[i], &readonly);
     if (tree >= 0) attach(tree, proc, readonly_proc[i]);
@@ -307,6 +357,7 @@ static uint64_t now(void) {
 static uint64_t once(void) {
   uint64_t flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | NEW_CGROUP;
   if (with_net) flags |= CLONE_NEWNET;
+  if (with_user) flags |= CLONE_NEWUSER;
   failure.what = NULL;
   siginfo_t info;
   uint64_t before = now();
@@ -344,20 +395,27 @@ int main(int count, char **arguments) {
   int i = 1;
   for (; i < count && arguments[i][0] == '-' && strcmp(arguments[i], "--") != 0; i++) {
     if (strcmp(arguments[i], "--net") == 0) with_net = 1;
+    else if (strcmp(arguments[i], "--user") == 0) with_user = 1;
+    else if (strcmp(arguments[i], "--binds") == 0 && i + 1 < count) binds = atoi(arguments[++i]);
     else if (strcmp(arguments[i], "--spawn-only") == 0) spawn_only = 1;
     else if (strcmp(arguments[i], "--attach-first") == 0) attach_first = 1;
     else break;
   }
   if (i >= count || arguments[i][0] != '/') {
-    fprintf(stderr, "usage: floor [--net] [--spawn-only] [--attach-first] ROOT [-- COMMAND ARG...]\n");
+    fprintf(stderr, "usage: floor [--net] [--user] [--binds N] [--spawn-only] [--attach-first] ROOT [-- COMMAND ARG...]\n");
     return 2;
   }
   root_path = arguments[i++];
   if (i + 1 < count && strcmp(arguments[i], "--") == 0) command = arguments + i + 1;
   snprintf(spawn_path, sizeof spawn_path, "%s%s", root_path, command[0]);
 
-  // Everything below happens in copies of this namespace, and this one is already not the machine's.
-  if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
+  snprintf(uid_map, sizeof uid_map, "0 %u 1", geteuid());
+  snprintf(gid_map, sizeof gid_map, "0 %u 1", getegid());
+  // Everything below happens in copies of this namespace, and this one is already not the machine's. An ordinary user has
+  // one only in a user namespace: there each container makes its own of the caller's.
+  if (with_user) {
+    if (prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0) return 1;
+  } else if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
     perror("floor: a private mount namespace");
     return 1;
   }

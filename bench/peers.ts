@@ -14,6 +14,7 @@ for (const candidate of await makeContenders(
   task.fixture,
   task.stdio,
   (name) => isPeer(name) && matches(name, task.only),
+  task.scene,
 )) {
   if ('missing' in candidate) missing.push(candidate)
   else contenders.set(candidate.name, candidate)

@@ -8,7 +8,17 @@ import { once } from 'node:events'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
-import { type Contender, type Missing, makeContenders, type Sample, type Stdio } from './contenders.ts'
+import {
+  bindGrowth,
+  type Contender,
+  type Memory,
+  type Missing,
+  makeContenders,
+  measureMemory,
+  type Sample,
+  type Scene,
+  type Stdio,
+} from './contenders.ts'
 import type { Fixture } from './fixture.ts'
 import { type Summary, shuffler, summarize } from './statistics.ts'
 
@@ -16,6 +26,7 @@ export type Heap = 'small' | '1gb'
 
 export interface Task {
   readonly fixture: Fixture
+  readonly scene: Scene
   readonly heap: Heap
   readonly iterations: number
   readonly warmup: number
@@ -43,11 +54,15 @@ export interface Throughput {
 }
 
 export interface Result {
+  readonly scene: Scene
   readonly heap: Heap
   readonly rss: number
   readonly arrayBuffers: number
   readonly measured: readonly Measured[]
   readonly throughput: readonly Throughput[]
+  /** How much longer the last tenth of many binds takes than the first. */
+  readonly growth?: number
+  readonly memory?: Memory
   readonly missing: ReadonlyArray<{ name: string; reason: string }>
 }
 
@@ -133,6 +148,7 @@ async function measure(task: Task, file: string): Promise<Result> {
     task.fixture,
     task.stdio,
     (name) => !isPeer(name) && matches(name, task.only),
+    task.scene,
   )
   for (const candidate of [...here, ...(await peers(file))]) {
     if ('missing' in candidate) {
@@ -169,6 +185,10 @@ async function measure(task: Task, file: string): Promise<Result> {
   const throughput: Throughput[] = []
   for (const inFlight of task.inFlight) throughput.push(...(await measureMany(contenders, inFlight, shuffle)))
 
+  const has = (name: string): boolean => contenders.some((contender) => contender.name === name)
+  const growth = has('rootfs-binds') ? await bindGrowth(task.fixture) : undefined
+  const usual = task.scene === 'usual' && task.heap === 'small'
+  const memory = usual && has('rootfs') ? await measureMemory(task.fixture) : undefined
   const { rss, arrayBuffers } = process.memoryUsage()
   for (const contender of contenders) contender.close?.()
   // Also keeps the ballast alive until here.
@@ -185,7 +205,17 @@ async function measure(task: Task, file: string): Promise<Result> {
       ...(count !== undefined && { mounts: count }),
     }
   })
-  return { heap: task.heap, rss, arrayBuffers, measured, throughput, missing }
+  return {
+    scene: task.scene,
+    heap: task.heap,
+    rss,
+    arrayBuffers,
+    measured,
+    throughput,
+    ...(growth !== undefined && { growth }),
+    ...(memory && { memory }),
+    missing,
+  }
 }
 
 /** Rounds of many at once, and the containers of each. */
