@@ -62,7 +62,7 @@ impl Execution<'_> {
     /// Whether the name is this very device already; a link is another thing.
     fn same_device_exists(&self, device: &Device) -> Result<bool> {
         let root = self.root()?;
-        match resolve::resolve(self.kernel, root.as_fd(), &device.path, Follow::AllButLast) {
+        match resolve::resolve(self.kernel, root.as_fd(), &device.path.as_entry(), Follow::AllButLast) {
             Ok(node) => {
                 let status = self
                     .kernel
@@ -107,10 +107,12 @@ impl Execution<'_> {
             kernel.resolve(parent.as_fd(), &name, Follow::AllButLast).context(ErrorCode::Device, what)?
         } else {
             let root = self.root()?;
-            match resolve::resolve(kernel, root.as_fd(), &device.path, Follow::AllButLast) {
+            // As where a node is made, a slash at the end is none of the name.
+            let path = device.path.as_entry();
+            match resolve::resolve(kernel, root.as_fd(), &path, Follow::AllButLast) {
                 Err(call) if call.is(Errno::ENOENT) => {
                     self.parent = None;
-                    self.destination(&device.path, Missing::Placeholder)?.fd
+                    self.destination(&path, Missing::Placeholder)?.fd
                 }
                 other => other.map_err(|call| resolve::resolution_error(&device.path, &call))?,
             }
