@@ -11,7 +11,7 @@ import type { Job, Outcome } from './support/job.ts'
 import { eventually } from './support/processes.ts'
 import { findProgram } from './support/program.ts'
 import { type Level, levels, testNeeding } from './support/requirements.ts'
-import { withoutCalls, withoutClone3 } from './support/without.ts'
+import { type Refused, withoutCalls, withoutClone3 } from './support/without.ts'
 
 const host = guardHost(test)
 
@@ -442,14 +442,32 @@ for (const [who, { root, calls, wrapper = [], memory }] of Object.entries(caller
   })
 }
 
-testHere('no memory for another process', async (t) => {
+/** A program that starts the supervisor so that these calls fail for it, and not for Node. */
+async function supervisorWithout(refused: Refused): Promise<string> {
   const supervisor = join(checkout, 'packages', `linux-${process.arch}-gnu`, 'rootfs-supervisor')
   const script = join(host.scratch('wrapper'), 'supervisor')
-  const command = await withoutCalls({ errno: 'ENOMEM', calls: ['clone3'] }, [supervisor])
+  const command = await withoutCalls(refused, [supervisor])
   const quoted = command.map((word) => `'${word}'`).join(' ')
   writeFileSync(script, `#!/bin/sh\nexec ${quoted} "$@"\n`, { mode: 0o755 })
+  return JSON.stringify(script)
+}
+
+for (const errno of ['EPERM', 'ENOSYS'] as const) {
+  testHere(`a supervisor that may make no eventfd (${errno}) has descriptors all the same`, async (t) => {
+    const script = await supervisorWithout({ errno, calls: ['eventfd2'] })
+    const found = await evaluate(
+      `process.env.ROOTFS_SUPERVISOR_EXEC = ${script}
+       return (await new Rootfs(image).defaults().run('/bin/echo', ['fine'])).stdout`,
+      await image(),
+    )
+    t.is(found, 'fine\n')
+  })
+}
+
+testHere('no memory for another process', async (t) => {
+  const script = await supervisorWithout({ errno: 'ENOMEM', calls: ['clone3'] })
   const found = await evaluate(
-    `process.env.ROOTFS_SUPERVISOR_EXEC = ${JSON.stringify(script)}
+    `process.env.ROOTFS_SUPERVISOR_EXEC = ${script}
      const root = new Rootfs(image).defaults()
      return [await outcome(root.run('/bin/true')), await outcome(root.prepare()), await outcome(root.run('/bin/true'))]`,
     await image(),
