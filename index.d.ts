@@ -599,9 +599,10 @@ export declare class Rootfs {
    * A device node or fifo, anywhere in the root; missing directories above it are made. On a host directory (not on a
    * tmpfs) it stays. An existing node is kept if it is the same device; anything else there is `ERR_ROOTFS_DEVICE`
    * (`EEXIST`). For root in a user namespace it is made elsewhere and bound on a mountpoint. Without privileges the
-   * host's node is bound, with the host's own mode and owner. With `dev()`, `/dev/ptmx` is always the link to the
-   * container's own terminals. `/dev/console` is `ERR_ROOTFS_UNSUPPORTED`: it is the container's terminal, and there is
-   * none. mknod(2); runtime-spec config-linux.md, Devices.
+   * host's node is bound, with the host's own mode and owner. The warning `device-mode` says where the mode is another
+   * than the one that was asked for, and without a user namespace the owner too. With `dev()`, `/dev/ptmx` is always the
+   * link to the container's own terminals. `/dev/console` is `ERR_ROOTFS_UNSUPPORTED`: it is the container's terminal,
+   * and there is none. mknod(2); runtime-spec config-linux.md, Devices.
    */
   device(node: DeviceNode): this
   /**

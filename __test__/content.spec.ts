@@ -154,6 +154,28 @@ testCells('what was asked for is there, exactly as asked', async (t, cell, level
   for (const line of before) t.true(snapshotTree(image).includes(line), line)
 })
 
+testCells("a host's node with another mode is a warning", async (t, cell, level) => {
+  const job: Job = {
+    root: await newImage(cell),
+    calls: [
+      ['defaults'],
+      ['device', { path: '/nodes/narrow', type: 'c', major: 1, minor: 3, mode: 0o600 }],
+      ['device', { path: '/nodes/same', type: 'c', major: 1, minor: 3, mode: 0o666 }],
+    ],
+    mode: 'prepare',
+    commands: [{ command: '/bin/stat', args: ['-c', '%a', '/nodes/narrow', '/nodes/same'] }],
+  }
+  const outcome = await runInCell(cell, job, host, { level })
+  const bound = cell.uid !== 0
+  t.deepEqual(printed(t, outcome), [bound ? '666' : '600', '666'])
+  const warnings = outcome.warnings!.filter(({ code }) => code === 'device-mode')
+  const message = "/nodes/narrow is the host's node, which has mode 666; asked for was mode 600"
+  t.deepEqual(
+    warnings.map((warning) => warning.message),
+    bound ? [message] : [],
+  )
+})
+
 for (const level of levels) {
   testNeeding(['root', 'unshare', 'busybox'], level)(
     `${level}: a device has its own owner and mode, and not those of the directory`,

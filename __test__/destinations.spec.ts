@@ -198,6 +198,19 @@ for (const cell of [asRoot, unprivileged]) {
           'ENOTDIR',
           /passes through something that is no directory/,
         ],
+        ...(
+          [
+            ['bind', join(data, 'file'), '/etc/passwd/'],
+            ['bind', join(data, 'file'), '/etc/missing/'],
+            ['bind', join(data, 'file'), '/made/missing/.'],
+            ['file', '/missing/', ''],
+          ] as const
+        ).map((call): (typeof rows)[number] => [
+          [...call],
+          'ERR_ROOTFS_MOUNT',
+          'ENOTDIR',
+          /(passwd|missing)\/\.? ends in a slash/,
+        ]),
         [['tmpfs', '/loop/x'], 'ERR_ROOTFS_MOUNT', 'ELOOP', /too many/],
         ...(['proc', 'sysfs'] as const).flatMap((type): typeof rows => [
           [[type, '/absolute'], 'ERR_ROOTFS_PROC', undefined, /must be mounted on ordinary directory/],

@@ -11,7 +11,7 @@ import type { Job, Outcome } from './support/job.ts'
 import { eventually } from './support/processes.ts'
 import { findProgram } from './support/program.ts'
 import { type Level, levels, testNeeding } from './support/requirements.ts'
-import { withoutCalls, withoutClone3 } from './support/without.ts'
+import { type Refused, withoutCalls, withoutClone3 } from './support/without.ts'
 
 const host = guardHost(test)
 
@@ -429,7 +429,8 @@ for (const [who, { root, calls, wrapper = [], memory }] of Object.entries(caller
   if (memory !== true) continue
   testHere(`${who}: the supervisor has no more memory`, async (t) => {
     t.timeout(60_000)
-    // A program that can't have memory ends; and for a supervisor that has ended another comes.
+    // What can't grow its stack is ended by SIGSEGV, and what can't allocate by SIGABRT: the first process, which makes the
+    // container. The supervisor itself needs no more than it has.
     const limit = `const limit = (left) => {
       for (const pid of supervisors()) {
         const size = Number(/VmSize:\\s+(\\d+)/.exec(readFileSync('/proc/' + pid + '/status', 'latin1'))[1]) * 1024
@@ -438,18 +439,41 @@ for (const [who, { root, calls, wrapper = [], memory }] of Object.entries(caller
     }`
     const numbers = [-256, -16, 0, 4, 32]
     const found = (await evaluate(sweep(numbers, limit, root), await image(), wrapper)) as Sweep
-    check(t, found, [{ code: /^ERR_ROOTFS_/ }])
+    check(t, found, [
+      {
+        code: 'ERR_ROOTFS_CLOSED',
+        message: /^the first process ended by signal (6|11) before the root was prepared$/,
+      },
+    ])
+  })
+}
+
+/** A program that starts the supervisor so that these calls fail for it, and not for Node. */
+async function supervisorWithout(refused: Refused): Promise<string> {
+  const supervisor = join(checkout, 'packages', `linux-${process.arch}-gnu`, 'rootfs-supervisor')
+  const script = join(host.scratch('wrapper'), 'supervisor')
+  const command = await withoutCalls(refused, [supervisor])
+  const quoted = command.map((word) => `'${word}'`).join(' ')
+  writeFileSync(script, `#!/bin/sh\nexec ${quoted} "$@"\n`, { mode: 0o755 })
+  return JSON.stringify(script)
+}
+
+for (const errno of ['EPERM', 'ENOSYS'] as const) {
+  testHere(`a supervisor that may make no eventfd (${errno}) has descriptors all the same`, async (t) => {
+    const script = await supervisorWithout({ errno, calls: ['eventfd2'] })
+    const found = await evaluate(
+      `process.env.ROOTFS_SUPERVISOR_EXEC = ${script}
+       return (await new Rootfs(image).defaults().run('/bin/echo', ['fine'])).stdout`,
+      await image(),
+    )
+    t.is(found, 'fine\n')
   })
 }
 
 testHere('no memory for another process', async (t) => {
-  const supervisor = join(checkout, 'packages', `linux-${process.arch}-gnu`, 'rootfs-supervisor')
-  const script = join(host.scratch('wrapper'), 'supervisor')
-  const command = await withoutCalls({ errno: 'ENOMEM', calls: ['clone3'] }, [supervisor])
-  const quoted = command.map((word) => `'${word}'`).join(' ')
-  writeFileSync(script, `#!/bin/sh\nexec ${quoted} "$@"\n`, { mode: 0o755 })
+  const script = await supervisorWithout({ errno: 'ENOMEM', calls: ['clone3'] })
   const found = await evaluate(
-    `process.env.ROOTFS_SUPERVISOR_EXEC = ${JSON.stringify(script)}
+    `process.env.ROOTFS_SUPERVISOR_EXEC = ${script}
      const root = new Rootfs(image).defaults()
      return [await outcome(root.run('/bin/true')), await outcome(root.prepare()), await outcome(root.run('/bin/true'))]`,
     await image(),

@@ -10,7 +10,7 @@ import { cells, openDirectory, runInCell } from './support/cells.ts'
 import { becomesAgain, guardHost, snapshotTree } from './support/host.ts'
 import { busyboxImage, checkout } from './support/images.ts'
 import { containers, eventually, processesMarked } from './support/processes.ts'
-import { runProgram } from './support/program.ts'
+import { mustRun, runProgram } from './support/program.ts'
 import { testNeeding } from './support/requirements.ts'
 
 const host = guardHost(test)
@@ -665,3 +665,43 @@ testHere(
     t.regex((error as RootfsError).hint ?? '', /uids, gids/)
   },
 )
+
+// ---------------------------------------------------------------- executable memory
+
+// The supervisor and the first process refuse it for themselves, PR_SET_MDWE; what they start compiles as it runs, perhaps.
+for (const namespaces of [{}, { user: true }]) {
+  testNeeding(['root', 'busybox', 'cc'])(
+    `commands and hooks can make memory executable, with ${JSON.stringify(namespaces)}`,
+    async (t) => {
+      const root = await image()
+      const evidence = host.scratch('evidence')
+      chmodSync(evidence, 0o777)
+      const memory = join(root, 'bin', 'memory')
+      await mustRun('cc', ['-static', '-o', memory, join(checkout, '__test__', 'support', 'memory.c')])
+      const rootfs = new Rootfs(root).defaults().namespaces(namespaces)
+      const run = async (runner: { run(command: string): Promise<{ stdout: string }> }) =>
+        (await runner.run('/bin/memory')).stdout
+      t.is(await mustRun(memory, []), 'executed\n', 'the caller itself')
+      t.is(await run(rootfs), 'executed\n')
+      t.is(await run(rootfs), 'executed\n', 'in a first process that was made before')
+      await using box = await rootfs.prepare()
+      for (let turn = 0; turn < 2; turn++) t.is(await run(box), 'executed\n', 'in a prepared root')
+      await using template = await rootfs.template()
+      t.is(await run(template), 'executed\n', 'of a template')
+
+      const hooked = new Rootfs(root).defaults().namespaces(namespaces).bind(evidence, '/evidence')
+      for (const point of points) {
+        const [command, to] = point === 'startContainer' ? ['/bin/memory', '/evidence'] : [memory, evidence]
+        hooked.hook(point, program(`${command} >> ${to}/${point}`))
+      }
+      await run(hooked)
+      await (await hooked.prepare()).close()
+      const told = () =>
+        points.map(
+          (point) => existsSync(join(evidence, point)) && readFileSync(join(evidence, point), 'utf8'),
+        )
+      const twice = points.map(() => 'executed\nexecuted\n')
+      t.deepEqual(await eventually(told, (all) => `${all}` === `${twice}`), twice)
+    },
+  )
+}

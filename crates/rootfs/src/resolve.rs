@@ -77,6 +77,9 @@ pub fn resolution_error(path: &PathBytes, call: &SysError) -> Box<Error> {
         Errno::EAGAIN => (ErrorCode::Race, "kept changing while it was resolved"),
         Errno::EXDEV => (ErrorCode::Escape, "would leave the root"),
         Errno::ELOOP => (ErrorCode::Mount, "passes through too many, or forbidden, symbolic links"),
+        Errno::ENOTDIR if path.names_a_directory() => {
+            (ErrorCode::Mount, "ends in a slash, and is or passes through something that is no directory")
+        }
         Errno::ENOTDIR => (ErrorCode::Mount, "passes through something that is no directory"),
         _ => (ErrorCode::Mount, "can't be resolved in the root"),
     };
@@ -266,6 +269,9 @@ impl<'a> Walk<'a> {
                 }
                 Err(call) if call.is(Errno::ENOENT) => {
                     let what = if self.left.is_empty() { missing } else { Missing::Directory };
+                    if self.must_be_directory && matches!(what, Missing::File | Missing::Placeholder) {
+                        return Err(self.no_file());
+                    }
                     retries += 1;
                     if retries > MAX_RETRIES {
                         return Err(self.error(&SysError { errno: libc::EAGAIN, ..call }));
@@ -288,6 +294,15 @@ impl<'a> Walk<'a> {
 
     fn no_directory(&self, name: &PathBytes) -> Box<Error> {
         self.error(&SysError { syscall: "openat2", errno: libc::ENOTDIR, arguments: format!("{name:?}") })
+    }
+
+    /// What `open(2)` says too where a file is to be made by such a name.
+    fn no_file(&self) -> Box<Error> {
+        let whose = if self.path.names_a_directory() { "" } else { "leads to a link that " };
+        let what = "ends in a slash, which only the name of a directory can, and a file is to be made there";
+        let mut error = Error::new(ErrorCode::Mount, format!("{} {whose}{what}", self.path));
+        error.errno = Some(libc::ENOTDIR);
+        error
     }
 
     /// Puts a link's text in front of what is left; an absolute one starts again at the root.
@@ -402,5 +417,71 @@ pub fn make_with_kernel(
         // Somebody was quicker; the walk looks at what is there now.
         Err(call) if call.is(Errno::EEXIST) => Ok(false),
         other => other.map(|()| true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::linux::Linux;
+
+    struct Simple<'a>(&'a Linux);
+
+    impl Maker for Simple<'_> {
+        fn knows_mount(&self, _: u64) -> bool {
+            false
+        }
+
+        fn make(
+            &mut self,
+            parent: BorrowedFd<'_>,
+            _: &Place,
+            name: &PathBytes,
+            what: Missing,
+        ) -> Result<bool> {
+            make_with_kernel(self.0, parent, name, what).map_err(|call| resolution_error(name, &call))
+        }
+
+        fn made(&mut self, _: &Place, _: &PathBytes, _: Missing, _: &FileStatus) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test makes its own files")]
+    fn no_file_has_a_name_that_ends_in_a_slash() {
+        let top = std::env::temp_dir().join(format!("rootfs-slash-{}", std::process::id()));
+        std::fs::create_dir_all(top.join("a")).unwrap();
+        std::fs::write(top.join("a/file"), b"").unwrap();
+        std::os::unix::fs::symlink("missing/", top.join("a/link")).unwrap();
+        let kernels = [Linux::default(), Linux::without_openat2()];
+        for kernel in &kernels {
+            let root = kernel.open_host(&top.clone().into(), true, false).unwrap();
+            let make = |path: &str, missing| {
+                resolve_or_make(kernel, root.as_fd(), &path.into(), missing, &mut Simple(kernel))
+            };
+            for path in
+                ["/a/new/", "/a/new/.", "a/new//", "/a/link", "/a/link/", "/a/file/", "/a/../a/file/."]
+            {
+                for missing in [Missing::File, Missing::Placeholder] {
+                    let error = make(path, missing).unwrap_err();
+                    assert_eq!((error.code, error.errno), (ErrorCode::Mount, Some(libc::ENOTDIR)), "{path}");
+                    assert!(error.message.starts_with(path), "{}", error.message);
+                }
+            }
+            assert_eq!(std::fs::read_dir(top.join("a")).unwrap().count(), 2, "nothing was made");
+        }
+        let [kernel, _] = &kernels;
+        let root = kernel.open_host(&top.clone().into(), true, false).unwrap();
+        let held = kernel.resolve(root.as_fd(), &"/a".into(), Follow::All).unwrap();
+        let below = |path: &str, missing| {
+            make_below(kernel, (held.as_fd(), 0), &path.into(), missing, &mut Simple(kernel))
+        };
+        for path in ["/new/", "/file/", "/file/."] {
+            assert_eq!(below(path, Missing::File).unwrap_err().errno, Some(libc::ENOTDIR), "{path}");
+        }
+        let made = below("/new/", Missing::Directory).unwrap().unwrap();
+        assert_eq!((made.created, made.status.kind), (true, FileKind::Directory));
+        std::fs::remove_dir_all(top).unwrap();
     }
 }

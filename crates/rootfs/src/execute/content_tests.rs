@@ -215,3 +215,57 @@ fn in_a_user_namespace_a_device_on_the_host_is_bound_on_a_mountpoint_that_is_rem
     let error = attempt(&link, None).unwrap_err();
     assert_eq!((error.code, error.errno), (ErrorCode::Device, Some(libc::EEXIST)));
 }
+
+#[test]
+fn a_host_node_with_other_rights_than_were_asked_for_is_a_warning() {
+    let warnings = |mode, owner: (u32, u32), in_user_namespace: bool| {
+        let kernel = Recording::new(&[]);
+        kernel.refuse("mknod /nodes/null Character", libc::EPERM);
+        let mut spec = spec();
+        spec.devices.push(Device {
+            path: "/nodes/null".into(),
+            kind: DeviceType::Character,
+            major: 1,
+            minor: 3,
+            mode,
+            uid: owner.0,
+            gid: owner.1,
+        });
+        let plan = Plan::new(&spec).unwrap();
+        let mut setting = setting(Level::Attached);
+        if in_user_namespace {
+            let own = IdMapping { container_id: 0, host_id: 1000, size: 1 };
+            setting.user = Some(IdMap { uids: vec![own], gids: vec![own] });
+        }
+        let sources = sources::open(&kernel, &plan, &sources::Request::default()).unwrap();
+        let mut alone = Alone(&kernel);
+        let done = Execution::new(&kernel, &plan, setting, sources, &mut alone, None).run().unwrap();
+        assert!(done.report.steps.iter().any(|step| step.strategy.as_deref() == Some("bind-host-node")));
+        done.report
+            .warnings
+            .into_iter()
+            .map(|warning| {
+                assert_eq!(warning.code, "device-mode");
+                warning.message
+            })
+            .collect::<Vec<_>>()
+    };
+    // Those of the double are 755 and 0:0.
+    let none: Vec<String> = Vec::new();
+    for in_user_namespace in [false, true] {
+        assert_eq!(warnings(0o755, (0, 0), in_user_namespace), none);
+    }
+    assert_eq!(warnings(0o755, (0, 5), false), none, "a group that may do what everybody may");
+    assert_eq!(warnings(0o755, (5, 5), true), none, "an owner that can't be compared");
+    assert_eq!(
+        warnings(0o755, (5, 6), false),
+        [
+            "/nodes/null is the host's node, which has mode 755 and belongs to 0:0; asked for was mode 755 and owner 5:6"
+        ]
+    );
+    assert_eq!(warnings(0o750, (0, 6), false).len(), 1);
+    assert_eq!(
+        warnings(0o600, (0, 0), true),
+        ["/nodes/null is the host's node, which has mode 755; asked for was mode 600"]
+    );
+}

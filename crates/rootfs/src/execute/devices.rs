@@ -15,6 +15,9 @@ use crate::path::PathBytes;
 use crate::resolve::{self, Missing};
 use crate::spec::{Device, DeviceType};
 
+/// Whom files belong to whose owner has no id here, unless the host says otherwise; `/proc/sys/kernel/overflowuid`.
+const NOBODY: u32 = 65534;
+
 impl Execution<'_> {
     pub(super) fn device(&mut self, device: &Device, step: u32) -> Result<Done> {
         if let Some(opened) = self.sources.take(step) {
@@ -31,8 +34,7 @@ impl Execution<'_> {
             }
             let denied =
                 SysError { syscall: "mknodat", errno: libc::EPERM, arguments: device.path.to_string() };
-            let mount = copy_host_node(kernel, device, &denied)?;
-            return self.bind_device(device, mount, "bind-host-node", step);
+            return self.bind_host_node(device, &denied, step);
         }
         let (parent, name) = self.parent_of(&device.path, ErrorCode::Device)?;
         let parent = parent.as_fd();
@@ -50,8 +52,7 @@ impl Execution<'_> {
                 Ok(Done::by("existing"))
             }
             Err(call) if call.is(Errno::EPERM) && device.kind != DeviceType::Fifo => {
-                let mount = copy_host_node(kernel, device, &call)?;
-                self.bind_device(device, mount, "bind-host-node", step)
+                self.bind_host_node(device, &call, step)
             }
             Err(call) => {
                 Err(Error::from_call(ErrorCode::Device, format!("{} can't be made", device.path), &call))
@@ -59,10 +60,21 @@ impl Execution<'_> {
         }
     }
 
+    /// Binds the host's node, which keeps its own mode and owner, and says so where others than those may use it.
+    fn bind_host_node(&mut self, device: &Device, denied: &SysError, step: u32) -> Result<Done> {
+        let (mount, status) = copy_host_node(self.kernel, device, denied)?;
+        // In a user namespace the host's ids have no number that could be compared; in one around all they are NOBODY.
+        let owners_known = self.setting.user.is_none() && status.owner.0 != NOBODY;
+        if let Some(message) = other_rights(device, &status, owners_known) {
+            self.warn("device-mode", step, message);
+        }
+        self.bind_device(device, mount, "bind-host-node", step)
+    }
+
     /// Whether the name is this very device already; a link is another thing.
     fn same_device_exists(&self, device: &Device) -> Result<bool> {
         let root = self.root()?;
-        match resolve::resolve(self.kernel, root.as_fd(), &device.path, Follow::AllButLast) {
+        match resolve::resolve(self.kernel, root.as_fd(), &device.path.as_entry(), Follow::AllButLast) {
             Ok(node) => {
                 let status = self
                     .kernel
@@ -107,10 +119,12 @@ impl Execution<'_> {
             kernel.resolve(parent.as_fd(), &name, Follow::AllButLast).context(ErrorCode::Device, what)?
         } else {
             let root = self.root()?;
-            match resolve::resolve(kernel, root.as_fd(), &device.path, Follow::AllButLast) {
+            // As where a node is made, a slash at the end is none of the name.
+            let path = device.path.as_entry();
+            match resolve::resolve(kernel, root.as_fd(), &path, Follow::AllButLast) {
                 Err(call) if call.is(Errno::ENOENT) => {
                     self.parent = None;
-                    self.destination(&device.path, Missing::Placeholder)?.fd
+                    self.destination(&path, Missing::Placeholder)?.fd
                 }
                 other => other.map_err(|call| resolve::resolution_error(&device.path, &call))?,
             }
@@ -225,13 +239,31 @@ fn check_device(device: &Device, status: &FileStatus) -> Result<()> {
     Err(error)
 }
 
+/// What the host's node lets others do than was asked for, if anything.
+fn other_rights(device: &Device, status: &FileStatus, owners_known: bool) -> Option<String> {
+    let mode = status.mode & 0o7777;
+    // Whose group it is makes no difference where everybody may do the same.
+    let group_counts = device.mode >> 3 & 7 != device.mode & 7;
+    let other_owner = status.owner.0 != device.uid || (group_counts && status.owner.1 != device.gid);
+    if mode == device.mode && !(owners_known && other_owner) {
+        return None;
+    }
+    let (mut has, mut wanted) = (format!("mode {mode:o}"), format!("mode {:o}", device.mode));
+    if owners_known {
+        has = format!("{has} and belongs to {}:{}", status.owner.0, status.owner.1);
+        wanted = format!("{wanted} and owner {}:{}", device.uid, device.gid);
+    }
+    Some(format!("{} is the host's node, which has {has}; asked for was {wanted}", device.path))
+}
+
 /// A copy of the host's node of the same name, where no node can be made.
-fn copy_host_node(kernel: &dyn Kernel, device: &Device, denied: &SysError) -> Result<OwnedFd> {
+fn copy_host_node(kernel: &dyn Kernel, device: &Device, denied: &SysError) -> Result<(OwnedFd, FileStatus)> {
     let what = || format!("{} can't be made, and the host's can't be bound", device.path);
     let same = |path: &PathBytes, follow: bool| {
         let node = kernel.open_host(path, false, follow)?;
-        let same = check_device(device, &kernel.status(node.as_fd())?).is_ok();
-        Ok::<_, SysError>(same.then_some(node))
+        let status = kernel.status(node.as_fd())?;
+        let same = check_device(device, &status).is_ok();
+        Ok::<_, SysError>(same.then_some((node, status)))
     };
     // Under its own name, that of a usual device, or that which udev gives every device.
     let own = Some(device.path.normalized()).filter(|path| path.starts_with(&"/dev".into()));
@@ -242,7 +274,7 @@ fn copy_host_node(kernel: &dyn Kernel, device: &Device, denied: &SysError) -> Re
     let numbered = PathBytes::from(format!("/dev/{kind}/{}:{}", device.major, device.minor));
     let names = own.into_iter().chain(usual.map(|usual| usual.path)).map(|path| (path, false));
     let mut names = names.chain([(numbered, true)]);
-    let Some(node) = names.find_map(|(path, follow)| same(&path, follow).ok().flatten()) else {
+    let Some((node, status)) = names.find_map(|(path, follow)| same(&path, follow).ok().flatten()) else {
         return Err(Error::from_call(ErrorCode::Device, what(), denied).with_hint(Hint::NoHostDevice));
     };
     let mount = kernel.clone_mount(node.as_fd(), false).context(ErrorCode::Device, what)?;
@@ -252,5 +284,5 @@ fn copy_host_node(kernel: &dyn Kernel, device: &Device, denied: &SysError) -> Re
         ..AttributeChange::default()
     };
     kernel.set_attributes(mount.as_fd(), change).context(ErrorCode::Device, what)?;
-    Ok(mount)
+    Ok((mount, status))
 }

@@ -783,6 +783,12 @@ impl<'a> Execution<'a> {
                 Some(resolved) => resolved,
                 None => resolve::resolve_or_make(self.kernel, root.as_fd(), path, missing, maker)?,
             };
+            // The top of a file that was mounted there has been found without the path.
+            if path.names_a_directory() && resolved.status.kind != FileKind::Directory {
+                let call =
+                    SysError { syscall: "openat2", errno: libc::ENOTDIR, arguments: format!("{path:?}") };
+                return Err(resolve::resolution_error(path, &call));
+            }
             // Before the lock was held another container could have removed it: look again.
             if !self.ground.has_unlocked_trees() || !self.ground.lock(resolved.status.mount)? {
                 return Ok(resolved);

@@ -32,7 +32,7 @@ pub(super) struct Holder {
     pub(super) id: u64,
     /// Where it is.
     pub(super) destination: PathBytes,
-    /// The way from there; `/` for the mount itself.
+    /// The way from there, with a slash at its end where the path has one; `/` for the mount itself.
     pub(super) rest: PathBytes,
 }
 
@@ -78,7 +78,11 @@ impl Placed {
         }
         let (mounted, destination) = found?;
         let skipped = destination.components().count();
-        let rest = path.components().skip(skipped).fold(PathBytes::from("/"), |rest, name| rest.join(name));
+        let mut rest =
+            path.components().skip(skipped).fold(PathBytes::from("/"), |rest, name| rest.join(name));
+        if path.names_a_directory() && rest.as_bytes() != b"/" {
+            rest = PathBytes::new([rest.as_bytes(), b"/"].concat());
+        }
         Some(Holder { fd: Rc::clone(&mounted.fd), id: mounted.id, destination, rest })
     }
 }
@@ -105,7 +109,9 @@ mod tests {
         let mounts = placed(&["/dev", "/dev/pts", "//proc/."]);
         assert_eq!(holder(&mounts, "/dev/null"), Some((0, "/null".into())));
         assert_eq!(holder(&mounts, "/dev/./pts/ptmx"), Some((1, "/ptmx".into())));
+        assert_eq!(holder(&mounts, "/dev/shm/."), Some((0, "/shm/".into())));
         assert_eq!(holder(&mounts, "/proc"), Some((2, "/".into())));
+        assert_eq!(holder(&mounts, "/proc/"), Some((2, "/".into())));
         assert_eq!(holder(&mounts, "/devices"), None);
         assert_eq!(holder(&mounts, "/"), None);
         assert_eq!(holder(&mounts, "/proc/../dev/null"), None);

@@ -158,11 +158,19 @@ fn check_procfs() -> SysResult<()> {
 }
 
 /// Refuses what `pathrs` panics at: a call that fails for want of descriptors is described by opening /proc, which fails too.
-/// Eight at once are more than it needs, without `openat2` too.
+/// Eight at once are more than it needs, without `openat2` too. Whatever else keeps them from being opened is none of this.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "only whether anything can be opened is asked, by a call that nobody does without"
+)]
 fn check_descriptors() -> SysResult<()> {
-    use rustix::event::{EventfdFlags, eventfd};
-    let held = [(); 8].map(|()| eventfd(0, EventfdFlags::CLOEXEC));
-    held.into_iter().try_for_each(|made| made.map(drop).map_err(failed("eventfd", || "0".into())))
+    let held = [(); 8].map(|()| rustix::fs::open(c"/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()));
+    match held.into_iter().find_map(Result::err) {
+        Some(errno @ (rustix::io::Errno::MFILE | rustix::io::Errno::NFILE)) => {
+            Err(failed("openat", || "\"/\", O_PATH|O_CLOEXEC".into())(errno))
+        }
+        _ => Ok(()),
+    }
 }
 
 impl Linux {

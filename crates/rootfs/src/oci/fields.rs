@@ -155,7 +155,10 @@ pub const FIELDS: &[Field] = &[
     enforced("linux.devices[].type", "`c`, `b`, `u`, `p`"),
     enforced("linux.devices[].major", "required but for `p`"),
     enforced("linux.devices[].minor", "required but for `p`"),
-    enforced("linux.devices[].fileMode", "0o666 when it is missing"),
+    enforced(
+        "linux.devices[].fileMode",
+        "0o666 when it is missing; the warning `device-mode` where only the host's node can be bound, and has another",
+    ),
     enforced("linux.devices[].uid", "0 when it is missing"),
     enforced("linux.devices[].gid", "0 when it is missing"),
     refused("linux.netDevices", "the devices would not be there"),
