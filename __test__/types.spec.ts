@@ -116,6 +116,7 @@ const optionObjects: Array<[code: string, type: string]> = [
   ["rootfs.run('/bin/true', [], { user: { | } })", 'User'],
   ["rootfs.run('/bin/true', [], { capabilities: { | } })", 'CapabilitySets'],
   ["rootfs.run('/bin/true', [], { rlimits: [{ | }] })", 'Rlimit'],
+  ['void rootfs.template({ | })', 'TemplateOptions'],
 ]
 
 const program = ts.createProgram([declarations], options)

@@ -61,14 +61,10 @@ pub fn check_destination(
     kernel: &dyn Kernel,
     root: BorrowedFd<'_>,
     destination: &PathBytes,
-    fd: BorrowedFd<'_>,
-    status: &FileStatus,
+    (status, magic): (&FileStatus, u64),
     mounted: Mounted,
     proc_is_mounted: bool,
 ) -> Result<()> {
-    let magic = kernel
-        .filesystem_magic(fd)
-        .context(ErrorCode::Proc, || format!("{destination}: the filesystem type can't be found out"))?;
     if magic != PROC_SUPER_MAGIC {
         if mounted == Mounted::Other && !proc_is_mounted && is_slash_proc(kernel, root, status) {
             return Err(refused(destination, "only proc can be mounted on /proc"));

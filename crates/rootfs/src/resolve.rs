@@ -69,6 +69,8 @@ pub struct Resolved {
     pub path: Option<PathBytes>,
     /// Whether it was made.
     pub created: bool,
+    /// Whether no symbolic link is on the way, where that is known.
+    pub linkless: bool,
 }
 
 /// Turns a failed resolution into an error that says what it means.
@@ -110,10 +112,15 @@ pub fn resolve_or_make(
     missing: Missing,
     maker: &mut dyn Maker,
 ) -> Result<Resolved> {
-    match resolve(kernel, root, path, Follow::All) {
+    // Mostly there is no link, and then that is known with one call.
+    let (found, linkless) = match resolve(kernel, root, path, Follow::None) {
+        Err(call) if call.is(Errno::ELOOP) => (resolve(kernel, root, path, Follow::All), false),
+        found => (found, true),
+    };
+    match found {
         Ok(fd) => {
             let status = kernel.status(fd.as_fd()).map_err(|call| resolution_error(path, &call))?;
-            Ok(Resolved { fd, status, path: None, created: false })
+            Ok(Resolved { fd, status, path: None, created: false, linkless })
         }
         Err(call) if call.is(Errno::ENOENT) && missing != Missing::Error => {
             Walk::new(kernel, root, path)?.run(missing, maker)
@@ -141,14 +148,14 @@ pub fn make_below(
 ) -> Result<Option<Resolved>> {
     if path.components().next().is_none() {
         let (fd, status) = top_of(kernel, mount).map_err(|call| resolution_error(path, &call))?;
-        return Ok(Some(Resolved { fd, status, path: None, created: false }));
+        return Ok(Some(Resolved { fd, status, path: None, created: false, linkless: false }));
     }
     // A single name is looked up by the walk itself.
     if path.components().nth(1).is_some() || missing == Missing::Error {
         match resolve(kernel, mount, path, Follow::None) {
             Ok(fd) => {
                 let status = kernel.status(fd.as_fd()).map_err(|call| resolution_error(path, &call))?;
-                return Ok(Some(Resolved { fd, status, path: None, created: false }));
+                return Ok(Some(Resolved { fd, status, path: None, created: false, linkless: false }));
             }
             Err(call) if call.is(Errno::ELOOP) => return Ok(None),
             Err(call) if call.is(Errno::ENOENT) && missing != Missing::Error => {}
@@ -397,7 +404,7 @@ impl<'a> Walk<'a> {
             Some(status) => status,
             None => self.kernel.status(fd.as_fd()).map_err(|call| resolution_error(self.path, &call))?,
         };
-        Ok(Resolved { fd, status, path: Some(path), created: self.created })
+        Ok(Resolved { fd, status, path: Some(path), created: self.created, linkless: false })
     }
 }
 

@@ -223,6 +223,8 @@ pub struct Execution<'a> {
     root_inode: u64,
     /// The mount that is the root.
     root_mount: u64,
+    /// The mount that another was put on last, and the type of its filesystem.
+    put_on: Option<(u64, u64)>,
     null: Option<OwnedFd>,
     null_is_attached: bool,
     empty: Option<OwnedFd>,
@@ -339,6 +341,7 @@ impl<'a> Execution<'a> {
             placed: Placed::default(),
             root_inode: 0,
             root_mount: 0,
+            put_on: None,
             null: None,
             null_is_attached: false,
             empty: None,

@@ -174,7 +174,7 @@ impl Execution<'_> {
                 let status =
                     self.kernel.status(fd.as_fd()).map_err(|call| resolve::resolution_error(path, &call))?;
                 self.ground.lock(status.mount)?;
-                Ok(Resolved { fd, status, path: None, created: false })
+                Ok(Resolved { fd, status, path: None, created: false, linkless: false })
             }
         }
     }
@@ -373,7 +373,7 @@ impl Execution<'_> {
             return Err(refuse());
         }
         self.ground.lock(status.mount)?;
-        Ok(Resolved { fd, status, path: None, created: false })
+        Ok(Resolved { fd, status, path: None, created: false, linkless: false })
     }
 
     /// Whether a part of the path that exists is a symbolic link.
@@ -537,18 +537,18 @@ impl Execution<'_> {
             ));
         }
         check_types(&mount.destination, directory, &destination.status)?;
+        let magic = self.filesystem_of(mount, destination)?;
         procfs::check_destination(
             self.kernel,
             root.as_fd(),
             &mount.destination,
-            destination.fd.as_fd(),
-            &destination.status,
+            (&destination.status, magic),
             mounted,
             self.proc_is_mounted,
         )?;
         // Where a link leads, it may hide mounts whose names say nothing of that: then no name is taken for a mount's.
-        let through_link =
-            resolve::resolve(self.kernel, root.as_fd(), &mount.destination, Follow::None).is_err();
+        let through_link = !destination.linkless
+            && resolve::resolve(self.kernel, root.as_fd(), &mount.destination, Follow::None).is_err();
         self.kernel
             .attach(fd.as_fd(), destination.fd.as_fd())
             .context(ErrorCode::Mount, || "it can't be attached")?;
@@ -590,6 +590,19 @@ impl Execution<'_> {
         self.kept.insert(step, fd);
         let resolved = destination.path.clone().filter(|path| *path != place);
         Ok(Done { resolved, ..Done::default() })
+    }
+
+    /// The type of the filesystem that a mount is put on: the same for all that are put on one mount.
+    fn filesystem_of(&mut self, mount: &Mount, destination: &Resolved) -> Result<u64> {
+        let on = destination.status.mount;
+        if let Some((_, magic)) = self.put_on.filter(|(id, _)| *id == on && self.kernel.ids_are_unique()) {
+            return Ok(magic);
+        }
+        let magic = self.kernel.filesystem_magic(destination.fd.as_fd()).context(ErrorCode::Proc, || {
+            format!("{}: the filesystem type can't be found out", mount.destination)
+        })?;
+        self.put_on = Some((on, magic));
+        Ok(magic)
     }
 
     pub(super) fn readonly_mount(
