@@ -54,6 +54,7 @@ const programs = [
 const output = [
   /^1 I am 0, process 1, and see \/bin \/dev .*\/usr\n/,
   /README\.md[\s\S]*\n20\n/,
+  /^\[ '1\\n', '2\\n', '3\\n' \]\n$/,
   /^false +0 +100000 +65536\n/,
 ]
 

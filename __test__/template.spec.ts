@@ -1,5 +1,6 @@
 // Templates: what is shared and what is not, what is pinned, and how one ends. That containers are as they should be in each cell
 // is in cells.spec.ts.
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import {
   chmodSync,
@@ -16,8 +17,8 @@ import test, { type ExecutionContext } from 'ava'
 import { type PreparedRootfs, Rootfs, RootfsError } from 'rootfs'
 import { cells, runInCell } from './support/cells.ts'
 import { guardHost, snapshotTree } from './support/host.ts'
-import { busyboxImage } from './support/images.ts'
-import { containers, eventually, openFiles } from './support/processes.ts'
+import { busyboxImage, checkout } from './support/images.ts'
+import { containers, descendants, eventually, openFiles, processInfo } from './support/processes.ts'
 import { mustRun } from './support/program.ts'
 import { testNeeding } from './support/requirements.ts'
 
@@ -349,6 +350,31 @@ asRoot('a template whose keeper was killed says so, and its containers live on',
     () => existsSync(join(root, 'data')),
     (there) => !there,
   )
+  t.deepEqual(snapshotTree(root), before)
+})
+
+asRoot('a template ends with the process that has made it', async (t) => {
+  const root = await image({ mountpoints: false })
+  const before = snapshotTree(root)
+  const script = `
+    const { Rootfs } = await import('rootfs')
+    const template = await new Rootfs(process.argv[1]).defaults().bind('/tmp', '/data').template()
+    await template.prepare()
+    console.log('ready')
+    setInterval(() => {}, 1000)
+  `
+  const child = spawn(process.execPath, ['--input-type=module', '--eval', script, root], {
+    cwd: checkout,
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  await once(child.stdout, 'data')
+  t.notDeepEqual(snapshotTree(root), before)
+  const running = descendants(child.pid)
+  t.true(running.some(({ command }) => command === 'rootfs-keeper'))
+  child.kill('SIGKILL')
+  await once(child, 'close')
+  const living = () => running.filter(({ pid, startTime }) => processInfo(pid)?.startTime === startTime)
+  t.deepEqual(await eventually(living, (left) => left.length === 0), [])
   t.deepEqual(snapshotTree(root), before)
 })
 
