@@ -1,5 +1,5 @@
 // Worker threads, which share the library, and signals as Node.js was started with: what is one's own, inside and outside.
-import { once } from 'node:events'
+import { once, setMaxListeners } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
@@ -204,3 +204,50 @@ for (const cell of cells) {
     },
   )
 }
+
+// ---------------------------------------------------------------- many at once
+
+testHere('a worker that asks for much doesn’t keep another waiting for all of it', async (t) => {
+  const image = join(host.scratch('image'), 'root')
+  await busyboxImage(image)
+  const count = 400
+  const counter = new Int32Array(new SharedArrayBuffer(4))
+  const script = `
+    const { workerData } = require('node:worker_threads')
+    const { image, counter, count, library } = workerData
+    import(library).then(({ Rootfs }) => {
+      const rootfs = new Rootfs(image)
+      for (let n = 0; n < count; n++) rootfs.run('/bin/true').then(() => Atomics.add(counter, 0, 1))
+    })
+  `
+  const library = join(checkout, 'dist', 'index.js')
+  const worker = new Worker(script, { eval: true, workerData: { image, counter, count, library } })
+  const done = () => Atomics.load(counter, 0)
+  await eventually(done, (number) => number >= 10)
+  await new Rootfs(image).run('/bin/true')
+  // It is its turn when one of those that were begun already is done.
+  t.true(done() < count / 2, `${done()} of ${count} came before`)
+  await eventually(done, (number) => number === count)
+  t.is(done(), count)
+  await worker.terminate()
+})
+
+testHere('what waits for its turn can be aborted', async (t) => {
+  const image = join(host.scratch('image'), 'root')
+  await busyboxImage(image)
+  const controller = new AbortController()
+  const { signal } = controller
+  setMaxListeners(0, signal)
+  const rootfs = new Rootfs(image).defaults()
+  const runs = Array.from({ length: 300 }, () => rootfs.run('/bin/sleep', ['100'], { signal }))
+  const boxes = Array.from({ length: 50 }, () => rootfs.prepare({ signal }))
+  controller.abort()
+  const results = await Promise.allSettled([...runs, ...boxes])
+  t.deepEqual(
+    new Set(results.map((result) => (result.status === 'rejected' ? result.reason.name : 'begun'))),
+    new Set(['AbortError']),
+  )
+  const left = () => containers().map(({ command }) => command)
+  t.deepEqual(await eventually(left, (some) => some.length === 0), [])
+  t.is((await rootfs.run('/bin/echo', ['after'])).stdout, 'after\n')
+})

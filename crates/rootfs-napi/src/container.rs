@@ -232,6 +232,7 @@ fn begin(
             .filter(|_| hooks.is_empty())
             .map(|command| command.process.effective_capabilities().bounding),
         sources: u32::try_from(sources.len() + further).unwrap_or(u32::MAX),
+        caller: environment,
         user,
     };
     let one_command = command.is_some();

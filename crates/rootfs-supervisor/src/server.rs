@@ -1,6 +1,6 @@
 //! The supervisor's loop: it starts containers, tells Node when they end, cleans up, and ends them all when Node goes.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -150,6 +150,66 @@ const ENDING: Duration = Duration::from_secs(2);
 /// As many holders may wait for such a moment.
 const HOLDERS: usize = 8;
 
+/// As many containers are prepared at once; others wait. More would only take the processors, and memory, from each other.
+const MOST_PREPARING: usize = 64;
+
+/// As many requests wait here. Each holds a few descriptors.
+const MOST_QUEUED: usize = 256;
+
+/// One that takes longer waits for something itself, such as a filesystem that doesn't answer. Nobody waits for that.
+const SLOW: Duration = Duration::from_millis(500);
+
+/// Requests that wait, in a queue for each caller.
+#[derive(Default)]
+struct Queue {
+    callers: BTreeMap<u64, VecDeque<Frame>>,
+    /// Who was served last.
+    last: u64,
+}
+
+impl Queue {
+    fn push(&mut self, caller: u64, request: Frame) {
+        self.callers.entry(caller).or_default().push_back(request);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.callers.is_empty()
+    }
+
+    fn len(&self) -> usize {
+        self.callers.values().map(VecDeque::len).sum()
+    }
+
+    fn contains(&self, id: u64) -> bool {
+        self.callers.values().flatten().any(|request| request.id == id)
+    }
+
+    /// The oldest one of the next caller.
+    fn next(&mut self) -> Option<Frame> {
+        let after = (std::ops::Bound::Excluded(self.last), std::ops::Bound::Unbounded);
+        let caller = *self.callers.range(after).next().or_else(|| self.callers.iter().next())?.0;
+        self.last = caller;
+        let queue = self.callers.get_mut(&caller)?;
+        let request = queue.pop_front();
+        if queue.is_empty() {
+            self.callers.remove(&caller);
+        }
+        request
+    }
+
+    /// Takes a request out of it. `false` if it isn't there.
+    fn remove(&mut self, id: u64) -> bool {
+        let mut found = false;
+        self.callers.retain(|_, queue| {
+            let before = queue.len();
+            queue.retain(|request| request.id != id);
+            found |= queue.len() != before;
+            !queue.is_empty()
+        });
+        found
+    }
+}
+
 /// The number of spare first processes that one supervisor can make.
 const SPARES: u64 = 1 << 28;
 
@@ -190,7 +250,9 @@ struct Server {
     /// Containers whose first process ends all that is in them.
     ending: Vec<u64>,
     /// Containers that were asked of this process, and whose steps are not all done.
-    preparing: BTreeSet<u64>,
+    preparing: BTreeMap<u64, Instant>,
+    /// Requests that wait until there are fewer of those.
+    queued: Queue,
     level: Option<Level>,
     /// Whether there is more than mount(2), once somebody has needed to know.
     mount_api: Option<bool>,
@@ -246,7 +308,8 @@ pub(crate) fn run(node: OwnedFd) -> i32 {
         cleaner: None,
         unclean: Vec::new(),
         ending: Vec::new(),
-        preparing: BTreeSet::new(),
+        preparing: BTreeMap::new(),
+        queued: Queue::default(),
         level: None,
         mount_api: None,
         identity,
@@ -376,6 +439,7 @@ impl Server {
             if node && !self.hear_node() {
                 return;
             }
+            self.begin_queued();
             if self.unneeded.len() > HOLDERS {
                 self.end_holders();
             }
@@ -387,7 +451,9 @@ impl Server {
         if self.wanted.is_some() || !self.unneeded.is_empty() {
             return Some(QUIET);
         }
-        let due = self.ending.iter().filter_map(|id| self.containers.get(id)?.ending).min()? + ENDING;
+        let endings = self.ending.iter().filter_map(|id| Some(self.containers.get(id)?.ending? + ENDING));
+        let slow = self.preparing.values().filter(|_| !self.queued.is_empty()).map(|since| *since + SLOW);
+        let due = endings.chain(slow.filter(|due| *due > Instant::now())).min()?;
         let left = due.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
         Some(rustix::event::Timespec {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(0),
@@ -410,12 +476,29 @@ impl Server {
         });
     }
 
-    /// Serves one frame of Node. `false` when Node is gone, or not to be understood.
+    /// Serves what Node says. `false` when Node is gone, or not to be understood.
+    ///
+    /// One request at a time goes through as quickly as can be. When there are more, all that are there are looked at before one
+    /// is begun, so that each caller has its turn; those that don't fit in the queue wait in Node.
     fn hear_node(&mut self) -> bool {
+        let mut said = self.hear_frame();
+        while said == Some(true) && !self.preparing.is_empty() && self.queued.len() < MOST_QUEUED {
+            said = self.hear_frame();
+        }
+        said.is_some()
+    }
+
+    /// Serves one frame, if there is one. `None` when Node is gone, or not to be understood.
+    fn hear_frame(&mut self) -> Option<bool> {
         let frame = match protocol::receive(&self.node) {
             Ok(frame) => frame,
-            Err(error) => return error == FrameError::WouldBlock,
+            Err(FrameError::WouldBlock) => return Some(false),
+            Err(_) => return None,
         };
+        self.serve_frame(frame).then_some(true)
+    }
+
+    fn serve_frame(&mut self, frame: Frame) -> bool {
         let id = frame.id;
         match frame.kind {
             Kind::Fds if id != 0 => {
@@ -423,10 +506,14 @@ impl Server {
                 self.early.entry(id).or_default().extend(frame.fds);
                 true
             }
-            Kind::Start if id != 0 && id < 1 << 51 && !self.containers.contains_key(&id) => {
-                if let Err(error) = self.start(frame) {
-                    self.tell_failure(id, &error);
-                }
+            Kind::Start if id != 0 && id < 1 << 51 && !self.knows(id) => {
+                self.request(frame);
+                true
+            }
+            Kind::Close if self.queued.remove(id) => {
+                self.early.remove(&id);
+                let error = Error::new(ErrorCode::Closed, "the container was closed before it was begun");
+                self.tell_failure(id, &error);
                 true
             }
             Kind::Close => {
@@ -440,6 +527,43 @@ impl Server {
                 true
             }
             _ => false,
+        }
+    }
+
+    fn knows(&self, id: u64) -> bool {
+        self.containers.contains_key(&id) || self.queued.contains(id)
+    }
+
+    /// Begins a container, or has its request wait.
+    fn request(&mut self, frame: Frame) {
+        if !self.preparing.is_empty()
+            && let Ok(start) = frame.decode::<Start>()
+            && waits(&start)
+        {
+            return self.queued.push(start.caller, frame);
+        }
+        self.begin(frame);
+    }
+
+    /// How many containers are being prepared, without those that are slow.
+    fn are_preparing(&self) -> usize {
+        self.preparing.values().filter(|since| since.elapsed() < SLOW).count()
+    }
+
+    fn begin(&mut self, frame: Frame) {
+        let id = frame.id;
+        if let Err(error) = self.start(frame) {
+            self.tell_failure(id, &error);
+        }
+    }
+
+    /// Begins what has waited, as far as there is room.
+    fn begin_queued(&mut self) {
+        while !self.queued.is_empty()
+            && self.are_preparing() < MOST_PREPARING
+            && let Some(frame) = self.queued.next()
+        {
+            self.begin(frame);
         }
     }
 
@@ -528,8 +652,10 @@ impl Server {
             let _ = process::wait_for(container.pidfd.as_fd());
             return Err(error);
         }
+        if waits(&container.start) {
+            self.preparing.insert(id, Instant::now());
+        }
         self.containers.insert(id, container);
-        self.preparing.insert(id);
         Ok(())
     }
 
@@ -908,7 +1034,7 @@ impl Server {
         // have been put on this processor, to wait until this process waits.
         process::yield_processor();
         // While others are being made it would take their time: a spare one costs more than it saves then.
-        if self.preparing.is_empty() {
+        if self.are_preparing() == 0 {
             self.prepare_for_more();
         }
     }
@@ -1225,6 +1351,12 @@ fn clean_now(journals: &[(u64, &OwnedFd)], pending: Vec<Record>) -> Cleaned {
         }
     }
     cleaned
+}
+
+/// Whether a container waits for others, and others for it. Not where its preparation waits for the caller, who may need another
+/// container for that, nor where it never ends.
+fn waits(start: &Start) -> bool {
+    !start.hooks && !start.keeper
 }
 
 /// A spare first process that was made.

@@ -154,6 +154,8 @@ pub struct Start {
     pub bounding: Option<u64>,
     /// How many descriptors come last: further ones of the command, whose payload says how many, and bind sources.
     pub sources: u32,
+    /// Which of the callers in Node it is for, a thread each: none of them waits for all that another has asked for.
+    pub caller: u64,
 }
 
 impl Start {
@@ -178,7 +180,7 @@ impl Start {
 
     /// What two requests have in common that the same spare first process can serve.
     pub fn without_sources(&self) -> Self {
-        Self { sources: 0, ..self.clone() }
+        Self { sources: 0, caller: 0, ..self.clone() }
     }
 }
 

@@ -378,6 +378,7 @@ impl Supervisor {
             cgroup: false,
             bounding: None,
             keeper: false,
+            caller: 0,
             joins: joins.iter().map(|(kind, _)| *kind).collect(),
             sources: 0,
         };
