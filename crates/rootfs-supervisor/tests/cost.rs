@@ -4,6 +4,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -19,8 +20,36 @@ use support::{
     Cell, Scratch, SpareProcess, Supervisor, bind, busybox_root, default_spec, is_alive, shell, soon,
 };
 
-/// The numbers of the system calls that a process makes until it executes a program. It is let go then.
-fn calls_until_exec(pid: i32, begin: impl FnOnce()) -> Vec<libc::c_long> {
+/// A system call.
+struct Call {
+    number: libc::c_long,
+    /// Of `listmount(2)`: behind which id it begins.
+    behind: Option<u64>,
+}
+
+/// libc doesn't have it everywhere. It has the same number on every architecture.
+const SYS_LISTMOUNT: libc::c_long = 458;
+
+impl Call {
+    /// The one that a process has stopped at.
+    fn of(pid: Pid) -> Self {
+        let stop = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap();
+        let mut words = stop.split(' ');
+        let number = words.next().unwrap().parse().unwrap();
+        let behind = (number == SYS_LISTMOUNT).then(|| {
+            let request = u64::from_str_radix(words.next().unwrap().trim_start_matches("0x"), 16).unwrap();
+            // The third field of struct mnt_id_req, after two halves and the mount.
+            let mut id = [0; 8];
+            let memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+            memory.read_exact_at(&mut id, request + 16).unwrap();
+            u64::from_ne_bytes(id)
+        });
+        Self { number, behind }
+    }
+}
+
+/// The system calls that a process makes until it executes a program. It is let go then.
+fn calls_until_exec(pid: i32, begin: impl FnOnce()) -> Vec<Call> {
     let pid = Pid::from_raw(pid);
     ptrace::attach(pid).unwrap();
     assert!(matches!(waitpid(pid, Some(WaitPidFlag::__WALL)).unwrap(), WaitStatus::Stopped(..)));
@@ -31,10 +60,7 @@ fn calls_until_exec(pid: i32, begin: impl FnOnce()) -> Vec<libc::c_long> {
     let mut stops = Vec::new();
     loop {
         match waitpid(pid, Some(WaitPidFlag::__WALL)).unwrap() {
-            WaitStatus::PtraceSyscall(_) => {
-                let stop = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap();
-                stops.push(stop.split(' ').next().unwrap().parse().unwrap());
-            }
+            WaitStatus::PtraceSyscall(_) => stops.push(Call::of(pid)),
             WaitStatus::PtraceEvent(..) => break,
             WaitStatus::Stopped(..) => {}
             other => panic!("it was to execute a program: {other:?}"),
@@ -137,7 +163,7 @@ fn waiting(supervisor: &Supervisor) -> SpareProcess {
     spare
 }
 
-fn calls_of(supervisor: &Supervisor, spec: &RootfsSpec) -> Vec<libc::c_long> {
+fn calls_of(supervisor: &Supervisor, spec: &RootfsSpec) -> Vec<Call> {
     let spare = waiting(supervisor);
     let (pid, mut running) = (spare.pid, None);
     let calls = calls_until_exec(pid, || running = Some(spare.ask(spec, shell("true"), 0)));
@@ -147,9 +173,9 @@ fn calls_of(supervisor: &Supervisor, spec: &RootfsSpec) -> Vec<libc::c_long> {
 }
 
 /// How many of them get memory from the kernel, or give it back.
-fn for_memory(calls: &[libc::c_long]) -> usize {
+fn for_memory(calls: &[Call]) -> usize {
     let memory = [libc::SYS_brk, libc::SYS_mmap, libc::SYS_mremap, libc::SYS_munmap, libc::SYS_madvise];
-    calls.iter().filter(|call| memory.contains(call)).count()
+    calls.iter().filter(|call| memory.contains(&call.number)).count()
 }
 
 #[test]
@@ -166,6 +192,14 @@ fn a_container_takes_few_system_calls() {
     assert!(count <= MOST_CALLS, "{count} system calls, and at most {MOST_CALLS} were to be made");
     assert!(count > 100, "{count} can't be all");
     assert_eq!(memory, 0, "a first process that waits has the memory for a usual container");
+
+    // The kernel looks at each mount behind the id that it is given, and the caller may have thousands.
+    let in_callers = calls.iter().take_while(|call| call.number != libc::SYS_setns);
+    let behind: Vec<u64> = in_callers.filter_map(|call| call.behind).collect();
+    assert!(
+        behind.iter().all(|id| *id > u64::MAX / 2),
+        "the mount table of the caller is walked: {behind:?}"
+    );
 
     // Much more than it was made for: that has to be seen.
     let source = scratch.0.join("source");
