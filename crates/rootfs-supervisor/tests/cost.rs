@@ -3,15 +3,53 @@
 
 mod support;
 
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+use nix::libc;
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rootfs::protocol::Exit;
-use rootfs::spec::{Content, Mount, MountKind};
-use support::{Cell, Scratch, Supervisor, busybox_root, default_spec, is_alive, shell, soon};
+use rootfs::spec::{Content, Mount, MountKind, RootfsSpec};
+use support::{
+    Cell, Scratch, SpareProcess, Supervisor, bind, busybox_root, default_spec, is_alive, shell, soon,
+};
 
-/// How many system calls a process makes until it executes a program. It is let go then.
-fn calls_until_exec(pid: i32, begin: impl FnOnce()) -> usize {
+/// A system call.
+struct Call {
+    number: libc::c_long,
+    /// Of `listmount(2)`: behind which id it begins.
+    behind: Option<u64>,
+}
+
+/// libc doesn't have it everywhere. It has the same number on every architecture.
+const SYS_LISTMOUNT: libc::c_long = 458;
+
+impl Call {
+    /// The one that a process has stopped at.
+    fn of(pid: Pid) -> Self {
+        let stop = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap();
+        let mut words = stop.split(' ');
+        let number = words.next().unwrap().parse().unwrap();
+        let behind = (number == SYS_LISTMOUNT).then(|| {
+            let request = u64::from_str_radix(words.next().unwrap().trim_start_matches("0x"), 16).unwrap();
+            // The third field of struct mnt_id_req, after two halves and the mount.
+            let mut id = [0; 8];
+            let memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+            memory.read_exact_at(&mut id, request + 16).unwrap();
+            u64::from_ne_bytes(id)
+        });
+        Self { number, behind }
+    }
+}
+
+/// The system calls that a process makes until it executes a program. It is let go then.
+fn calls_until_exec(pid: i32, begin: impl FnOnce()) -> Vec<Call> {
     let pid = Pid::from_raw(pid);
     ptrace::attach(pid).unwrap();
     assert!(matches!(waitpid(pid, Some(WaitPidFlag::__WALL)).unwrap(), WaitStatus::Stopped(..)));
@@ -19,10 +57,10 @@ fn calls_until_exec(pid: i32, begin: impl FnOnce()) -> usize {
         .unwrap();
     ptrace::syscall(pid, None).unwrap();
     begin();
-    let mut stops = 0;
+    let mut stops = Vec::new();
     loop {
         match waitpid(pid, Some(WaitPidFlag::__WALL)).unwrap() {
-            WaitStatus::PtraceSyscall(_) => stops += 1,
+            WaitStatus::PtraceSyscall(_) => stops.push(Call::of(pid)),
             WaitStatus::PtraceEvent(..) => break,
             WaitStatus::Stopped(..) => {}
             other => panic!("it was to execute a program: {other:?}"),
@@ -31,30 +69,168 @@ fn calls_until_exec(pid: i32, begin: impl FnOnce()) -> usize {
     }
     ptrace::detach(pid, None).unwrap();
     // Each call stops twice: when it begins, and when it ends.
-    stops / 2
+    stops.into_iter().step_by(2).collect()
+}
+
+/// The processes that one makes, and those make, while something is done.
+struct Processes {
+    made: Arc<AtomicUsize>,
+    over: Arc<AtomicBool>,
+    tracer: Option<JoinHandle<()>>,
+}
+
+impl Processes {
+    fn of(pid: u32) -> Self {
+        let (made, over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let (begun, has_begun) = mpsc::channel();
+        // A tracer is a thread, and only that can wait for what it traces.
+        let tracer = std::thread::spawn({
+            let (made, over) = (made.clone(), over.clone());
+            move || {
+                let options = ptrace::Options::PTRACE_O_TRACECLONE
+                    | ptrace::Options::PTRACE_O_TRACEFORK
+                    | ptrace::Options::PTRACE_O_TRACEVFORK;
+                ptrace::seize(Pid::from_raw(pid.cast_signed()), options).unwrap();
+                begun.send(()).unwrap();
+                while !over.load(Ordering::Relaxed) {
+                    Self::follow(&made);
+                }
+            }
+        });
+        has_begun.recv().unwrap();
+        Self { made, over, tracer: Some(tracer) }
+    }
+
+    /// Lets whatever has stopped go on.
+    fn follow(made: &AtomicUsize) {
+        let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD | WaitPidFlag::WNOHANG;
+        let (pid, signal) = match waitpid(None, Some(flags)) {
+            Ok(WaitStatus::StillAlive) | Err(_) => {
+                return std::thread::sleep(std::time::Duration::from_micros(100));
+            }
+            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => return,
+            Ok(WaitStatus::PtraceEvent(pid, _, event)) => {
+                if matches!(
+                    event,
+                    libc::PTRACE_EVENT_CLONE | libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK
+                ) {
+                    made.fetch_add(1, Ordering::Relaxed);
+                }
+                (pid, None)
+            }
+            Ok(WaitStatus::Stopped(pid, signal)) => (pid, Some(signal)),
+            Ok(other) => panic!("{other:?}"),
+        };
+        // One that was killed while it was stopped is gone.
+        let _ = ptrace::cont(pid, signal);
+    }
+
+    fn made(&self) -> usize {
+        self.made.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        // The end of the tracer lets go what it traces.
+        self.tracer.take().unwrap().join().unwrap();
+    }
+}
+
+/// The default set without the host's cgroups: it depends on the host which hierarchies there are.
+fn usual_spec(root: &Path) -> RootfsSpec {
+    let mut spec = default_spec(root);
+    spec.content
+        .retain(|content| !matches!(content, Content::Mount(Mount { kind: MountKind::Cgroup { .. }, .. })));
+    spec
 }
 
 /// For the default set, from the request to the exec, of a debug build, which looks at each descriptor before it closes it.
 /// A change that makes it more has to be worth it.
 const MOST_CALLS: usize = 349;
 
+/// The first process, and the two of the next: that and its holder. And once, what makes the stub namespace.
+const MOST_PROCESSES: usize = 4;
+
+/// The first process was there; these are the next one and its holder.
+const MOST_PROCESSES_WITH_SPARE: usize = 2;
+
+/// A first process that waits for this, and what was made ahead for the last container.
+fn waiting(supervisor: &Supervisor) -> SpareProcess {
+    let spare = supervisor.take_spare();
+    soon("it waits", || is_alive(spare.pid, "rootfs-spare"));
+    spare
+}
+
+fn calls_of(supervisor: &Supervisor, spec: &RootfsSpec) -> Vec<Call> {
+    let spare = waiting(supervisor);
+    let (pid, mut running) = (spare.pid, None);
+    let calls = calls_until_exec(pid, || running = Some(spare.ask(spec, shell("true"), 0)));
+    let ended = supervisor.finish(&running.unwrap());
+    assert_eq!((ended.exit, ended.failure), (Exit::Code(0), None));
+    calls
+}
+
+/// How many of them get memory from the kernel, or give it back.
+fn for_memory(calls: &[Call]) -> usize {
+    let memory = [libc::SYS_brk, libc::SYS_mmap, libc::SYS_mremap, libc::SYS_munmap, libc::SYS_madvise];
+    calls.iter().filter(|call| memory.contains(&call.number)).count()
+}
+
 #[test]
 fn a_container_takes_few_system_calls() {
     let mut supervisor = Supervisor::start(Cell::Root);
     let scratch = Scratch::new();
-    let mut spec = default_spec(&busybox_root(&scratch.0, Cell::Root, true));
-    // It depends on the host which hierarchies there are.
-    spec.content
-        .retain(|content| !matches!(content, Content::Mount(Mount { kind: MountKind::Cgroup { .. }, .. })));
+    let root = busybox_root(&scratch.0, Cell::Root, true);
+    let mut spec = usual_spec(&root);
     // What is made ahead is known from the container before.
     assert_eq!(supervisor.run(Cell::Root, &spec, "true", None).exit, Exit::Code(0));
-    let spare = supervisor.take_spare();
-    let (pid, mut running) = (spare.pid, None);
-    soon("it waits", || is_alive(pid, "rootfs-spare"));
-    let calls = calls_until_exec(pid, || running = Some(spare.ask(&spec, shell("true"), 0)));
-    let ended = supervisor.finish(&running.unwrap());
-    assert_eq!((ended.exit, ended.failure), (Exit::Code(0), None));
-    println!("{calls} system calls");
-    assert!(calls <= MOST_CALLS, "{calls} system calls, and at most {MOST_CALLS} were to be made");
-    assert!(calls > 100, "{calls} can't be all");
+    let calls = calls_of(&supervisor, &spec);
+    let (count, memory) = (calls.len(), for_memory(&calls));
+    println!("{count} system calls, {memory} of them for memory");
+    assert!(count <= MOST_CALLS, "{count} system calls, and at most {MOST_CALLS} were to be made");
+    assert!(count > 100, "{count} can't be all");
+    assert_eq!(memory, 0, "a first process that waits has the memory for a usual container");
+
+    // The kernel looks at each mount behind the id that it is given, and the caller may have thousands.
+    let in_callers = calls.iter().take_while(|call| call.number != libc::SYS_setns);
+    let behind: Vec<u64> = in_callers.filter_map(|call| call.behind).collect();
+    assert!(
+        behind.iter().all(|id| *id > u64::MAX / 2),
+        "the mount table of the caller is walked: {behind:?}"
+    );
+
+    // Much more than it was made for: that has to be seen.
+    let source = scratch.0.join("source");
+    fs::create_dir(&source).unwrap();
+    for number in 0..1000 {
+        fs::create_dir_all(root.join(format!("mnt/{number}"))).unwrap();
+        spec.add(bind(&source, &format!("/mnt/{number}")));
+    }
+    let memory = for_memory(&calls_of(&supervisor, &spec));
+    println!("with 1000 binds {memory} for memory");
+    assert!((1..=12).contains(&memory), "{memory}");
+}
+
+#[test]
+fn a_container_takes_few_processes() {
+    let mut supervisor = Supervisor::start(Cell::Root);
+    let scratch = Scratch::new();
+    let spec = usual_spec(&busybox_root(&scratch.0, Cell::Root, true));
+    let processes = Processes::of(supervisor.child.id());
+    assert_eq!(supervisor.run(Cell::Root, &spec, "true", None).exit, Exit::Code(0));
+    let mut spare = waiting(&supervisor);
+    let made = processes.made();
+    println!("{made} processes");
+    assert!((2..=MOST_PROCESSES).contains(&made), "{made}, and at most {MOST_PROCESSES} were to be made");
+    for _ in 0..3 {
+        let before = processes.made();
+        let running = spare.ask(&spec, shell("true"), 0);
+        assert_eq!(supervisor.finish(&running).exit, Exit::Code(0));
+        spare = waiting(&supervisor);
+        let made = processes.made() - before;
+        println!("{made} processes with one that waits");
+        assert!((1..=MOST_PROCESSES_WITH_SPARE).contains(&made), "{made}, of {MOST_PROCESSES_WITH_SPARE}");
+    }
 }

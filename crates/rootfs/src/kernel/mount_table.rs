@@ -103,7 +103,8 @@ fn head(buffer: &[MaybeUninit<u64>]) -> &StatMount {
 
 /// Whether both calls can be made: a filter may know one of them.
 pub(super) fn is_complete(id: u64) -> bool {
-    state(id).is_ok() && list(id, 0).is_ok()
+    // Behind the last id that there can be: the caller's table may have thousands, and the kernel would look at each.
+    state(id).is_ok() && list_some(id, u64::MAX - 1, &mut [0]).is_ok()
 }
 
 /// The state of a mount of this process's mount namespace.
@@ -149,6 +150,15 @@ fn listed(id: u64, place: bool, buffer: &mut Vec<MaybeUninit<u64>>) -> SysResult
     }))
 }
 
+/// So many of them as there is room for, behind an id; how many there were.
+fn list_some(top: u64, last: u64, room: &mut [u64]) -> SysResult<usize> {
+    let request = MountIdRequest::new(top, last);
+    // SAFETY: the kernel writes at most as many ids as it is told there is room for, and both outlive the call.
+    let found =
+        unsafe { libc::syscall(SYS_LISTMOUNT, &raw const request, room.as_mut_ptr(), room.len(), 0_u32) };
+    usize::try_from(found).map_err(|_| last_error("listmount", || top.to_string()))
+}
+
 /// The ids of what is below a mount, or of all that can be reached from this process's root, in their order.
 fn list(top: u64, expected: usize) -> SysResult<Vec<u64>> {
     let mut ids = vec![0_u64; expected + ROOM];
@@ -156,14 +166,8 @@ fn list(top: u64, expected: usize) -> SysResult<Vec<u64>> {
     loop {
         // What was found last; the kernel goes on behind it.
         let last = ids[..count].last().copied().unwrap_or(0);
-        let request = MountIdRequest::new(top, last);
         let free = &mut ids[count..];
-        // SAFETY: the kernel writes at most as many ids as it is told there is room for, and both outlive the call.
-        let found =
-            unsafe { libc::syscall(SYS_LISTMOUNT, &raw const request, free.as_mut_ptr(), free.len(), 0_u32) };
-        let Ok(found) = usize::try_from(found) else {
-            return Err(last_error("listmount", || top.to_string()));
-        };
+        let found = list_some(top, last, free)?;
         let full = found == free.len();
         count += found;
         if !full {
