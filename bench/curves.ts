@@ -58,7 +58,7 @@ async function runTrue(rootfs: Pick<Rootfs, 'run'>): Promise<void> {
 async function withFloor(task: CurveTask): Promise<Point> {
   const point: Record<string, number> = {}
   for (const name of ['rootfs', 'floor']) {
-    const [contender] = await makeContenders(task.fixture, 'pipe', (wanted) => wanted === name)
+    const [contender] = await makeContenders(task.fixture, 'pipe', (wanted) => wanted === name, 'usual')
     if (contender === undefined || 'missing' in contender) throw new Error(`${name}: ${contender?.missing}`)
     point[name] = await median(task.calls, async () => (await contender.once()).total)
     contender.close?.()

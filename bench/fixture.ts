@@ -53,7 +53,7 @@ export interface Fixture {
   /** A directory for each bind. */
   readonly sources: string
   readonly floor: string
-  /** Makes the mount table long; see crowd.c. */
+  /** Makes the mount table long; see scale.c. */
   readonly crowd: string
 }
 
@@ -101,7 +101,7 @@ export function makeFixture(target: Target): Fixture {
     if (target === 'tiny') compile('tiny.c', join(fixture.root, 'bin/true'), ['-static', '-nostdlib'])
     else symlinkSync('busybox', join(fixture.root, 'bin/true'))
     compile('floor.c', fixture.floor, [])
-    compile('crowd.c', fixture.crowd, [])
+    compile('scale.c', fixture.crowd, ['-pthread'])
     execFileSync(join(fixture.root, 'bin/true'))
   } catch (error) {
     removeFixture(fixture)

@@ -2,12 +2,13 @@
 
 import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, mkdirSync, readFileSync, readlinkSync, statfsSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { cpus, release, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import type { Scene } from './contenders.ts'
 import { BINDS, findProgram, makeFixture, removeFixture } from './fixture.ts'
+import { isolation } from './isolation.ts'
 import { table } from './statistics.ts'
 import type { Heap, Measured, Result, Task } from './worker.ts'
 
@@ -50,8 +51,6 @@ const MEMORY_TARGET = { supervisor: 2, container: 1 }
 
 /** Who calls in the scene of an ordinary user. */
 const ORDINARY_USER = 65534
-
-const CGROUP2_MAGIC = 0x63677270
 
 interface Comparison {
   readonly where: string
@@ -123,27 +122,14 @@ function readOptions() {
   }
 }
 
-/**
- * The prefix that puts a command into a mount namespace of its own, so that whatever a contender does, the
- * machine's mounts stay as they are. On a host with cgroup v1 the namespace shows v2 only: there all
- * contenders mount the same.
- */
-function isolation(): string[] {
-  if (process.getuid?.() !== 0) return []
-  const unified = statfsSync('/sys/fs/cgroup').type === CGROUP2_MAGIC
-  const script = `
-    set -e
-    [ "$(readlink /proc/self/ns/mnt)" != "$1" ] || { echo 'bench: no namespace of its own' >&2; exit 1; }
-    shift
-    ${unified ? '' : 'umount -R -l /sys/fs/cgroup && mount -t cgroup2 cgroup /sys/fs/cgroup'}
-    exec "$@"`
-  const namespace = readlinkSync('/proc/self/ns/mnt')
-  return ['unshare', '--mount', '--propagation', 'private', 'sh', '-c', script, 'sh', namespace]
-}
-
 /** What puts the measuring process where a scene plays. */
 function place({ scene, fixture }: Task): string[] {
-  if (scene === 'mounts') return [fixture.crowd, `${HOST_MOUNTS}`, join(fixture.directory, 'mounts')]
+  if (scene === 'mounts') {
+    const script = '"$1" mounts 0 "$2" "$3" "$4" && shift 4 && exec "$@"'
+    const from = join(fixture.sources, '0')
+    const to = join(fixture.directory, 'mounts')
+    return ['sh', '-c', script, 'sh', fixture.crowd, `${HOST_MOUNTS}`, from, to]
+  }
   if (scene === 'rootless' && process.getuid?.() === 0) {
     return ['setpriv', `--reuid=${ORDINARY_USER}`, `--regid=${ORDINARY_USER}`, '--clear-groups']
   }
