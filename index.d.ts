@@ -224,14 +224,19 @@ export type TemplateOptions = Omit<PrepareOptions, 'cgroup'>
  * What containers have in common, made once. The files that binds and the root directory are made from are opened when it is
  * made, and stay those, whatever their paths name later; directories of overlays are opened for each container.
  *
- * With `CAP_SYS_ADMIN` and Linux 6.15, and a directory as root, mounts that show each container the same are made once too:
- * binds that are neither `shared` nor `unbindable`, and without a user namespace files that are not `writable`, where nothing
- * else of the plan is on, below or above them. Each container begins with a copy of that tree; what is in it already is a step
- * with `strategy: 'template'`. Everything that a container can write, and what belongs to its namespaces, is made for each, so
- * that two of them see nothing of each other that they wouldn't see without a template.
+ * With `CAP_SYS_ADMIN` and Linux 6.15, and a directory as root, binds that are neither `shared` nor `unbindable` are mounted once
+ * too, where nothing else of the plan is on, below or above them. Each container begins with a copy of that tree; what is in it
+ * already is a step with `strategy: 'template'`. Everything else is made for each, so that two of them see nothing of each
+ * other that they wouldn't see without a template. Mounts below those sources, and below the root directory, are those
+ * of the time when the template was made, and stay in use.
  *
- * An `unbindable` root, hooks before the start, `readonly({ recursive: true })`, a mount on `/`, and a mount or user namespace
- * that is joined need a tree of each container's own: then, and without privileges, only the open files are shared. Without
+ * Containers that can write the root directory can rename or remove the directories that such mounts are on, for all that come
+ * later: those fail then (`ERR_ROOTFS_VERIFY`, also with `verify: false`), until another template is made. `readonly()` prevents it, or a
+ * root directory that belongs to nobody inside.
+ *
+ * An `unbindable` root, hooks before the start, `readonly({ recursive: true })`, a bind of `{ inRoot }`, a mount on `/`, and a mount or
+ * user namespace that is joined need a tree of each container's own; so does a place that a link which leads nowhere, or a `..`, makes
+ * unclear (warning `template-not-shared`). Then, and without privileges, only the open files are shared. Without
  * privileges they are found again by their paths, and must be the same (`ERR_ROOTFS_SOURCE`, `ERR_ROOTFS_ROOT`).
  *
  * A process of the supervisor's, the keeper, holds it. It ends with `close`, or with this process. Containers that live

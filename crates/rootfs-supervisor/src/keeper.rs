@@ -10,7 +10,7 @@ use rootfs::journal::{Identity, Writer};
 use rootfs::kernel::linux::Linux;
 use rootfs::kernel::{memfd, process};
 use rootfs::path::PathBytes;
-use rootfs::protocol::{self, ExecutedStep, FrameError, Kind, MAX_BODY, MAX_FDS, Payload, Report};
+use rootfs::protocol::{self, ExecutedStep, FrameError, Kind, MAX_BODY, MAX_FDS, Report};
 use rootfs::resolve::Missing;
 use rootfs::spec::{Directory, Hook};
 use rustix::thread::CapabilitySet;
@@ -50,7 +50,7 @@ fn keep(first: &FirstProcess, asked: &Asked) -> Result<()> {
     let kept = template::keep(&kernel, &payload.plan, &request, &mut alone, journal, share)?;
     // It doesn't end what it has started, because that is nothing: the supervisor needn't ask it to.
     first.tell_supervisor(&SetUp { level, filesystems: Vec::new(), stays: false }, &kept.locks)?;
-    hand_over(first.node.as_fd(), &payload, &kept)?;
+    hand_over(first.node.as_fd(), &kept)?;
     let template::Kept { descriptors, locks, .. } = kept;
     // A tree that is attached nowhere is there as long as somebody holds it.
     let held: (Vec<OwnedFd>, Vec<OwnedFd>) = (descriptors, locks);
@@ -65,7 +65,7 @@ fn keep(first: &FirstProcess, asked: &Asked) -> Result<()> {
     }
 }
 
-fn hand_over(node: BorrowedFd<'_>, payload: &Payload, kept: &template::Kept) -> Result<()> {
+fn hand_over(node: BorrowedFd<'_>, kept: &template::Kept) -> Result<()> {
     let send = |id, body: &[u8], fds: &[BorrowedFd<'_>]| {
         protocol::send(node, Kind::Kept, id, body, fds).map_err(|error| connection_error("Node", &error))
     };
@@ -81,7 +81,7 @@ fn hand_over(node: BorrowedFd<'_>, payload: &Payload, kept: &template::Kept) -> 
             .context(ErrorCode::Supervisor, || "the template can't be handed over")?;
         send(1, &[], &[file.as_fd()])?;
     }
-    let report = Report { warnings: payload.plan.warnings.clone(), ..Report::default() };
+    let report = Report { warnings: kept.warnings.clone(), ..Report::default() };
     send_report(node, &report)
 }
 

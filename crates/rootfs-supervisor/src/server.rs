@@ -1033,7 +1033,8 @@ impl Server {
         // Whoever has waited for this end may begin the next soon. But first Node hears of the end: the thread that listens may
         // have been put on this processor, to wait until this process waits.
         process::yield_processor();
-        // While others are being made it would take their time: a spare one costs more than it saves then.
+        // While others are being made it would take their time: a spare one costs more than it saves then. It is made when
+        // nothing has happened for a moment.
         if self.are_preparing() == 0 {
             self.prepare_for_more();
         }

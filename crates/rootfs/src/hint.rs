@@ -114,6 +114,10 @@ hints! {
     LockedSubmounts
         "EINVAL of `open_tree` for a bind that is not recursive"
         "in a user namespace, mounts below the source are locked in place: bind it recursively";
+    /// The root directory was changed under a template.
+    ChangedTemplate
+        "a mount of a template that is not in its place"
+        "it was moved or removed with a directory above it, or the template has ended meanwhile: make another template, of a root that its containers can't write";
     /// Locked flags.
     LockedFlags
         "EPERM of `mount_setattr` that clears a flag, or changes the access-time mode"

@@ -69,7 +69,7 @@ pub struct Resolved {
     pub path: Option<PathBytes>,
     /// Whether it was made.
     pub created: bool,
-    /// Whether no symbolic link is on the way, where that is known.
+    /// Whether no symbolic link was on the way, where that is known. For the bookkeeping of names: it can change at any time.
     pub linkless: bool,
 }
 

@@ -484,9 +484,8 @@ impl<'a> Execution<'a> {
             }
             Action::Pivot => {
                 let done = self.pivot()?;
-                if self.template.is_some() && self.setting.verify {
-                    let kernel = self.kernel;
-                    self.expectations.find_shared(self.root_mount, |path| kernel.mount_at(path).ok());
+                if self.template.is_some() {
+                    self.check_shared()?;
                 }
                 Ok(done)
             }

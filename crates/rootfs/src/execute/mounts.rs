@@ -556,6 +556,7 @@ impl Execution<'_> {
         if self.plan.sets_propagation_later(step) {
             apply_propagation(self.kernel, fd.as_fd(), &mount.propagation)?;
         }
+        let shows = host.as_ref().map(|host| host.identity);
         let id = self.ground.add_tree(&fd, host)?;
         let path = destination.path.clone().unwrap_or_else(|| place.clone());
         let attributes = mount.attributes.of_new_mount(false);
@@ -565,6 +566,7 @@ impl Execution<'_> {
         let mut one = Expectation::new(step, id, destination.status.mount, Some(path), attributes);
         one.parent = one.parent.filter(|_| !new_root);
         let expected = self.expectations.add(one);
+        expected.shows = shows;
         expected.propagation = expected.propagation.changed(&mount.propagation);
         expected.keeps_places = matches!(
             &mount.kind,

@@ -2,8 +2,13 @@
 //! tree that holds some of the mounts already, of which each container begins with a copy.
 //!
 //! Nothing in that tree can be written by a container that another container could not see without it: a copy of a mount shows
-//! the same filesystem, so only binds are in it, and files whose filesystem is read-only. Everything else is made for each
-//! container, in the order of the plan; so is what is on, below or above such a mount.
+//! the same filesystem, so only binds are in it. (A read-only filesystem would not do: who has rights over the mount can make it
+//! writable, for all.) Everything else is made for each container, in the order of the plan; so is what is on, below or above
+//! such a mount.
+//!
+//! The mountpoints are names in the root directory, which a container may be able to write: it can rename what they are in, for
+//! the tree and all later copies of it. So each container makes sure that each mount is where it belongs before it does
+//! anything to the tree by a path (`check_shared`), also without `verify`.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,6 +22,7 @@ use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
 use crate::journal::Writer;
 use crate::kernel::{FileKind, Follow, Kernel};
 use crate::options::{Links, PropagationType};
+use crate::origin::Location;
 use crate::path::PathBytes;
 use crate::plan::{Action, Plan, Stage, Step, Warning};
 use crate::protocol::ExecutedStep;
@@ -108,14 +114,21 @@ pub struct Kept {
     pub descriptors: Vec<OwnedFd>,
     /// Locks on host trees, to be held as long as the template is there.
     pub locks: Vec<OwnedFd>,
+    /// What the caller should know of the template.
+    pub warnings: Vec<Warning>,
 }
 
 /// Whether a tree can be made that all containers of a plan begin with: each has to put the rest into a copy that is attached
 /// nowhere, so that nothing may need it attached before all is in it.
 pub fn can_share(plan: &Plan, level: Level) -> bool {
-    let prevents = |step: &Step| match step.action {
-        Action::ReadonlyRoot { recursive } => recursive,
+    let prevents = |step: &Step| match &step.action {
+        Action::ReadonlyRoot { recursive } => *recursive,
         Action::Root { propagation, .. } => propagation.kind == PropagationType::Unbindable,
+        // What is bound again is on a mount whose source has to be known.
+        Action::Mount {
+            mount: Mount { kind: MountKind::Bind { source: BindSource::InRoot(_), .. }, .. },
+            ..
+        } => true,
         _ => false,
     };
     // What a user namespace that is joined maps, only a process in it knows.
@@ -158,11 +171,18 @@ pub fn keep(
     let description = execution.sources.root_description().cloned();
     execution.carry_out(root).map_err(|error| Execution::locate(error, root))?;
     let places = execution.places()?;
-    let (shared, others) = shareable(plan, &places, request.user.is_some());
+    let (shared, others) = shareable(plan, &places);
     execution.sources = sources::open(kernel, plan, &sources::Request { only: Some(&shared), ..*request })?;
     let mut steps = Vec::new();
     for step in plan.steps.iter().filter(|step| shared.contains(&step.index)) {
         let done = execution.carry_out(step).map_err(|error| Execution::locate(error, step))?;
+        let place =
+            places.iter().find(|(other, _)| *other == step.index).and_then(|(_, place)| place.as_ref());
+        if let (false, Some(place), Some(expected)) = (done.skipped, place, execution.expectations.last_mut())
+        {
+            // No link that is changed later leads elsewhere.
+            expected.path = Some(place.path.clone());
+        }
         let executed = ExecutedStep {
             index: step.index,
             resolved: done.resolved.clone(),
@@ -177,7 +197,9 @@ pub fn keep(
     for step in plan.steps.iter().filter(|step| others.contains(&step.index)) {
         let source =
             pinned.iter().find(|(other, _)| *other == step.index).and_then(|(_, file)| file.as_ref());
-        execution.make_mountpoint(step, source).map_err(|error| Execution::locate(error, step))?;
+        execution
+            .make_mountpoint(step, source.or_else(|| given(step, request.fds)))
+            .map_err(|error| Execution::locate(error, step))?;
     }
     let tree = execution.root()?;
     let tree = rustix::io::fcntl_dupfd_cloexec(&*tree, 0)
@@ -191,7 +213,32 @@ pub fn keep(
         warnings: execution.report.warnings,
         ..Template::default()
     };
-    Ok(Kept::with(template, pinned, execution.ground.locks))
+    let mut kept = Kept::with(template, pinned, execution.ground.locks);
+    kept.warnings.extend(not_shared(&places));
+    Ok(kept)
+}
+
+/// The descriptor that a bind was given as its source.
+fn given<'a>(step: &Step, fds: &'a [OwnedFd]) -> Option<&'a OwnedFd> {
+    match &step.action {
+        Action::Mount {
+            mount: Mount { kind: MountKind::Bind { source: BindSource::Fd { index, .. }, .. }, .. },
+            ..
+        } => fds.get(*index as usize),
+        _ => None,
+    }
+}
+
+/// Why nothing is shared, if a step is to blame.
+fn not_shared(places: &[(u32, Option<Place>)]) -> Option<Warning> {
+    let (step, _) = places.iter().find(|(_, place)| place.is_none())?;
+    Some(Warning {
+        code: "template-not-shared".to_owned(),
+        message: "where it takes effect depends on a link that leads nowhere, or on \"..\": each container makes all its mounts"
+            .to_owned(),
+        step: Some(*step),
+        location: Location::default(),
+    })
 }
 
 impl Kept {
@@ -208,7 +255,8 @@ impl Kept {
                 }
             }
         }
-        Self { template, descriptors, locks }
+        let warnings = template.warnings.clone();
+        Self { template, descriptors, locks, warnings }
     }
 }
 
@@ -234,7 +282,20 @@ impl Execution<'_> {
         let Some(path) = step.action.destination().filter(|path| !path.has_parents()) else {
             return Ok(None);
         };
-        let names: Vec<Vec<u8>> = path.components().map(<[u8]>::to_vec).collect();
+        let mut names: Vec<Vec<u8>> = path.components().map(<[u8]>::to_vec).collect();
+        // A name that is made itself, wherever a link there would lead.
+        let entry = match step.action {
+            Action::Link(_) | Action::Symlink { .. } | Action::Device(_) | Action::Stub(_) => names.pop(),
+            _ => None,
+        };
+        let place = self.place_of_names(&names)?;
+        Ok(place.map(|Place { path, on_root }| Place {
+            path: entry.iter().fold(path, |path, name| path.join(name.as_slice())),
+            on_root,
+        }))
+    }
+
+    fn place_of_names(&mut self, names: &[Vec<u8>]) -> Result<Option<Place>> {
         let root = self.root()?;
         for there in (0..=names.len()).rev() {
             let join = |top: PathBytes, names: &[Vec<u8>]| {
@@ -291,12 +352,8 @@ fn is_content(step: &Step) -> bool {
 }
 
 /// The steps whose mounts can be in a tree of which each container gets a copy, and those of the others that are in the root itself
-/// before anything is mounted there. `in_user_namespace`: whether the containers have one, whose root owns what is made for it.
-fn shareable(
-    plan: &Plan,
-    places: &[(u32, Option<Place>)],
-    in_user_namespace: bool,
-) -> (BTreeSet<u32>, BTreeSet<u32>) {
+/// before anything is mounted there.
+fn shareable(plan: &Plan, places: &[(u32, Option<Place>)]) -> (BTreeSet<u32>, BTreeSet<u32>) {
     let (mut shared, mut others) = (BTreeSet::new(), BTreeSet::new());
     // What can't be told could be in the way of anything.
     if places.iter().any(|(_, place)| place.is_none()) {
@@ -306,9 +363,10 @@ fn shareable(
         .iter()
         .filter_map(|(step, place)| {
             let place = place.as_ref()?;
-            let can = plan.steps.get(*step as usize).is_some_and(|step| {
-                place.on_root && shows_the_same(step, in_user_namespace) && place.path.as_bytes() != b"/"
-            });
+            let can = plan
+                .steps
+                .get(*step as usize)
+                .is_some_and(|step| place.on_root && shows_the_same(step) && place.path.as_bytes() != b"/");
             Some((&place.path, can, *step))
         })
         .collect();
@@ -329,22 +387,18 @@ fn shareable(
 }
 
 /// Whether a mount shows each container what it would show it without a template, and what others can't change through it.
-fn shows_the_same(step: &Step, in_user_namespace: bool) -> bool {
+fn shows_the_same(step: &Step) -> bool {
     let Action::Mount { mount, readonly_later: false, propagation_later: false } = &step.action else {
         return false;
     };
-    let Mount { kind, links, attributes, propagation, .. } = mount;
     // Copies of a shared mount are peers: what is mounted in one container would be seen in all. And of one that can't be bound
     // there is no copy.
-    let passes_nothing_on =
-        propagation.iter().all(|one| matches!(one.kind, PropagationType::Private | PropagationType::Slave));
-    match kind {
-        MountKind::Bind { source: BindSource::Host(_) | BindSource::Fd { .. }, .. } => {
-            *links == Links::default() && passes_nothing_on
-        }
-        MountKind::File { .. } => attributes.readonly() && !in_user_namespace && passes_nothing_on,
-        _ => false,
-    }
+    matches!(&mount.kind, MountKind::Bind { source: BindSource::Host(_) | BindSource::Fd { .. }, .. })
+        && mount.links == Links::default()
+        && mount
+            .propagation
+            .iter()
+            .all(|one| matches!(one.kind, PropagationType::Private | PropagationType::Slave))
 }
 
 #[cfg(test)]
@@ -373,7 +427,7 @@ mod tests {
                 (step.index, Some(Place { path, on_root }))
             })
             .collect();
-        let (steps, _) = shareable(&plan, &places, false);
+        let (steps, _) = shareable(&plan, &places);
         steps
             .iter()
             .map(|step| plan.steps[*step as usize].action.destination().unwrap().to_string())
@@ -401,8 +455,8 @@ mod tests {
         spec.content = vec![Content::Mount(bind("/a")), Content::Mount(bind("/b"))];
         let plan = Plan::new(&spec).unwrap();
         let place = Place { path: "/a".into(), on_root: true };
-        assert!(shareable(&plan, &[(2, Some(place.clone())), (3, None)], false).0.is_empty());
-        assert_eq!(shareable(&plan, &[(2, Some(place))], false).0, BTreeSet::from([2]));
+        assert!(shareable(&plan, &[(2, Some(place.clone())), (3, None)]).0.is_empty());
+        assert_eq!(shareable(&plan, &[(2, Some(place))]).0, BTreeSet::from([2]));
     }
 
     #[test]

@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 use super::Execution;
 use super::possible::Possible;
 use crate::error::{CallContext, Error, ErrorCode, Result};
-use crate::kernel::{Follow, Kernel, ListedMount};
+use crate::hint::Hint;
+use crate::journal::Identity;
+use crate::kernel::{FileStatus, Follow, Kernel, ListedMount};
 use crate::options::{Attributes, Propagation, PropagationState, attr};
 use crate::path::PathBytes;
 use crate::resolve;
@@ -82,6 +84,8 @@ pub(super) struct Expectation {
     pub(super) keeps_places: bool,
     /// Whether what it has brought along may be written to, whatever was said before.
     pub(super) below_writable: bool,
+    /// Of a bind, what it shows.
+    pub(super) shows: Option<Identity>,
 }
 
 impl Expectation {
@@ -103,6 +107,7 @@ impl Expectation {
             recursive: false,
             keeps_places: false,
             below_writable: false,
+            shows: None,
         }
     }
 
@@ -222,18 +227,31 @@ impl Expectations {
         self.list.extend_from_slice(shared);
     }
 
-    /// Finds out which mounts those of a template are, by their places.
-    pub(super) fn find_shared(&mut self, root: u64, at: impl Fn(&PathBytes) -> Option<u64>) {
-        for (place, one) in self.list.iter_mut().enumerate() {
+    /// Finds out which mounts those of a template are. The first that is not in its place is given back.
+    ///
+    /// They were attached one after the other, and were copied in that order, so that the ids of the copies grow. With what each
+    /// shows that leaves no room for another in its place.
+    fn find_shared(
+        &mut self,
+        root: u64,
+        at: impl Fn(&PathBytes) -> Option<FileStatus>,
+    ) -> Option<&Expectation> {
+        let mut last = root;
+        for place in 0..self.list.len() {
+            let one = &mut self.list[place];
             if one.mount != Expectation::UNKNOWN {
                 continue;
             }
-            let found = one.path.as_ref().and_then(&at);
-            if let Some(mount) = found.filter(|id| *id != root && !self.by_mount.contains_key(id)) {
-                (one.mount, one.parent) = (mount, Some(root));
-                self.by_mount.insert(mount, place);
-            }
+            let found = one.path.as_ref().and_then(&at).filter(|found| {
+                let shows = Identity { device: found.device, inode: found.inode };
+                found.mount > last && one.shows == Some(shows)
+            });
+            let Some(found) = found else { return self.list.get(place) };
+            (one.mount, one.parent) = (found.mount, Some(root));
+            last = found.mount;
+            self.by_mount.insert(found.mount, place);
         }
+        None
     }
 
     /// All that was attached to the root, for a copy of the tree.
@@ -383,6 +401,24 @@ struct Difference {
 }
 
 impl Execution<'_> {
+    /// Makes sure that each mount of a template's tree is where it belongs, when the root has just been entered.
+    pub(super) fn check_shared(&mut self) -> Result<()> {
+        let (kernel, root) = (self.kernel, self.root()?);
+        let at = |path: &PathBytes| {
+            let file = resolve::resolve(kernel, root.as_fd(), path, Follow::None).ok()?;
+            kernel.status(file.as_fd()).ok()
+        };
+        let Some(missing) = self.expectations.find_shared(self.root_mount, at) else { return Ok(()) };
+        let destination = missing.path.clone().unwrap_or_default();
+        let mut error = Error::new(
+            ErrorCode::Verify,
+            format!("step {}: what the template has mounted on {destination} is not there", missing.step),
+        );
+        error.step = Some(missing.step);
+        error.destination = Some(destination);
+        Err(error.with_hint(Hint::ChangedTemplate))
+    }
+
     /// Runs something that may mount, and remembers what it has mounted in the tree.
     pub(super) fn watching_mounts<T>(
         &mut self,
