@@ -289,6 +289,7 @@ for (const user of [
           t.is((error as RootfsError).code, 'ERR_ROOTFS_VERIFY')
           // With the same source, what is there is recognized by its order.
           t.is((error as RootfsError).destination, second === 'y' ? '/x/data' : '/y/data')
+          t.is((error as RootfsError).step?.destination, (error as RootfsError).destination)
           t.regex((error as RootfsError).hint ?? '', /make another template/)
         }
         // Without a template each is mounted where its place is.

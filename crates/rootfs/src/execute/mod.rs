@@ -375,6 +375,9 @@ impl<'a> Execution<'a> {
             }
             let begin = Instant::now();
             let done = self.carry_out(step).map_err(|error| Self::locate(error, step))?;
+            if matches!(step.action, Action::Root { .. }) {
+                self.check_shared()?;
+            }
             if done.skipped {
                 self.report.skipped.push(step.index);
             }
@@ -482,13 +485,7 @@ impl<'a> Execution<'a> {
                 }
                 Ok(Done::default())
             }
-            Action::Pivot => {
-                let done = self.pivot()?;
-                if self.template.is_some() {
-                    self.check_shared()?;
-                }
-                Ok(done)
-            }
+            Action::Pivot => self.pivot(),
             Action::Propagation(propagation) => self.set_propagation(*propagation),
             Action::ReadonlyMount { mount, destination, superblock, recursive } => {
                 self.readonly_mount(*mount, destination, *superblock, *recursive)

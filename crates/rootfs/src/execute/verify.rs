@@ -222,7 +222,7 @@ impl Expectations {
         &mut self.list[place]
     }
 
-    /// Adds mounts that came with the tree of a template. Which they are is not known before the root is entered.
+    /// Adds mounts that came with the tree of a template. Which they are is found out by `find_shared`.
     pub(super) fn add_shared(&mut self, shared: &[Expectation]) {
         self.list.extend_from_slice(shared);
     }
@@ -401,7 +401,7 @@ struct Difference {
 }
 
 impl Execution<'_> {
-    /// Makes sure that each mount of a template's tree is where it belongs, when the root has just been entered.
+    /// Makes sure that each mount of a template's tree is where it belongs, before anything else is put into the tree.
     pub(super) fn check_shared(&mut self) -> Result<()> {
         let (kernel, root) = (self.kernel, self.root()?);
         let at = |path: &PathBytes| {
@@ -409,14 +409,13 @@ impl Execution<'_> {
             kernel.status(file.as_fd()).ok()
         };
         let Some(missing) = self.expectations.find_shared(self.root_mount, at) else { return Ok(()) };
-        let destination = missing.path.clone().unwrap_or_default();
-        let mut error = Error::new(
-            ErrorCode::Verify,
-            format!("step {}: what the template has mounted on {destination} is not there", missing.step),
-        );
-        error.step = Some(missing.step);
-        error.destination = Some(destination);
-        Err(error.with_hint(Hint::ChangedTemplate))
+        let mut error = Error::new(ErrorCode::Verify, "the mount that the template has made is not there");
+        error.destination.clone_from(&missing.path);
+        let error = error.with_hint(Hint::ChangedTemplate);
+        Err(match self.plan.steps.get(missing.step as usize) {
+            Some(step) => Self::locate(error, step),
+            None => error,
+        })
     }
 
     /// Runs something that may mount, and remembers what it has mounted in the tree.
