@@ -242,23 +242,9 @@ export type TemplateOptions = Omit<PrepareOptions, 'cgroup'>
  * A process of the supervisor's, the keeper, holds it. It ends with `close`, or with this process. Containers that live
  * go on; new ones are `ERR_ROOTFS_CLOSED`, also when the keeper was killed.
  */
-export interface RootfsTemplate extends AsyncDisposable {
+export interface RootfsTemplate extends AsyncDisposable, Pick<Rootfs, 'prepare' | 'run' | 'spawn'> {
   /** What one should know. After `close`, mountpoints that had to be left too. */
   readonly warnings: readonly Warning[]
-  /** See `Rootfs.prepare`. */
-  prepare(options?: PrepareOptions): Promise<PreparedRootfs>
-  /** See `Rootfs.run`. */
-  run(
-    command: string,
-    args: readonly string[] | undefined,
-    options: RunOptions & PrepareOptions & { encoding: 'buffer' },
-  ): Promise<RunResult<Buffer>>
-  run(command: string, args?: readonly string[], options?: RunOptions & PrepareOptions): Promise<RunResult>
-  run(options: RunOptions & PrepareOptions & { encoding: 'buffer' }): Promise<RunResult<Buffer>>
-  run(options?: RunOptions & PrepareOptions): Promise<RunResult>
-  /** See `Rootfs.spawn`. */
-  spawn(command: string, args?: readonly string[], options?: SpawnOptions & PrepareOptions): ContainerProcess
-  spawn(options?: SpawnOptions & PrepareOptions): ContainerProcess
   /** Ends the keeper, and removes the mountpoints that it has made, unless a container that lives has some in the same tree. */
   close(): Promise<void>
 }
