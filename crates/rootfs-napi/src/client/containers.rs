@@ -122,10 +122,12 @@ pub(super) fn end(state: &mut State, id: u64, exit: Exit) {
             Exit::Code(code) => format!("with status {code}"),
             Exit::Signal(signal) => format!("by signal {signal}"),
         };
-        let error = Error::new(
-            ErrorCode::Closed,
-            format!("the first process ended {how} before the root was prepared"),
-        );
+        let (who, what) = if container.keeper {
+            ("keeper", "template was made")
+        } else {
+            ("first process", "root was prepared")
+        };
+        let error = Error::new(ErrorCode::Closed, format!("the {who} ended {how} before the {what}"));
         deliver(state, id, 0, &container, News::Failed(error));
     } else {
         tell_begun(state, id, &mut container);

@@ -149,7 +149,9 @@ struct Container {
     told: bool,
     /// The poststart programs still run: it has not begun before.
     starting: bool,
-    /// What it keeps for the containers of a template; not all of it, before it is told.
+    /// Whether it is the keeper of a template.
+    keeper: bool,
+    /// What it keeps for the containers; not all of it, before it is told.
     kept: Arc<Kept>,
     children: BTreeMap<u64, Option<Arc<OwnedFd>>>,
 }
@@ -284,6 +286,7 @@ impl Container {
             silent: false,
             told: false,
             starting: beginning.start.poststart,
+            keeper: beginning.start.keeper,
             kept: Arc::default(),
             children: BTreeMap::new(),
         }
