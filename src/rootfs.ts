@@ -70,7 +70,7 @@ export class Rootfs extends native.Rootfs {
   }
 
   static override overlay(options: OverlayRootOptions): Rootfs {
-    return Object.setPrototypeOf(native.Rootfs.overlay(options), Rootfs.prototype) as Rootfs
+    return own(native.Rootfs.overlay(options))
   }
 
   [inspect.custom](depth: number, options: Options): string {

@@ -742,15 +742,19 @@ struct Prepared {
     own_files: Option<pid1::OwnFiles>,
 }
 
-/// Sends a report; one that is too long goes in a memory file.
+/// Sends a report.
 pub(crate) fn send_report(node: BorrowedFd<'_>, report: &Report) -> Result<()> {
-    let body = protocol::encode(report);
+    send_long(node, Kind::Ready, 0, &protocol::encode(report))
+}
+
+/// Sends Node a frame; a body that is too long goes in a memory file, see [`protocol::Frame::decode_long`].
+pub(crate) fn send_long(node: BorrowedFd<'_>, kind: Kind, id: u64, body: &[u8]) -> Result<()> {
     let sent = if body.len() <= MAX_BODY {
-        protocol::send(node, Kind::Ready, 0, &body, &[])
+        protocol::send(node, kind, id, body, &[])
     } else {
-        let file = memfd::sealed(c"rootfs-report", &body, false)
+        let file = memfd::sealed(c"rootfs-report", body, false)
             .context(ErrorCode::Supervisor, || "the report can't be made")?;
-        protocol::send(node, Kind::Ready, 0, &[], &[file.as_fd()])
+        protocol::send(node, kind, id, &[], &[file.as_fd()])
     };
     sent.map_err(|error| connection_error("Node", &error))
 }

@@ -8,15 +8,15 @@ use rootfs::error::{CallContext, Error, ErrorCode, Result};
 use rootfs::execute::{Level, Surroundings, sources, template};
 use rootfs::journal::{Identity, Writer};
 use rootfs::kernel::linux::Linux;
-use rootfs::kernel::{memfd, process};
+use rootfs::kernel::process;
 use rootfs::path::PathBytes;
-use rootfs::protocol::{self, ExecutedStep, FrameError, Kind, MAX_BODY, MAX_FDS, Report};
+use rootfs::protocol::{self, ExecutedStep, FrameError, Kind, MAX_FDS, Report};
 use rootfs::resolve::Missing;
 use rootfs::spec::{Directory, Hook};
 use rustix::thread::CapabilitySet;
 
 use crate::broker::connection_error;
-use crate::first_process::{Asked, FirstProcess, SetUp, choose_level, send_report};
+use crate::first_process::{Asked, FirstProcess, SetUp, choose_level, send_long, send_report};
 
 /// Runs in the forked child. Comes back only with an error.
 pub(crate) fn run(first: &FirstProcess, asked: &Asked) -> Box<Error> {
@@ -66,21 +66,11 @@ fn keep(first: &FirstProcess, asked: &Asked) -> Result<()> {
 }
 
 fn hand_over(node: BorrowedFd<'_>, kept: &template::Kept) -> Result<()> {
-    let send = |id, body: &[u8], fds: &[BorrowedFd<'_>]| {
-        protocol::send(node, Kind::Kept, id, body, fds).map_err(|error| connection_error("Node", &error))
-    };
     let fds: Vec<BorrowedFd<'_>> = kept.descriptors.iter().map(AsFd::as_fd).collect();
     for batch in fds.chunks(MAX_FDS) {
-        send(0, &[], batch)?;
+        protocol::send(node, Kind::Kept, 0, &[], batch).map_err(|error| connection_error("Node", &error))?;
     }
-    let body = protocol::encode(&kept.template);
-    if body.len() <= MAX_BODY {
-        send(1, &body, &[])?;
-    } else {
-        let file = memfd::sealed(c"rootfs-template", &body, false)
-            .context(ErrorCode::Supervisor, || "the template can't be handed over")?;
-        send(1, &[], &[file.as_fd()])?;
-    }
+    send_long(node, Kind::Kept, 1, &protocol::encode(&kept.template))?;
     let report = Report { warnings: kept.warnings.clone(), ..Report::default() };
     send_report(node, &report)
 }

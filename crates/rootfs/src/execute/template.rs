@@ -10,7 +10,7 @@
 //! the tree and all later copies of it. So each container makes sure that each mount is where it belongs before it does
 //! anything to the tree by a path (`check_shared`), also without `verify`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
@@ -176,8 +176,7 @@ pub fn keep(
     let mut steps = Vec::new();
     for step in plan.steps.iter().filter(|step| shared.contains(&step.index)) {
         let done = execution.carry_out(step).map_err(|error| Execution::locate(error, step))?;
-        let place =
-            places.iter().find(|(other, _)| *other == step.index).and_then(|(_, place)| place.as_ref());
+        let place = places.get(&step.index).and_then(Option::as_ref);
         if let (false, Some(place), Some(expected)) = (done.skipped, place, execution.expectations.last_mut())
         {
             // No link that is changed later leads elsewhere.
@@ -195,8 +194,9 @@ pub fn keep(
     let rest = |step: u32| step != root.index && !shared.contains(&step);
     let mut pinned = sources::pin(kernel, plan, rest)?;
     for step in plan.steps.iter().filter(|step| others.contains(&step.index)) {
-        let source =
-            pinned.iter().find(|(other, _)| *other == step.index).and_then(|(_, file)| file.as_ref());
+        // They are in the order of the steps.
+        let source = pinned.binary_search_by_key(&step.index, |(other, _)| *other).ok();
+        let source = source.and_then(|at| pinned[at].1.as_ref());
         execution
             .make_mountpoint(step, source.or_else(|| given(step, request.fds)))
             .map_err(|error| Execution::locate(error, step))?;
@@ -230,7 +230,7 @@ fn given<'a>(step: &Step, fds: &'a [OwnedFd]) -> Option<&'a OwnedFd> {
 }
 
 /// Why nothing is shared, if a step is to blame.
-fn not_shared(places: &[(u32, Option<Place>)]) -> Option<Warning> {
+fn not_shared(places: &Places) -> Option<Warning> {
     let (step, _) = places.iter().find(|(_, place)| place.is_none())?;
     Some(Warning {
         code: "template-not-shared".to_owned(),
@@ -260,6 +260,9 @@ impl Kept {
     }
 }
 
+/// Where steps take effect, by their numbers; `None` where that can't be told.
+type Places = BTreeMap<u32, Option<Place>>;
+
 /// Where a step takes effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Place {
@@ -272,7 +275,7 @@ struct Place {
 impl Execution<'_> {
     /// Where the steps take effect that put something into the tree, as it is before the first of them: `None` for one that
     /// can't be told. Another step that is in the way of it has a place that is in the way too.
-    fn places(&mut self) -> Result<Vec<(u32, Option<Place>)>> {
+    fn places(&mut self) -> Result<Places> {
         let plan = self.plan;
         let steps = plan.steps.iter().filter(|step| is_content(step));
         steps.map(|step| Ok((step.index, self.place_of(step)?))).collect()
@@ -353,10 +356,10 @@ fn is_content(step: &Step) -> bool {
 
 /// The steps whose mounts can be in a tree of which each container gets a copy, and those of the others that are in the root itself
 /// before anything is mounted there.
-fn shareable(plan: &Plan, places: &[(u32, Option<Place>)]) -> (BTreeSet<u32>, BTreeSet<u32>) {
+fn shareable(plan: &Plan, places: &Places) -> (BTreeSet<u32>, BTreeSet<u32>) {
     let (mut shared, mut others) = (BTreeSet::new(), BTreeSet::new());
     // What can't be told could be in the way of anything.
-    if places.iter().any(|(_, place)| place.is_none()) {
+    if places.values().any(Option::is_none) {
         return (shared, others);
     }
     let mut places: Vec<(&PathBytes, bool, u32)> = places
@@ -417,7 +420,7 @@ mod tests {
         let mut spec = RootfsSpec::new(Root::Directory("/root".into()));
         spec.content = content.into_iter().map(Content::Mount).collect();
         let plan = Plan::new(&spec).unwrap();
-        let places: Vec<(u32, Option<Place>)> = plan
+        let places: Places = plan
             .steps
             .iter()
             .filter(|step| is_content(step))
@@ -455,8 +458,8 @@ mod tests {
         spec.content = vec![Content::Mount(bind("/a")), Content::Mount(bind("/b"))];
         let plan = Plan::new(&spec).unwrap();
         let place = Place { path: "/a".into(), on_root: true };
-        assert!(shareable(&plan, &[(2, Some(place.clone())), (3, None)]).0.is_empty());
-        assert_eq!(shareable(&plan, &[(2, Some(place))]).0, BTreeSet::from([2]));
+        assert!(shareable(&plan, &Places::from([(2, Some(place.clone())), (3, None)])).0.is_empty());
+        assert_eq!(shareable(&plan, &Places::from([(2, Some(place))])).0, BTreeSet::from([2]));
     }
 
     #[test]
