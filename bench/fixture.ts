@@ -71,7 +71,7 @@ export function findProgram(name: string): string | undefined {
   return undefined
 }
 
-export function compile(source: string, output: string, flags: readonly string[]): void {
+function compile(source: string, output: string, flags: readonly string[]): void {
   execFileSync('cc', ['-O2', ...flags, '-o', output, join(import.meta.dirname, source)], { stdio: 'inherit' })
 }
 

@@ -1,14 +1,12 @@
 // Compares the time from call to exit of one container: ours, a C program's, bubblewrap's, crun's and runc's.
 
-import { execFileSync, spawn, spawnSync } from 'node:child_process'
-import { once } from 'node:events'
+import { execFileSync, spawnSync } from 'node:child_process'
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { cpus, release, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import type { Scene } from './contenders.ts'
 import { BINDS, findProgram, makeFixture, removeFixture } from './fixture.ts'
-import { isolation } from './isolation.ts'
+import { machine, runIsolated } from './isolation.ts'
 import { table } from './statistics.ts'
 import type { Heap, Measured, Result, Task } from './worker.ts'
 
@@ -151,36 +149,18 @@ function obstacle(scene: Scene): string | undefined {
 async function runWorker(task: Task): Promise<Result> {
   const file = join(task.fixture.directory, `task-${task.scene}-${task.heap}.json`)
   writeFileSync(file, JSON.stringify(task))
-  const [command, ...args] = [
-    ...isolation(),
-    ...place(task),
-    process.execPath,
-    ...process.execArgv,
-    join(import.meta.dirname, 'worker.ts'),
-    file,
-  ]
-  const child = spawn(command!, args, { stdio: ['ignore', 'inherit', 'inherit'] })
-  const [code, signal] = await once(child, 'close')
-  if (code !== 0) throw new Error(`the measuring process ended with ${code ?? signal}`)
+  await runIsolated('worker.ts', file, place(task))
   return JSON.parse(readFileSync(task.result, 'utf8')) as Result
 }
 
-function machine() {
+/** The machine, with who measures and what against. */
+function surroundings() {
   const version = (name: string): string | undefined => {
     const path = findProgram(name)
     return path && execFileSync(path, ['--version'], { encoding: 'utf8' }).split('\n')[0]
   }
-  return {
-    date: new Date().toISOString(),
-    kernel: release(),
-    architecture: process.arch,
-    cpu: cpus()[0]?.model,
-    cpus: cpus().length,
-    memory: totalmem(),
-    node: process.version,
-    uid: process.getuid?.(),
-    peers: { bwrap: version('bwrap'), crun: version('crun'), runc: version('runc') },
-  }
+  const peers = { bwrap: version('bwrap'), crun: version('crun'), runc: version('runc') }
+  return { ...machine(), uid: process.getuid?.(), peers }
 }
 
 /** The median of one that was measured. */
@@ -391,7 +371,7 @@ try {
   }
   const comparisons = [...results.flatMap(compare), ...compareHeaps(results), ...compareScenes(results)]
   printComparisons(comparisons)
-  const report = { machine: machine(), options: { ...options, target }, results, missing, comparisons }
+  const report = { machine: surroundings(), options: { ...options, target }, results, missing, comparisons }
   if (json !== undefined) writeFileSync(json, `${JSON.stringify(report, undefined, 2)}\n`)
 } finally {
   removeFixture(fixture)

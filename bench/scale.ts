@@ -1,14 +1,11 @@
 // How the cost of a container grows with the host, the container, the calling process and the number of containers.
 
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { readFileSync, writeFileSync } from 'node:fs'
-import { cpus, release, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { CURVES, type CurveTask, type Point } from './curves.ts'
-import { compile, makeFixture, removeFixture } from './fixture.ts'
-import { isolation } from './isolation.ts'
+import { makeFixture, removeFixture } from './fixture.ts'
+import { machine, runIsolated } from './isolation.ts'
 import { table } from './statistics.ts'
 
 const USAGE = `usage: node --import=@oxc-node/core/register bench/scale.ts [options]
@@ -55,16 +52,7 @@ function readOptions() {
 async function measure(task: CurveTask): Promise<Point[]> {
   const file = join(task.fixture.directory, `${task.curve}.task.json`)
   writeFileSync(file, JSON.stringify(task))
-  const [command, ...args] = [
-    ...isolation(),
-    process.execPath,
-    ...process.execArgv,
-    join(import.meta.dirname, 'curves.ts'),
-    file,
-  ]
-  const child = spawn(command!, args, { stdio: ['ignore', 'inherit', 'inherit'] })
-  const [code, signal] = await once(child, 'close')
-  if (code !== 0) throw new Error(`the process that measures ${task.curve} ended with ${code ?? signal}`)
+  await runIsolated('curves.ts', file)
   return JSON.parse(readFileSync(task.result, 'utf8')) as Point[]
 }
 
@@ -86,22 +74,12 @@ for (const curve of only) {
   // A fixture for each: what one makes in the root is not for the next.
   const fixture = makeFixture('busybox')
   try {
-    const helper = join(fixture.directory, 'scale')
-    compile('scale.c', helper, ['-pthread'])
     const result = join(fixture.directory, 'result.json')
-    curves[curve] = await measure({ curve, fixture, helper, calls, result })
+    curves[curve] = await measure({ curve, fixture, helper: fixture.crowd, calls, result })
     print(CURVES[curve]!.title, curves[curve])
   } finally {
     removeFixture(fixture)
   }
 }
-const machine = {
-  date: new Date().toISOString(),
-  kernel: release(),
-  architecture: process.arch,
-  cpu: cpus()[0]?.model,
-  cpus: cpus().length,
-  memory: totalmem(),
-  node: process.version,
-}
-if (json !== undefined) writeFileSync(json, `${JSON.stringify({ machine, calls, curves }, undefined, 2)}\n`)
+if (json !== undefined)
+  writeFileSync(json, `${JSON.stringify({ machine: machine(), calls, curves }, undefined, 2)}\n`)
