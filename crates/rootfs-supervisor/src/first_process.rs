@@ -12,6 +12,7 @@ use rootfs::execute::{Execution, Level, Outcome, Setting, Surroundings, classic}
 use rootfs::journal::{Identity, Writer};
 use rootfs::kernel::classic::Classic;
 use rootfs::kernel::linux::{Linux, can_assemble_detached, has_mount_api};
+use rootfs::kernel::process::namespaces;
 use rootfs::kernel::{Kernel, holder, memfd, process};
 use rootfs::lsm;
 use rootfs::namespace::NamespaceKind;
@@ -207,13 +208,17 @@ impl FirstProcess {
     /// Does what can be done before it is known what for, and waits. What it is asked for, and what it has done.
     fn wait_to_be_asked(&self) -> Result<(Asked, Ahead)> {
         let connection = |error| connection_error("Node", &error);
+        if self.start.user.is_some() {
+            self.become_mapped_root()?;
+        }
         process::die_with_parent()
             .context(ErrorCode::Supervisor, || "the first process can't follow its parent")?;
         // It may have gone before.
         if !is_connected(self.control.as_fd()) {
             process::exit(0);
         }
-        let level = self.known_level.or_else(|| probe().ok());
+        // In the caller's mount namespace the root of another user namespace may mount nothing.
+        let level = self.known_level.or_else(|| probe().ok().filter(|_| self.start.user.is_none()));
         if self.start.network {
             loopback_up()?;
         }
@@ -247,8 +252,8 @@ impl FirstProcess {
 
     fn prepare(&self, asked: &Asked, ahead: Ahead) -> Result<Prepared> {
         let payload = asked.read()?;
-        let namespaces = payload.plan.steps.get(Plan::NAMESPACES as usize);
-        let in_namespaces = |error| match namespaces {
+        let step = payload.plan.steps.get(Plan::NAMESPACES as usize);
+        let in_namespaces = |error| match step {
             Some(step) => Execution::locate(error, step),
             None => error,
         };
@@ -256,12 +261,17 @@ impl FirstProcess {
         if hooks || payload.rest.process.is_none() {
             have_own_memory()?;
         }
-        let (pid, score_file) = if hooks || self.start.user.is_some() {
+        let (pid, score_file) = if self.start.is_told_pid() {
             self.own_pid().map(|(pid, file)| (Some(pid), file))?
         } else {
             (None, None)
         };
-        if self.start.user.is_some() {
+        if asked.later && self.start.mount {
+            process::unshare(namespaces::MOUNT)
+                .context(ErrorCode::Denied, || "a mount namespace can't be made")
+                .map_err(in_namespaces)?;
+        }
+        if self.start.user.is_some() && !asked.later {
             self.become_mapped_root().map_err(in_namespaces)?;
         }
         process::die_with_parent()

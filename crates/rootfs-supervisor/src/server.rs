@@ -20,7 +20,7 @@ use rootfs::process::Rlimit;
 use rootfs::protocol::{
     self, Answer, Ended, Exit, Frame, FrameError, Hello, Kind, Leftover, Spare, Start, TakenDown,
 };
-use rootfs::spec::HookPoint;
+use rootfs::spec::{HookPoint, IdMap};
 use rustix::event::{PollFd, PollFlags, epoll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
@@ -89,6 +89,8 @@ struct Container {
     control: OwnedFd,
     /// When to listen to that, where nothing that is said there is urgent.
     alarm: Option<OwnedFd>,
+    /// Whether it was made before it was asked for.
+    ahead: bool,
     opener: Option<OwnedFd>,
     /// A child that runs newuidmap.
     mapper: Option<OwnedFd>,
@@ -671,6 +673,7 @@ impl Server {
             let call = SysError::new("epoll_ctl", errno, "a spare first process");
             Error::from_call(ErrorCode::Supervisor, "a spare first process can't be watched", &call)
         };
+        let Some(identity) = seen_in(like.user.as_ref(), self.identity) else { return Ok(()) };
         let start = like.clone();
         let (control, first_control) = pair()?;
         let (node_end, first_node) = pair()?;
@@ -694,7 +697,7 @@ impl Server {
             stub: self.stub(),
             filesystems: wanted.filesystems.clone(),
             open_files: self.open_files,
-            identity: self.identity,
+            identity,
         };
         let Process { pid, pidfd, holder } = begin_spare(&start, first)?;
         // Numbers that Node doesn't give, and no other supervisor: Node counts from one.
@@ -705,9 +708,14 @@ impl Server {
         let told = self
             .watch(container.pidfd.as_fd(), Event::Ended(id))
             .and_then(|()| self.watch(alarm.as_fd(), Event::Control(id)))
+            .and_then(|()| match container.start.user {
+                Some(_) => self.watch(container.control.as_fd(), Event::Control(id)),
+                None => Ok(()),
+            })
             .map_err(system)
             .and_then(|()| Ok(vec![node_end, duplicate(&container.journal)?, duplicate(&container.pidfd)?]));
         container.alarm = Some(alarm);
+        container.ahead = true;
         match told {
             Ok(fds) => {
                 let spare = Spare { start: container.start.clone(), pid };
@@ -753,8 +761,7 @@ impl Server {
     ) -> Result<()> {
         let pid = protocol::encode(&container.pid);
         let gone = |error: FrameError| crate::broker::connection_error("a first process", &error);
-        let hooks_or_user = container.start.user.is_some() || container.start.opener || container.start.hooks;
-        if hooks_or_user {
+        if container.start.is_told_pid() {
             // It can't open its own without being open to all who are in a user namespace that it has joined.
             let joined = container.start.joins.contains(&NamespaceKind::User);
             let score = joined.then(|| self.kernel.open_proc(container.pid, "oom_score_adj").ok()).flatten();
@@ -766,8 +773,7 @@ impl Server {
         protocol::send(&first.node, Kind::Started, id, &pid, &[container.pidfd.as_fd()]).map_err(gone)?;
         let watched = self.watch(container.pidfd.as_fd(), Event::Ended(id)).and_then(|()| {
             let control = container.control.as_fd();
-            // Only one in a user namespace asks for something.
-            if container.start.user.is_some() {
+            if container.is_heard() {
                 self.watch(control, Event::Control(id))
             } else {
                 self.watch_end(control, Event::Control(id))
@@ -837,7 +843,7 @@ impl Server {
                         }
                     }
                     container.locks.extend(frame.fds);
-                    if container.start.user.is_some() {
+                    if container.is_heard() {
                         // There may be more, and that wakes this loop.
                         return;
                     }
@@ -851,8 +857,7 @@ impl Server {
 
     /// Hears what a first process has said that isn't listened to all the time: it matters when that ends, or is to end.
     fn catch_up(&mut self, id: u64) {
-        let said =
-            |known: &Container| !known.begun && known.start.user.is_none() && is_readable(&known.control);
+        let said = |known: &Container| !known.begun && !known.is_heard() && is_readable(&known.control);
         if self.containers.get(&id).is_some_and(said) {
             self.controlled(id);
         }
@@ -870,7 +875,9 @@ impl Server {
     /// It has ended, become its command, or stays. Either way it asks for nothing more.
     fn begun(&mut self, id: u64) {
         let Some(container) = self.containers.get_mut(&id) else { return };
-        let _ = epoll::delete(&self.epoll, container.alarm.as_ref().unwrap_or(&container.control));
+        for watched in container.alarm.iter().chain([&container.control]) {
+            let _ = epoll::delete(&self.epoll, watched);
+        }
         self.preparing.remove(&id);
         if std::mem::replace(&mut container.begun, true) {
             return;
@@ -951,6 +958,10 @@ impl Server {
     fn map_ids(&mut self, id: u64) {
         let Some(container) = self.containers.get_mut(&id) else { return };
         let (control, Some(map)) = (&container.control, &container.start.user) else { return };
+        if container.ahead {
+            // The one that waits asks for nothing else.
+            let _ = epoll::delete(&self.epoll, control);
+        }
         let writer = idmap::writer(map);
         let result = if writer == idmap::Writer::Helpers {
             // The helpers take milliseconds; a child waits for them and answers.
@@ -1369,7 +1380,8 @@ struct Process {
 
 /// Makes a spare first process, with a holder for its memory where that can be had.
 fn begin_spare(start: &Start, first: FirstProcess) -> Result<Process> {
-    let namespaces = clone_flags(start);
+    // The copy of the caller's mounts would be old when it is needed.
+    let namespaces = clone_flags(&Start { mount: false, ..start.clone() });
     let mut first = Some(first);
     if let Some(process) = begin_held(namespaces, &mut first) {
         return Ok(process);
@@ -1489,6 +1501,7 @@ impl Container {
             journal,
             control,
             alarm: None,
+            ahead: false,
             opener: None,
             mapper: None,
             holder: None,
@@ -1505,6 +1518,11 @@ impl Container {
             exit: None,
             left: None,
         }
+    }
+
+    /// Whether all that its first process says wakes the supervisor: only one in a user namespace asks for something.
+    fn is_heard(&self) -> bool {
+        self.start.user.is_some() && !self.ahead
     }
 
     /// Ends everything in it. `true` if its first process does that, and has to be killed when it doesn't.
@@ -1584,6 +1602,14 @@ impl Container {
 fn is_readable(socket: &OwnedFd) -> bool {
     let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
     rustix::event::poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&now)) == Ok(1)
+}
+
+/// How somebody's user and group are seen in a user namespace, if they are somebody's there.
+fn seen_in(map: Option<&IdMap>, (user, group): (u32, u32)) -> Option<(u32, u32)> {
+    match map {
+        Some(map) => Some((IdMap::from_host(&map.uids, user)?, IdMap::from_host(&map.gids, group)?)),
+        None => Some((user, group)),
+    }
 }
 
 fn own_pid() -> i32 {

@@ -159,16 +159,15 @@ pub struct Start {
 }
 
 impl Start {
-    /// Whether a first process can be made before it is asked for. Not where somebody else takes part in its beginning,
-    /// nor where it would keep an old copy of the caller's mounts.
+    /// Whether a first process can be made before it is asked for. Not where somebody else takes part in its beginning. It has
+    /// no mount namespace before that: it would keep an old copy of the caller's mounts.
     pub fn can_wait(&self) -> bool {
-        self.user.is_none()
-            && !self.mount
-            && !self.opener
-            && !self.hooks
-            && !self.cgroup
-            && !self.keeper
-            && !self.joins_first()
+        !self.opener && !self.hooks && !self.cgroup && !self.keeper && !self.joins_first()
+    }
+
+    /// Whether the supervisor tells the first process its pid, which is another in its own namespace.
+    pub fn is_told_pid(&self) -> bool {
+        self.hooks || self.joins.contains(&NamespaceKind::User)
     }
 
     /// Whether namespaces have to be joined before the first process is made: it couldn't do it itself, or it would not be in

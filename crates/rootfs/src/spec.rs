@@ -344,6 +344,14 @@ impl IdMap {
             if offset < line.size { line.host_id.checked_add(offset) } else { None }
         })
     }
+
+    /// The id inside of one of the host's.
+    pub fn from_host(list: &[IdMapping], outside: u32) -> Option<u32> {
+        list.iter().find_map(|line| {
+            let offset = outside.checked_sub(line.host_id)?;
+            if offset < line.size { line.container_id.checked_add(offset) } else { None }
+        })
+    }
 }
 
 /// The user namespace.
