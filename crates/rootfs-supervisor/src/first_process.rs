@@ -32,6 +32,7 @@ use crate::hooks;
 use crate::join::join;
 use crate::keeper;
 use crate::pid1;
+use crate::server::pair;
 
 /// What a first process begins with.
 pub(crate) struct FirstProcess {
@@ -225,6 +226,8 @@ impl FirstProcess {
         let stock = match level {
             // mount(2) makes and mounts in one, and this is not the mount namespace for it yet.
             Some(Level::Classic) => Stock::default(),
+            // The root of a user namespace can make none where somebody else's mounts are.
+            _ if self.start.mount => fill_elsewhere(self.filesystems.clone()).unwrap_or_default(),
             _ => Stock::fill(&Linux::default(), self.filesystems.clone()),
         };
         if let Some(bounding) = self.start.bounding {
@@ -631,6 +634,29 @@ pub(crate) enum Handed {
     Now(Sources),
     /// They are opened when this process has a place for them.
     OnRequest,
+}
+
+/// Has a child make filesystems ahead, in a mount namespace that ends with it.
+fn fill_elsewhere(filesystems: Vec<Filesystem>) -> Option<Stock> {
+    let (here, there) = pair().ok()?;
+    let namespaces = u64::from(namespaces::MOUNT.cast_unsigned());
+    match process::fork(process::CloneRequest { namespaces, cgroup: None }).ok()? {
+        process::Fork::Child => {
+            let (made, contexts): (Vec<_>, Vec<_>) =
+                Stock::fill(&Linux::default(), filesystems).into_ready().into_iter().unzip();
+            let contexts: Vec<_> = contexts.iter().map(AsFd::as_fd).collect();
+            let _ = protocol::send(&there, Kind::SetUp, 0, &protocol::encode(&made), &contexts);
+            process::exit(0)
+        }
+        process::Fork::Parent { pidfd, .. } => {
+            drop(there);
+            let told = protocol::receive(&here);
+            let _ = process::wait_for(pidfd.as_fd());
+            let frame = told.ok().filter(|frame| !frame.descriptors_lost)?;
+            let made: Vec<Filesystem> = frame.decode().ok()?;
+            Some(Stock::of_ready(made.into_iter().zip(frame.fds).collect()))
+        }
+    }
 }
 
 /// How mounts are made: as was asked for in a test, as it worked before, or the best way there is.

@@ -359,30 +359,63 @@ fn what_stays_has_only_what_it_uses_in_force_and_its_children_have_all() {
 
 #[test]
 fn the_next_container_finds_a_first_process_that_waits() {
-    let mut supervisor = Supervisor::start(Cell::Root);
-    let scratch = Scratch::new();
-    let spec = default_spec(&busybox_root(&scratch.0, Cell::Root, true));
-    assert_eq!(supervisor.run(Cell::Root, &spec, "true", None).exit, Exit::Code(0));
-    for turn in 0..3 {
-        let spare = supervisor.take_spare();
-        assert!(spare.start.pid && !spare.start.network);
-        let running = spare.ask(&spec, shell(&format!("echo $$ {turn}; cat /proc/1/comm; exit 7")), 0);
-        let ended = supervisor.finish(&running);
-        assert_eq!((ended.exit, ended.failure), (Exit::Code(7), None));
-        assert_eq!(ended.output, format!("1 {turn}\nsh\n"));
+    for cell in [Cell::Root, Cell::Ordinary] {
+        let mut supervisor = Supervisor::start(cell);
+        let scratch = Scratch::new();
+        let spec = default_spec(&busybox_root(&scratch.0, cell, true));
+        assert_eq!(supervisor.run(cell, &spec, "true", None).exit, Exit::Code(0));
+        for turn in 0..3 {
+            let spare = supervisor.take_spare();
+            assert!(spare.start.pid && !spare.start.network);
+            let script = format!("echo $$ {turn} $(id -u); cat /proc/1/comm; exit 7");
+            let running = spare.ask(&spec, shell(&script), cell.owner());
+            let ended = supervisor.finish(&running);
+            assert_eq!((ended.exit, ended.failure), (Exit::Code(7), None));
+            assert_eq!(ended.output, format!("1 {turn} 0\nsh\n"));
+        }
     }
 }
 
 #[test]
 fn a_first_process_that_waits_serves_nobody_else() {
-    let mut supervisor = Supervisor::start(Cell::Root);
-    let scratch = Scratch::new();
-    let spec = default_spec(&busybox_root(&scratch.0, Cell::Root, true));
-    supervisor.run(Cell::Root, &spec, "true", None);
-    let running = supervisor.take_spare().ask(&spec, shell("echo served"), NOBODY);
-    let ended = supervisor.finish(&running);
-    assert_eq!(ended.failure.map(|error| error.code), Some(ErrorCode::Denied));
-    assert_eq!((ended.exit, ended.output.as_str()), (Exit::Code(127), ""));
+    // In a user namespace ids that it doesn't map look alike.
+    for (cell, other) in [(Cell::Root, NOBODY), (Cell::Ordinary, 0), (Cell::Ordinary, NOBODY - 1)] {
+        let mut supervisor = Supervisor::start(cell);
+        let scratch = Scratch::new();
+        let spec = default_spec(&busybox_root(&scratch.0, cell, true));
+        supervisor.run(cell, &spec, "true", None);
+        let running = supervisor.take_spare().ask(&spec, shell("echo served"), other);
+        let ended = supervisor.finish(&running);
+        assert_eq!(ended.failure.map(|error| error.code), Some(ErrorCode::Denied), "{cell:?}, {other}");
+        assert_eq!((ended.exit, ended.output.as_str()), (Exit::Code(127), ""));
+    }
+}
+
+#[test]
+fn a_first_process_that_waits_sees_what_is_mounted_meanwhile() {
+    for cell in [Cell::Root, Cell::Ordinary] {
+        // Of this thread alone, and of what it starts.
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
+        nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+        let mut supervisor = Supervisor::start(cell);
+        let scratch = Scratch::new();
+        let mut spec = default_spec(&busybox_root(&scratch.0, cell, true));
+        let source = scratch.0.join("source");
+        std::fs::create_dir(&source).unwrap();
+        spec.add(bind(&source, "/mnt"));
+        assert_eq!(supervisor.run(cell, &spec, "ls /mnt", None).output, "");
+        let spare = supervisor.take_spare();
+        soon("it waits", || is_alive(spare.pid, "rootfs-spare"));
+        nix::mount::mount(Some("later"), &source, Some("tmpfs"), nix::mount::MsFlags::empty(), None::<&str>)
+            .unwrap();
+        std::fs::write(source.join("new"), "").unwrap();
+        let running = spare.ask(&spec, shell("ls /mnt"), cell.owner());
+        let ended = supervisor.finish(&running);
+        assert_eq!((ended.exit, ended.failure, &*ended.output), (Exit::Code(0), None, "new\n"), "{cell:?}");
+        supervisor.child.kill().unwrap();
+        nix::mount::umount2(&source, nix::mount::MntFlags::MNT_DETACH).unwrap();
+    }
 }
 
 #[test]

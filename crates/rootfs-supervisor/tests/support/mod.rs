@@ -250,7 +250,8 @@ impl SpareProcess {
     }
 
     fn ask_for(self, spec: &RootfsSpec, process: Option<ProcessSpec>, user: u32) -> Running {
-        let payload = payload(Plan::new(spec).unwrap(), process, None, Cell::Root);
+        let cell = if self.start.user.is_some() { Cell::Ordinary } else { Cell::Root };
+        let payload = payload(Plan::new(spec).unwrap(), process, None, cell);
         let output = memory();
         let null = fs::File::open("/dev/null").unwrap();
         let fds = [payload.as_fd(), null.as_fd(), output.as_fd(), output.as_fd()];

@@ -51,6 +51,16 @@ impl Stock {
             .take(LIMIT)
             .filter_map(|filesystem| filesystem.create(kernel).ok().map(|context| (filesystem, context)))
             .collect();
+        Self::of_ready(ready)
+    }
+
+    /// What is ready, to be given to another process.
+    pub fn into_ready(self) -> Vec<(Filesystem, OwnedFd)> {
+        self.ready.into_inner()
+    }
+
+    /// What another process has made ahead, in the same namespaces but that of mounts.
+    pub fn of_ready(ready: Vec<(Filesystem, OwnedFd)>) -> Self {
         Self { ready: RefCell::new(ready), needed: RefCell::default() }
     }
 
