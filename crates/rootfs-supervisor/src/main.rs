@@ -15,7 +15,9 @@ mod keeper;
 mod opener;
 mod pid1;
 mod probe;
+mod queue;
 mod server;
+mod spare;
 mod unexecutable;
 
 use std::os::fd::{AsFd, OwnedFd};

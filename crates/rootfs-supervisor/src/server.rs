@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rootfs::Hint;
@@ -13,7 +12,7 @@ use rootfs::journal::{self, Record};
 use rootfs::kernel::linux::{Linux, become_stub, has_mount_api};
 use rootfs::kernel::memfd;
 use rootfs::kernel::process::{self, namespaces};
-use rootfs::kernel::{holder, host, without_pidfds};
+use rootfs::kernel::without_pidfds;
 use rootfs::namespace::NamespaceKind;
 use rootfs::plan::Plan;
 use rootfs::process::Rlimit;
@@ -31,6 +30,8 @@ use crate::hooks::Runner;
 use crate::idmap;
 use crate::join;
 use crate::opener::Opener;
+use crate::queue::Queue;
+use crate::spare::{Process, begin_spare};
 
 const RLIMIT_NOFILE: u32 = 7;
 /// As many descriptors are closed one by one in less than a millisecond.
@@ -81,6 +82,7 @@ impl Event {
 }
 
 /// A container, from the request until everything is taken down.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Container {
     pid: i32,
     pidfd: OwnedFd,
@@ -160,57 +162,6 @@ const MOST_QUEUED: usize = 256;
 
 /// One that takes longer waits for something itself, such as a filesystem that doesn't answer. Nobody waits for that.
 const SLOW: Duration = Duration::from_millis(500);
-
-/// Requests that wait, in a queue for each caller.
-#[derive(Default)]
-struct Queue {
-    callers: BTreeMap<u64, VecDeque<Frame>>,
-    /// Who was served last.
-    last: u64,
-}
-
-impl Queue {
-    fn push(&mut self, caller: u64, request: Frame) {
-        self.callers.entry(caller).or_default().push_back(request);
-    }
-
-    fn is_empty(&self) -> bool {
-        self.callers.is_empty()
-    }
-
-    fn len(&self) -> usize {
-        self.callers.values().map(VecDeque::len).sum()
-    }
-
-    fn contains(&self, id: u64) -> bool {
-        self.callers.values().flatten().any(|request| request.id == id)
-    }
-
-    /// The oldest one of the next caller.
-    fn next(&mut self) -> Option<Frame> {
-        let after = (std::ops::Bound::Excluded(self.last), std::ops::Bound::Unbounded);
-        let caller = *self.callers.range(after).next().or_else(|| self.callers.iter().next())?.0;
-        self.last = caller;
-        let queue = self.callers.get_mut(&caller)?;
-        let request = queue.pop_front();
-        if queue.is_empty() {
-            self.callers.remove(&caller);
-        }
-        request
-    }
-
-    /// Takes a request out of it. `false` if it isn't there.
-    fn remove(&mut self, id: u64) -> bool {
-        let mut found = false;
-        self.callers.retain(|_, queue| {
-            let before = queue.len();
-            queue.retain(|request| request.id != id);
-            found |= queue.len() != before;
-            !queue.is_empty()
-        });
-        found
-    }
-}
 
 /// The number of spare first processes that one supervisor can make.
 const SPARES: u64 = 1 << 28;
@@ -1371,119 +1322,6 @@ fn waits(start: &Start) -> bool {
     !start.hooks && !start.keeper
 }
 
-/// A spare first process that was made.
-struct Process {
-    pid: i32,
-    pidfd: OwnedFd,
-    holder: Option<OwnedFd>,
-}
-
-/// Makes a spare first process, with a holder for its memory where that can be had.
-fn begin_spare(start: &Start, first: FirstProcess) -> Result<Process> {
-    // The copy of the caller's mounts would be old when it is needed.
-    let namespaces = clone_flags(&Start { mount: false, ..start.clone() });
-    let mut first = Some(first);
-    if let Some(process) = begin_held(namespaces, &mut first) {
-        return Ok(process);
-    }
-    let request = process::CloneRequest { namespaces, cgroup: None };
-    match process::fork(request).map_err(|call| clone_error(start, &call))? {
-        process::Fork::Parent { pid, pidfd } => Ok(Process { pid, pidfd, holder: None }),
-        process::Fork::Child => become_first(&mut first),
-    }
-}
-
-fn become_first(first: &mut Option<FirstProcess>) -> ! {
-    if let Some(first) = first.take() {
-        first.run();
-    }
-    process::exit(127)
-}
-
-/// Whether a filter lets nobody open the pidfd of a process that is there.
-static NO_PIDFD_OPEN: AtomicBool = AtomicBool::new(false);
-
-/// The same by way of a holder, which makes the first process. Waits for that, which takes as long as two clones.
-/// Afterwards there is either one first process or none.
-fn begin_held(namespaces: u64, first: &mut Option<FirstProcess>) -> Option<Process> {
-    // A holder has to close what the first process has: others wait for its end. And where processes that change their ids
-    // may be looked into, their new user could write to what they share with it.
-    let dumpable = host::sysctl("fs.suid_dumpable").is_none_or(|value| value == "1");
-    if dumpable || !process::can_close_ranges() || NO_PIDFD_OPEN.load(Ordering::Relaxed) {
-        return None;
-    }
-    let birth = holder::Birth::new().ok()?;
-    let (here, there) = pair().ok()?;
-    let supervisor = own_pid();
-    let process::Fork::Parent { pidfd: holder, .. } = process::fork(process::CloneRequest::default()).ok()?
-    else {
-        hold(supervisor, namespaces, &birth, &there, first);
-    };
-    drop(there);
-    if has_begun(&here, &holder)
-        && let Some(pid) = birth.pid()
-    {
-        match process::pidfd_of_child(pid) {
-            Ok(pidfd) => return Some(Process { pid, pidfd, holder: Some(holder) }),
-            Err(call) if call.is(nix::errno::Errno::ENOSYS) || call.is(nix::errno::Errno::EPERM) => {
-                NO_PIDFD_OPEN.store(true, Ordering::Relaxed);
-            }
-            Err(_) => {}
-        }
-    }
-    // What was to be its descriptors is for another, and it must not use them too.
-    process::kill(holder.as_fd());
-    let _ = process::wait_for(holder.as_fd());
-    if let Some(pid) = birth.pid() {
-        process::end_child(pid);
-    }
-    None
-}
-
-/// Waits until a first process has begun, or can't any more.
-fn has_begun(socket: &OwnedFd, holder: &OwnedFd) -> bool {
-    let patience = rustix::event::Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
-    let mut ends = [PollFd::new(socket, PollFlags::IN), PollFd::new(holder, PollFlags::IN)];
-    let polled = loop {
-        match rustix::event::poll(&mut ends, Some(&patience)) {
-            Err(rustix::io::Errno::INTR) => {}
-            polled => break polled,
-        }
-    };
-    polled.is_ok()
-        && ends[0].revents().contains(PollFlags::IN)
-        && matches!(protocol::receive(socket), Ok(Frame { kind: Kind::Started, .. }))
-}
-
-fn hold(
-    supervisor: i32,
-    namespaces: u64,
-    birth: &holder::Birth,
-    socket: &OwnedFd,
-    first: &mut Option<FirstProcess>,
-) -> ! {
-    process::set_name(c"rootfs-holder");
-    if process::die_with_parent().is_err() || process::parent_pid() != supervisor {
-        process::exit(1);
-    }
-    // The first process tells of its beginning: then its holder has nothing more to do that others wait for.
-    let work = || {
-        if protocol::send(socket, Kind::Started, 0, &[], &[]).is_ok() {
-            become_first(first);
-        }
-    };
-    holder::begin(namespaces, birth, work, |made| {
-        if made.is_err() {
-            process::exit(1);
-        }
-        process::close_all_but(0, &[]);
-        if holder::confine().is_err() {
-            process::exit(1);
-        }
-        holder::hold()
-    })
-}
-
 fn answer_mapped(control: &OwnedFd, result: Result<()>) {
     let answer = match result {
         Ok(()) => Answer::Done(()),
@@ -1612,7 +1450,7 @@ fn seen_in(map: Option<&IdMap>, (user, group): (u32, u32)) -> Option<(u32, u32)>
     }
 }
 
-fn own_pid() -> i32 {
+pub(crate) fn own_pid() -> i32 {
     rustix::process::getpid().as_raw_nonzero().get()
 }
 
@@ -1629,7 +1467,7 @@ fn duplicate(fd: &OwnedFd) -> Result<OwnedFd> {
         .context(ErrorCode::Supervisor, || "the supervisor can't duplicate a descriptor of a request")
 }
 
-fn clone_flags(start: &Start) -> u64 {
+pub(crate) fn clone_flags(start: &Start) -> u64 {
     let mut flags = 0;
     for (wanted, flag) in [
         (start.user.is_some(), namespaces::USER),
