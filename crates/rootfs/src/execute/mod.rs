@@ -41,7 +41,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
 use crate::hint::Hint;
 use crate::journal::{Identity, Record, State, Writer};
-use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow, Kernel};
+use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow, Kernel, process};
 use crate::options::{Attributes, Propagation, PropagationType};
 use crate::origin::Location;
 use crate::path::PathBytes;
@@ -393,6 +393,9 @@ impl<'a> Execution<'a> {
         let Some(root) = self.root else {
             return Err(Error::new(ErrorCode::Spec, "the plan has no root"));
         };
+        // Nothing is mounted any more: the descriptors of the mounts, which can be thousands, have no other use.
+        drop((self.kept, self.placed, self.parent));
+        process::close_all(self.ground.trees.into_iter().map(|tree| tree.fd).filter_map(Rc::into_inner));
         let root = Rc::try_unwrap(root)
             .or_else(|shared| rustix::io::fcntl_dupfd_cloexec(&*shared, 0))
             .map_err(|errno| SysError::new("fcntl", errno, "F_DUPFD_CLOEXEC"))
