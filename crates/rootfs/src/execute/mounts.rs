@@ -575,11 +575,6 @@ impl Execution<'_> {
         expected.superblock_readonly = mount.attributes.readonly()
             && (matches!(mount.kind, MountKind::File { .. } | MountKind::Overlay(_))
                 || self.plan.has_own_superblock(&mount.kind));
-        if through_link && !new_root {
-            self.placed.forget();
-        } else {
-            self.placed.add(&place, &fd, id);
-        }
         if new_root {
             let status =
                 self.kernel.status(fd.as_fd()).context(ErrorCode::Mount, || "it can't be looked at")?;
@@ -589,8 +584,13 @@ impl Execution<'_> {
         } else if place.as_bytes() == b"/proc" {
             self.proc_is_mounted = mounted != Mounted::Other;
         }
-        self.kept.insert(step, fd);
         let resolved = destination.path.clone().filter(|path| *path != place);
+        if through_link && !new_root {
+            self.placed.forget();
+        } else {
+            self.placed.add(place, &fd, id);
+        }
+        self.kept.insert(step, fd);
         Ok(Done { resolved, ..Done::default() })
     }
 
