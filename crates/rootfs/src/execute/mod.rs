@@ -586,7 +586,7 @@ impl<'a> Execution<'a> {
             self.root_inode = status.inode;
         }
         self.root = Some(Rc::clone(&mount));
-        let id = self.ground.add_tree(&mount, host)?;
+        let id = self.ground.add_tree(&mount, None, host)?;
         self.root_mount = id;
         self.ground.lock(id)?;
         let expected = self.expectations.add(Expectation::of_root(step, id));
@@ -914,10 +914,9 @@ fn identity_of(status: &FileStatus) -> Identity {
 
 impl Ground<'_> {
     /// Remembers a mount and returns its id.
-    fn add_tree(&mut self, fd: &Rc<OwnedFd>, host: Option<HostPlace>) -> Result<u64> {
-        let mount = self
-            .kernel
-            .mount_id(fd.as_fd().as_fd())
+    fn add_tree(&mut self, fd: &Rc<OwnedFd>, id: Option<u64>, host: Option<HostPlace>) -> Result<u64> {
+        let mount = id
+            .map_or_else(|| self.kernel.mount_id(fd.as_fd()), Ok)
             .context(ErrorCode::Mount, || "a mount's id can't be found out")?;
         let locked = host.is_none();
         self.unlocked += usize::from(!locked);
