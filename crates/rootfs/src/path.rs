@@ -1,5 +1,6 @@
 //! File names as bytes: Linux names are any bytes but NUL and `/`, so no path here is ever required to be UTF-8.
 
+use std::borrow::Borrow;
 use std::ffi::{CString, OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -113,6 +114,12 @@ impl fmt::Display for PathBytes {
 impl fmt::Debug for PathBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{}\"", self.0.escape_ascii())
+    }
+}
+
+impl Borrow<[u8]> for PathBytes {
+    fn borrow(&self) -> &[u8] {
+        &self.0
     }
 }
 

@@ -183,7 +183,7 @@ impl Execution<'_> {
             Err(error) => return Err(error),
         };
         self.share_ahead(mount, &fd, step)?;
-        let mut done = self.place(mount, fd, &destination, true, Mounted::Other, None, step)?;
+        let mut done = self.place(mount, (fd, None), &destination, true, Mounted::Other, None, step)?;
         done.strategy = strategy;
         if let Some(expected) = self.expectations.last_mut() {
             match strategy {
@@ -237,7 +237,7 @@ impl Execution<'_> {
             .map_err(|errno| SysError::new("fcntl", errno, "F_DUPFD_CLOEXEC"))
             .context(ErrorCode::Mount, || "a descriptor can't be duplicated")?;
         self.share_ahead(mount, &tmpfs, step)?;
-        self.place(&open, tmpfs, &destination, true, Mounted::Other, None, step)?;
+        self.place(&open, (tmpfs, None), &destination, true, Mounted::Other, None, step)?;
         let parent = self.expectations.last_mut().map_or(0, |expected| expected.mount);
         let cgroups = self.own_cgroups()?.into_iter().filter(|(controllers, _)| !controllers.is_empty());
         // What the host has mounted nowhere is not mounted here.

@@ -83,7 +83,7 @@ impl Execution<'_> {
     ) -> Result<Done> {
         let destination = self.destination(&mount.destination, Missing::File)?;
         let fd = self.private_file(mount, content, mode, owner)?;
-        self.place(mount, fd, &destination, false, Mounted::Other, None, step)
+        self.place(mount, (fd, None), &destination, false, Mounted::Other, None, step)
     }
 
     /// A file in a tmpfs of its own, which is just large enough for it, as a mount of the file alone. A memory file would do

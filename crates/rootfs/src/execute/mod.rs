@@ -41,7 +41,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{CallContext, Error, ErrorCode, Result, SysError};
 use crate::hint::Hint;
 use crate::journal::{Identity, Record, State, Writer};
-use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow, Kernel};
+use crate::kernel::{AttributeChange, FileKind, FileStatus, Follow, Kernel, process};
 use crate::options::{Attributes, Propagation, PropagationType};
 use crate::origin::Location;
 use crate::path::PathBytes;
@@ -393,6 +393,9 @@ impl<'a> Execution<'a> {
         let Some(root) = self.root else {
             return Err(Error::new(ErrorCode::Spec, "the plan has no root"));
         };
+        // Nothing is mounted any more: the descriptors of the mounts, which can be thousands, have no other use.
+        drop((self.kept, self.placed, self.parent));
+        process::close_all(self.ground.trees.into_iter().map(|tree| tree.fd).filter_map(Rc::into_inner));
         let root = Rc::try_unwrap(root)
             .or_else(|shared| rustix::io::fcntl_dupfd_cloexec(&*shared, 0))
             .map_err(|errno| SysError::new("fcntl", errno, "F_DUPFD_CLOEXEC"))
@@ -583,7 +586,7 @@ impl<'a> Execution<'a> {
             self.root_inode = status.inode;
         }
         self.root = Some(Rc::clone(&mount));
-        let id = self.ground.add_tree(&mount, host)?;
+        let id = self.ground.add_tree(&mount, None, host)?;
         self.root_mount = id;
         self.ground.lock(id)?;
         let expected = self.expectations.add(Expectation::of_root(step, id));
@@ -911,10 +914,9 @@ fn identity_of(status: &FileStatus) -> Identity {
 
 impl Ground<'_> {
     /// Remembers a mount and returns its id.
-    fn add_tree(&mut self, fd: &Rc<OwnedFd>, host: Option<HostPlace>) -> Result<u64> {
-        let mount = self
-            .kernel
-            .mount_id(fd.as_fd().as_fd())
+    fn add_tree(&mut self, fd: &Rc<OwnedFd>, id: Option<u64>, host: Option<HostPlace>) -> Result<u64> {
+        let mount = id
+            .map_or_else(|| self.kernel.mount_id(fd.as_fd()), Ok)
             .context(ErrorCode::Mount, || "a mount's id can't be found out")?;
         let locked = host.is_none();
         self.unlocked += usize::from(!locked);

@@ -95,7 +95,7 @@ impl Execution<'_> {
                     let directory = status.kind == FileKind::Directory;
                     let host = if directory { self.place_in_root(path, &status)? } else { None };
                     let original = self.expectations.original(status.mount);
-                    (copy, directory, proc_root, host, original)
+                    ((copy, None), directory, proc_root, host, original)
                 }
                 None if optional => return Ok(Done::skipped()),
                 None => {
@@ -108,11 +108,12 @@ impl Execution<'_> {
         } else {
             match self.sources.take(step) {
                 Some(opened) => {
-                    let host = HostPlace::new(opened.description.path.clone(), opened.identity);
-                    let Opened { description: source, mount: copy, .. } = opened;
+                    let Opened { description: source, mount: copy, identity } = opened;
                     if mount.links.copy && self.is_link(&copy)? {
                         return self.copy_link(mount, &copy);
                     }
+                    let host = HostPlace::new(source.path, identity);
+                    let copy = (copy, source.mount);
                     (copy, source.directory, source.proc_root, Some(host), source.original)
                 }
                 None if optional => return Ok(Done::skipped()),
@@ -120,7 +121,7 @@ impl Execution<'_> {
             }
         };
         if !directory && !matches!(source, BindSource::InRoot(_)) {
-            self.warn_about_file(source, &copy, step)?;
+            self.warn_about_file(source, &copy.0, step)?;
         }
         let missing = if directory { Missing::Directory } else { Missing::File };
         let destination = self.mountpoint(mount, missing)?;
@@ -254,7 +255,7 @@ impl Execution<'_> {
         self.ground.locks.extend(self.sources.take_lock(step));
         let host = self.sources.take_upper(step).map(HostPlace::of_upper);
         let destination = self.mountpoint(mount, Missing::Directory)?;
-        self.place(mount, opened.mount, &destination, true, Mounted::Other, host, step)
+        self.place(mount, (opened.mount, None), &destination, true, Mounted::Other, host, step)
     }
 
     #[expect(
@@ -299,7 +300,7 @@ impl Execution<'_> {
         }
         self.share_ahead(mount, &fd, step)?;
         let mounted = if fstype == "proc" { Mounted::Proc } else { Mounted::Other };
-        let mut done = self.place(mount, fd, &destination, true, mounted, None, step)?;
+        let mut done = self.place(mount, (fd, None), &destination, true, mounted, None, step)?;
         done.strategy = strategy;
         if let (Some(_), Some(expected)) = (strategy, self.expectations.last_mut()) {
             expected.is_fallback(&mount.attributes, expected.attributes);
@@ -512,12 +513,12 @@ impl Execution<'_> {
         apply_propagation(self.kernel, fd.as_fd(), &mount.propagation)
     }
 
-    /// Attaches a mount at its destination, after the last checks.
+    /// Attaches a mount, whose id may be known, at its destination, after the last checks.
     #[expect(clippy::too_many_arguments, reason = "each says another thing about one mount")]
     pub(super) fn place(
         &mut self,
         mount: &Mount,
-        fd: OwnedFd,
+        (fd, id): (OwnedFd, Option<u64>),
         destination: &Resolved,
         directory: bool,
         mounted: Mounted,
@@ -557,7 +558,7 @@ impl Execution<'_> {
             apply_propagation(self.kernel, fd.as_fd(), &mount.propagation)?;
         }
         let shows = host.as_ref().map(|host| host.identity);
-        let id = self.ground.add_tree(&fd, host)?;
+        let id = self.ground.add_tree(&fd, id, host)?;
         let path = destination.path.clone().unwrap_or_else(|| place.clone());
         let attributes = mount.attributes.of_new_mount(false);
         if new_root {
@@ -575,11 +576,6 @@ impl Execution<'_> {
         expected.superblock_readonly = mount.attributes.readonly()
             && (matches!(mount.kind, MountKind::File { .. } | MountKind::Overlay(_))
                 || self.plan.has_own_superblock(&mount.kind));
-        if through_link && !new_root {
-            self.placed.forget();
-        } else {
-            self.placed.add(&place, &fd, id);
-        }
         if new_root {
             let status =
                 self.kernel.status(fd.as_fd()).context(ErrorCode::Mount, || "it can't be looked at")?;
@@ -589,8 +585,13 @@ impl Execution<'_> {
         } else if place.as_bytes() == b"/proc" {
             self.proc_is_mounted = mounted != Mounted::Other;
         }
-        self.kept.insert(step, fd);
         let resolved = destination.path.clone().filter(|path| *path != place);
+        if through_link && !new_root {
+            self.placed.forget();
+        } else {
+            self.placed.add(place, &fd, id);
+        }
+        self.kept.insert(step, fd);
         Ok(Done { resolved, ..Done::default() })
     }
 

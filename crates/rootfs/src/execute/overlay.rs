@@ -77,6 +77,7 @@ pub(super) fn open(
             proc_root: false,
             role,
             original: None,
+            mount: None,
         },
         mount,
         identity,

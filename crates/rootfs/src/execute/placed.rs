@@ -37,9 +37,8 @@ pub(super) struct Holder {
 }
 
 impl Placed {
-    /// Remembers a mount. One on `/` hides all that came before.
-    pub(super) fn add(&mut self, destination: &PathBytes, fd: &Rc<OwnedFd>, id: u64) {
-        let destination = destination.normalized();
+    /// Remembers a mount at a normalized path. One on `/` hides all that came before.
+    pub(super) fn add(&mut self, destination: PathBytes, fd: &Rc<OwnedFd>, id: u64) {
         if destination.as_bytes() == b"/" {
             self.mounts.clear();
             return;
@@ -66,24 +65,25 @@ impl Placed {
         if self.mounts.is_empty() || path.has_parents() {
             return None;
         }
-        let mut found: Option<(&Mounted, PathBytes)> = None;
-        let mut prefix = PathBytes::from("/");
-        for name in path.components() {
-            prefix = prefix.join(name);
-            if let Some(mounted) = self.mounts.get(&prefix)
-                && found.as_ref().is_none_or(|(other, _)| other.order < mounted.order)
+        let plain = path.normalized();
+        let text = plain.as_bytes();
+        let mut found: Option<(&Mounted, usize)> = None;
+        for end in (1..text.len()).filter(|at| text[*at] == b'/').chain([text.len()]) {
+            if let Some(mounted) = self.mounts.get(&text[..end])
+                && found.is_none_or(|(other, _)| other.order < mounted.order)
             {
-                found = Some((mounted, prefix.clone()));
+                found = Some((mounted, end));
             }
         }
-        let (mounted, destination) = found?;
-        let skipped = destination.components().count();
-        let mut rest =
-            path.components().skip(skipped).fold(PathBytes::from("/"), |rest, name| rest.join(name));
-        if path.names_a_directory() && rest.as_bytes() != b"/" {
-            rest = PathBytes::new([rest.as_bytes(), b"/"].concat());
-        }
-        Some(Holder { fd: Rc::clone(&mounted.fd), id: mounted.id, destination, rest })
+        let (mounted, end) = found?;
+        let (destination, rest) = text.split_at(end);
+        let slash: &[u8] = if rest.is_empty() || path.names_a_directory() { b"/" } else { b"" };
+        Some(Holder {
+            fd: Rc::clone(&mounted.fd),
+            id: mounted.id,
+            destination: PathBytes::new(destination),
+            rest: PathBytes::new([rest, slash].concat()),
+        })
     }
 }
 
@@ -95,7 +95,7 @@ mod tests {
         let fd = Rc::new(rustix::fs::memfd_create(c"mount", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
         let mut placed = Placed::default();
         for (id, destination) in (0..).zip(destinations) {
-            placed.add(&PathBytes::from(*destination), &fd, id);
+            placed.add(PathBytes::from(*destination).normalized(), &fd, id);
         }
         placed
     }

@@ -77,7 +77,7 @@ impl Execution<'_> {
         let expected = self.expect_copy(&copy, status.mount, Some(place.clone()), step)?;
         expected.change(&READONLY, &[]);
         let id = expected.mount;
-        self.placed.add(&place, &Rc::new(copy), id);
+        self.placed.add(place, &Rc::new(copy), id);
         Ok(Done::default())
     }
 

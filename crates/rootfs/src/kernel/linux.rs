@@ -3,6 +3,7 @@
 use std::cell::{Cell, OnceCell};
 use std::collections::BTreeSet;
 use std::ffi::CString;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -15,9 +16,11 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
     OpenTreeFlags, UnmountFlags,
 };
+use rustix::path::Arg;
 
 use super::{
-    AttributeChange, FileKind, FileStatus, Follow, Kernel, ListedMount, MountState, NodeKind, mount_table,
+    AttributeChange, FileKind, FileStatus, Follow, HostCopy, Kernel, ListedMount, MountState, NodeKind,
+    mount_table,
 };
 use crate::error::{Result, SysError, SysResult};
 use crate::mountinfo;
@@ -343,6 +346,34 @@ impl Linux {
             })
     }
 
+    /// What a path leads to, or with an empty one the descriptor itself.
+    fn status_at(&self, at: BorrowedFd<'_>, path: &PathBytes, flags: AtFlags) -> SysResult<FileStatus> {
+        let id =
+            if self.unique_ids.get() == Some(true) { STATX_MNT_ID_UNIQUE } else { StatxFlags::MNT_ID.bits() };
+        let wanted = StatxFlags::BASIC_STATS | StatxFlags::from_bits_retain(id);
+        let stat = rustix::fs::statx(at, path.as_path(), flags, wanted)
+            .map_err(failed("statx", || format!("{}, {path:?}", number(at))))?;
+        let mode = u32::from(stat.stx_mode);
+        let kind = match FileType::from_raw_mode(mode) {
+            FileType::Directory => FileKind::Directory,
+            FileType::Symlink => FileKind::Symlink,
+            FileType::CharacterDevice => FileKind::CharacterDevice,
+            FileType::BlockDevice => FileKind::BlockDevice,
+            FileType::Fifo => FileKind::Fifo,
+            FileType::Socket => FileKind::Socket,
+            FileType::RegularFile | FileType::Unknown => FileKind::Regular,
+        };
+        Ok(FileStatus {
+            kind,
+            mode: mode & 0o7777,
+            owner: (stat.stx_uid, stat.stx_gid),
+            device: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
+            inode: stat.stx_ino,
+            mount: self.mount_of(at, &stat)?,
+            rdev: (stat.stx_rdev_major, stat.stx_rdev_minor),
+        })
+    }
+
     /// The unique id of the mount that a descriptor is on, where the kernel has such.
     pub(super) fn unique_mount_id(file: BorrowedFd<'_>) -> SysResult<Option<u64>> {
         let stat = statx(file, STATX_MNT_ID_UNIQUE)?;
@@ -422,28 +453,7 @@ impl Kernel for Linux {
         if self.unique_ids.get().is_none() {
             self.mount_id(file)?;
         }
-        let id =
-            if self.unique_ids.get() == Some(true) { STATX_MNT_ID_UNIQUE } else { StatxFlags::MNT_ID.bits() };
-        let stat = statx(file, StatxFlags::BASIC_STATS.bits() | id)?;
-        let mode = u32::from(stat.stx_mode);
-        let kind = match FileType::from_raw_mode(mode) {
-            FileType::Directory => FileKind::Directory,
-            FileType::Symlink => FileKind::Symlink,
-            FileType::CharacterDevice => FileKind::CharacterDevice,
-            FileType::BlockDevice => FileKind::BlockDevice,
-            FileType::Fifo => FileKind::Fifo,
-            FileType::Socket => FileKind::Socket,
-            FileType::RegularFile | FileType::Unknown => FileKind::Regular,
-        };
-        Ok(FileStatus {
-            kind,
-            mode: mode & 0o7777,
-            owner: (stat.stx_uid, stat.stx_gid),
-            device: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
-            inode: stat.stx_ino,
-            mount: self.mount_of(file, &stat)?,
-            rdev: (stat.stx_rdev_major, stat.stx_rdev_minor),
-        })
+        self.status_at(file, &PathBytes::default(), AtFlags::EMPTY_PATH)
     }
 
     fn mount_id(&self, file: BorrowedFd<'_>) -> SysResult<u64> {
@@ -483,7 +493,7 @@ impl Kernel for Linux {
 
     fn clone_mount_with(&self, file: BorrowedFd<'_>, change: AttributeChange) -> SysResult<OwnedFd> {
         if !self.no_open_tree_attr.get() {
-            let error = match open_tree_attr(file, change) {
+            let error = match open_tree_attr(file, &PathBytes::default(), AtFlags::EMPTY_PATH, change) {
                 Ok(copy) => return Ok(copy),
                 Err(error) => error,
             };
@@ -495,6 +505,29 @@ impl Kernel for Linux {
         let copy = self.clone_mount(file, change.recursive)?;
         self.set_attributes(copy.as_fd(), change)?;
         Ok(copy)
+    }
+
+    fn clone_host(
+        &self,
+        path: &PathBytes,
+        follow: bool,
+        change: AttributeChange,
+        is_known: &dyn Fn(u64) -> bool,
+    ) -> Option<HostCopy> {
+        if self.no_open_tree_attr.get() || !self.ids_are_unique() {
+            return None;
+        }
+        let mut flags = AtFlags::NO_AUTOMOUNT;
+        flags.set(AtFlags::SYMLINK_NOFOLLOW, !follow);
+        let there = self.status_at(rustix::fs::CWD, path, flags).ok()?;
+        if !is_known(there.mount) {
+            return None;
+        }
+        let fd = open_tree_attr(rustix::fs::CWD, path, flags, change).ok()?;
+        let status = self.status(fd.as_fd()).ok()?;
+        // The path may lead to something else by now.
+        let same = (status.device, status.inode) == (there.device, there.inode);
+        same.then_some(HostCopy { fd, status, of: there.mount })
     }
 
     fn set_attributes(&self, mount: BorrowedFd<'_>, change: AttributeChange) -> SysResult<()> {
@@ -1142,25 +1175,38 @@ fn attributes_of_statvfs(flags: rustix::fs::StatVfsMountFlags) -> u64 {
     plain | atime
 }
 
-/// `open_tree_attr(2)`, since Linux 6.15.
-pub(super) fn open_tree_attr(file: BorrowedFd<'_>, change: AttributeChange) -> SysResult<OwnedFd> {
+/// `open_tree_attr(2)`, since Linux 6.15, of what a path leads to, or with an empty one of the descriptor itself.
+pub(super) fn open_tree_attr(
+    at: BorrowedFd<'_>,
+    path: &PathBytes,
+    flags: AtFlags,
+    change: AttributeChange,
+) -> SysResult<OwnedFd> {
     let attr = mount_attr(change);
     let flags = OPEN_TREE_CLONE
         | libc::O_CLOEXEC.cast_unsigned()
-        | AT_EMPTY_PATH
+        | flags.bits()
         | if change.recursive { AT_RECURSIVE } else { 0 };
-    // SAFETY: the empty path is a constant, and the struct outlives the call, which is told its size.
-    let fd = unsafe {
-        libc::syscall(
-            SYS_OPEN_TREE_ATTR,
-            file.as_raw_fd(),
-            c"".as_ptr(),
-            flags,
-            &raw const attr,
-            size_of::<MountAttr>(),
-        )
-    };
-    if fd >= 0 { Ok(owned(fd)) } else { Err(last_error("open_tree_attr", || number(file))) }
+    path.as_path()
+        .into_with_c_str(|path| {
+            // SAFETY: the path and the struct outlive the call, which is told the size of the struct.
+            let fd = unsafe {
+                libc::syscall(
+                    SYS_OPEN_TREE_ATTR,
+                    at.as_raw_fd(),
+                    path.as_ptr(),
+                    flags,
+                    &raw const attr,
+                    size_of::<MountAttr>(),
+                )
+            };
+            if fd >= 0 {
+                Ok(owned(fd))
+            } else {
+                Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO))
+            }
+        })
+        .map_err(failed("open_tree_attr", || format!("{}, {path:?}", number(at))))
 }
 
 fn mount_attr(change: AttributeChange) -> MountAttr {

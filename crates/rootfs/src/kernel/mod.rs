@@ -96,6 +96,17 @@ pub struct ListedMount {
     pub superblock_readonly: bool,
 }
 
+/// A detached copy of a mount of the host.
+#[derive(Debug)]
+pub struct HostCopy {
+    /// The copy.
+    pub fd: OwnedFd,
+    /// What it is.
+    pub status: FileStatus,
+    /// The mount that it is a copy of.
+    pub of: u64,
+}
+
 /// A change of a mount's attributes; `mount_setattr(2)`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AttributeChange {
@@ -167,6 +178,17 @@ pub trait Kernel {
         let copy = self.clone_mount(file, change.recursive)?;
         self.set_attributes(std::os::fd::AsFd::as_fd(&copy), change)?;
         Ok(copy)
+    }
+    /// The same of what a path of the host leads to, without a descriptor of that, if it is on a mount that is known. `None`
+    /// wherever that isn't so easy: the calls one by one say more.
+    fn clone_host(
+        &self,
+        _path: &PathBytes,
+        _follow: bool,
+        _change: AttributeChange,
+        _is_known: &dyn Fn(u64) -> bool,
+    ) -> Option<HostCopy> {
+        None
     }
     /// Changes attributes and propagation of a mount; `mount_setattr(2)`.
     fn set_attributes(&self, mount: BorrowedFd<'_>, change: AttributeChange) -> SysResult<()>;

@@ -1,7 +1,7 @@
 //! Processes: making the first one of a container, what it is allowed to be, and executing its command.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -382,6 +382,15 @@ pub fn close_all_but(first: i32, keep: &[i32]) {
         from = fd + 1;
     }
     close_range(from, i32::MAX);
+}
+
+/// Closes descriptors, those with consecutive numbers in one call.
+pub fn close_all(fds: impl Iterator<Item = OwnedFd>) {
+    let mut numbers: Vec<i32> = fds.map(IntoRawFd::into_raw_fd).collect();
+    numbers.sort_unstable();
+    for range in numbers.chunk_by(|one, next| one + 1 == *next) {
+        close_range(range[0], range[range.len() - 1]);
+    }
 }
 
 /// Whether descriptors can be closed all at once. Else each child closes as many as there may be, one after the other.

@@ -2,12 +2,13 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 
 use super::linux::{Linux, failed, open_tree_attr};
 use super::{AttributeChange, Kernel, process};
 use crate::error::{SysError, SysResult};
 use crate::options::attr;
+use crate::path::PathBytes;
 
 fn slash() -> SysResult<OwnedFd> {
     Linux::default().open_host(&"/".into(), true, false)
@@ -44,7 +45,7 @@ pub fn mount_api() -> SysResult<()> {
 /// `open_tree_attr(2)` of `/`.
 pub fn copy_with_attributes() -> SysResult<()> {
     let change = AttributeChange { set: attr::RDONLY, recursive: true, ..AttributeChange::default() };
-    open_tree_attr(slash()?.as_fd(), change).map(drop)
+    open_tree_attr(slash()?.as_fd(), &PathBytes::default(), AtFlags::EMPTY_PATH, change).map(drop)
 }
 
 /// Maps the owners of a detached mount; `MOUNT_ATTR_IDMAP` of `mount_setattr(2)`.
