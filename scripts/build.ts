@@ -5,7 +5,7 @@
 import { chmodSync, copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { join, relative, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
-import { announce, fail, root, run } from './command.ts'
+import { announce, fail, root, run, runBeside } from './command.ts'
 import { isStaticExecutable } from './elf.ts'
 import { hostPlatform, packageDirectory, platformOf } from './platform.ts'
 
@@ -16,21 +16,30 @@ const { values: options, positionals } = parseArgs({
 const platform = options.target === undefined ? hostPlatform() : platformOf(options.target)
 const outputDirectory = packageDirectory(platform)
 
-const stages: Record<string, () => void> = {
+const stages: Record<string, () => void | Promise<void>> = {
   addon: buildAddon,
   supervisor: buildSupervisor,
   ts: buildTypeScript,
 }
-for (const name of positionals.length > 0 ? positionals : Object.keys(stages)) {
-  const stage =
-    stages[name] ?? fail(`unknown build stage ${name}: ${Object.keys(stages).join(', ')} are known`)
+const names = positionals.length > 0 ? positionals : Object.keys(stages)
+for (const name of names) {
+  if (!Object.hasOwn(stages, name)) {
+    fail(`unknown build stage ${name}: ${Object.keys(stages).join(', ')} are known`)
+  }
+}
+// At the same time: what links the supervisor has use for one processor only.
+for (const built of await Promise.allSettled(names.map(build))) {
+  if (built.status === 'rejected') fail((built.reason as Error).message)
+}
+
+async function build(name: string): Promise<void> {
   const start = performance.now()
-  stage()
+  await stages[name]!()
   announce(`${name} is built (${((performance.now() - start) / 1000).toFixed(1)} s)`)
 }
 
 /** The Node.js addon beside its package's manifest, and index.d.ts from its doc comments. */
-function buildAddon(): void {
+async function buildAddon(): Promise<void> {
   announce(`building the addon for ${platform.triple} (the first build takes a minute or two)`)
   mkdirSync(outputDirectory, { recursive: true })
   const args = ['build', '--platform', '--release', '--no-js']
@@ -40,11 +49,11 @@ function buildAddon(): void {
   args.push('--dts', relative(outputDirectory, join(root, 'index.d.ts')))
   if (options.target !== undefined) args.push('--target', platform.triple)
   if (options.cross) args.push('--cross-compile')
-  run('napi', args)
+  await runBeside('napi', args)
 }
 
 /** The static helper. A call of its own: `+crt-static` would break the addon, which is a shared library. */
-function buildSupervisor(): void {
+async function buildSupervisor(): Promise<void> {
   announce(`building the supervisor for ${platform.triple}`)
   const flags = [process.env.RUSTFLAGS, '-C target-feature=+crt-static'].filter(Boolean).join(' ')
   const args = ['build', '--package', 'rootfs-supervisor', '--bin', 'rootfs-supervisor']
@@ -52,7 +61,7 @@ function buildSupervisor(): void {
   // Naming the target, even the host's, keeps the flags from build scripts and procedural macros, and the output
   // in a folder of its own, so that this build and the addon's leave each other's caches alone.
   args.push('--target', platform.triple)
-  run('cargo', args, { env: { RUSTFLAGS: flags } })
+  await runBeside('cargo', args, { env: { RUSTFLAGS: flags } })
 
   const targetDirectory = resolve(root, process.env.CARGO_TARGET_DIR ?? 'target')
   const built = join(targetDirectory, platform.triple, 'supervisor', 'rootfs-supervisor')

@@ -1,5 +1,6 @@
 // Runs the commands that the scripts here are made of; what they print goes straight to the terminal.
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { delimiter, join } from 'node:path'
 
 /** The top of the checkout. */
@@ -40,7 +41,20 @@ export function run(command: string, args: string[], options: RunOptions = {}): 
   if (status !== 0) fail(`failed with status ${status}: ${command} ${args.join(' ')}`)
 }
 
-/** The same, returning the exit status. */
+/** The same beside others, which are not cut off: a failure is thrown. */
+export async function runBeside(command: string, args: string[], options: RunOptions = {}): Promise<void> {
+  const child = spawn(command, args, {
+    cwd: options.cwd ?? root,
+    env: environment(options.env),
+    stdio: 'inherit',
+  })
+  const [status] = (await once(child, 'exit').catch((error) => failToStart(command, error))) as [
+    number | null,
+  ]
+  if (status !== 0) throw new Error(`failed with status ${status ?? 1}: ${command} ${args.join(' ')}`)
+}
+
+/** The same as run(), returning the exit status. */
 export function tryRun(command: string, args: string[], options: RunOptions = {}): number {
   const result = spawnSync(command, args, {
     cwd: options.cwd ?? root,

@@ -3,10 +3,14 @@ import { spawn } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { findProgram } from '../__test__/support/program.ts'
 import { announce, fail, root, run } from './command.ts'
 
 const parts = {
-  system: () => run(process.execPath, [...process.execArgv, join(import.meta.dirname, 'system-packages.ts')]),
+  system: () => {
+    run(process.execPath, [...process.execArgv, join(import.meta.dirname, 'system-packages.ts')])
+    beginDebianRoot()
+  },
   rust: (args: string[]) => run('cargo', ['test', '--workspace', ...args]),
   types: () => run('tsc', ['--noEmit']),
   node: runSpecs,
@@ -24,6 +28,13 @@ for (const [name, part] of Object.entries(parts)) {
   const start = performance.now()
   await part(rest)
   announce(`tests: ${name} passed (${((performance.now() - start) / 1000).toFixed(1)} s)`)
+}
+
+/** It takes one processor most of a minute, and has that beside cargo. The specs wait for it, and say why it can't be made. */
+function beginDebianRoot(): void {
+  if (process.getuid?.() !== 0 || findProgram('debootstrap') === undefined) return
+  const program = join(root, '__test__', 'support', 'images.ts')
+  spawn(process.execPath, [...process.execArgv, program], { cwd: root, stdio: 'inherit' })
 }
 
 /** Every attack in every cell, and races and faults with their full numbers; docs/attacks.md has what came of the last run. */

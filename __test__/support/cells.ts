@@ -1,8 +1,8 @@
 // The cells: with which ids and namespaces a container is made. Each runs the driver in a process of its own.
-import { accessSync, chmodSync, constants, cpSync, mkdirSync, readFileSync, statSync } from 'node:fs'
-import { createRequire } from 'node:module'
+import { chmodSync, cpSync, statSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import type { HostSupport } from 'rootfs'
+import { compiled, compiledDriver } from './compiled.ts'
 import type { Host } from './host.ts'
 import { checkout, type Owner } from './images.ts'
 import type { Job, Outcome } from './job.ts'
@@ -109,40 +109,6 @@ function isPublicDirectory(path: string): boolean {
   return (statSync(path).mode & 0o001) !== 0 && (isTop || isPublicDirectory(dirname(path)))
 }
 
-/** A package and what it depends on, from one node_modules into another. */
-function copyPackage(name: string, from: NodeJS.Require, target: string): void {
-  const manifest = findManifest(name, from)
-  const to = join(target, 'node_modules', name)
-  cpSync(dirname(manifest), to, { recursive: true, dereference: true })
-  const { dependencies = {}, optionalDependencies = {} } = JSON.parse(readFileSync(manifest, 'utf8')) as {
-    dependencies?: Record<string, string>
-    optionalDependencies?: Record<string, string>
-  }
-  const fromThere = createRequire(manifest)
-  for (const dependency of Object.keys({ ...dependencies, ...optionalDependencies })) {
-    try {
-      findManifest(dependency, fromThere)
-    } catch {
-      // A build of an optional dependency for another platform.
-      continue
-    }
-    copyPackage(dependency, fromThere, target)
-  }
-}
-
-function findManifest(name: string, from: NodeJS.Require): string {
-  for (const folder of from.resolve.paths(name) ?? []) {
-    const path = join(folder, name, 'package.json')
-    try {
-      accessSync(path, constants.R_OK)
-      return path
-    } catch {
-      // Not in this one.
-    }
-  }
-  throw new Error(`package ${name} is not installed`)
-}
-
 let publicCheckout: string | undefined
 
 /**
@@ -151,22 +117,15 @@ let publicCheckout: string | undefined
  */
 export async function readableCheckout(host: Host): Promise<string> {
   if (publicCheckout !== undefined) return publicCheckout
-  const probes = [
-    'package.json',
-    'dist/index.js',
-    '__test__/support/driver.ts',
-    'node_modules/@oxc-node/core/package.json',
-  ]
+  const probes = ['package.json', 'dist/index.js', await compiledDriver()]
   if (probes.every((path) => isPublic(join(checkout, path)))) {
     publicCheckout = checkout
     return checkout
   }
   const copy = host.scratch('checkout')
-  mkdirSync(join(copy, '__test__'))
-  for (const name of ['package.json', 'tsconfig.json', 'dist', 'packages', '__test__/support']) {
+  for (const name of ['package.json', 'dist', 'packages', compiled]) {
     cpSync(join(checkout, name), join(copy, name), { recursive: true })
   }
-  copyPackage('@oxc-node/core', createRequire(join(checkout, 'package.json')), copy)
   await mustRun('chmod', ['-R', 'a+rX', copy])
   publicCheckout = copy
   return copy
@@ -203,12 +162,7 @@ export async function runAllInCell(
   options: DriverOptions = {},
 ): Promise<Outcome[]> {
   const home = cell.uid === 0 ? checkout : await readableCheckout(host)
-  const driver = [
-    ...(options.launcher ?? []),
-    process.execPath,
-    '--import=@oxc-node/core/register',
-    join(home, '__test__', 'support', 'driver.ts'),
-  ]
+  const driver = [...(options.launcher ?? []), process.execPath, join(home, await compiledDriver())]
   const asUser = ['setpriv', '--reuid', `${cell.uid}`, '--regid', `${cell.uid}`, '--clear-groups']
   const program = cell.uid === 0 ? driver : [...asUser, ...driver]
   const command = options.without === undefined ? program : await withoutCalls(options.without, program)
