@@ -859,7 +859,7 @@ impl Nodes<'_> {
             proc_root: false,
             role: Role::Mount,
             original: None,
-            mount: Some(status.mount),
+            mount: None,
         };
         Ok(Opened { description, mount, identity })
     }
