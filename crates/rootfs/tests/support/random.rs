@@ -26,6 +26,9 @@ impl Random {
     }
 }
 
+/// As many cases are run, however slow the machine is.
+const FEWEST: u64 = 101;
+
 /// Runs a case for each seed, for as long as the variable `ROOTFS_FUZZ_SECONDS` says or one second. `ROOTFS_FUZZ_SEED` is the
 /// first seed, to begin where a run has failed.
 pub fn for_seeds(mut case: impl FnMut(u64, &mut Random)) -> u64 {
@@ -33,7 +36,7 @@ pub fn for_seeds(mut case: impl FnMut(u64, &mut Random)) -> u64 {
     let end = Instant::now() + Duration::from_secs(number("ROOTFS_FUZZ_SECONDS").unwrap_or(1));
     let first = number("ROOTFS_FUZZ_SEED").unwrap_or(0);
     let mut seed = first;
-    while Instant::now() < end {
+    while seed - first < FEWEST || Instant::now() < end {
         case(seed, &mut Random::new(seed));
         seed += 1;
     }
