@@ -1,6 +1,6 @@
 // Runs the tests, or the parts of them that are named: `npm test`, `npm run test:node -- __test__/cells.spec.ts`.
-import { spawn } from 'node:child_process'
-import { existsSync, readFileSync } from 'node:fs'
+import { type StdioOptions, spawn } from 'node:child_process'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { findProgram } from '../__test__/support/program.ts'
@@ -51,27 +51,62 @@ async function runLong(): Promise<void> {
   await runSpecs(['lifetime', 'workers', 'exhaustion', 'degraded'].map((name) => `__test__/${name}.spec.ts`))
 }
 
-/** ava, given name patterns or files. In CI a test may be skipped only if __test__/expected-skips.txt has its title. */
+/** They watch processes of the whole machine, wait for a certain time, or use it up: nothing else runs beside them. */
+const ALONE = [
+  'child-process',
+  'command',
+  'degraded',
+  'ending',
+  'exhaustion',
+  'host',
+  'identity',
+  'joined',
+  'lifetime',
+  'limits',
+  'process',
+  'stdio',
+  'without-pidfds',
+  'workers',
+]
+
+/** All specs, or name patterns or files. In CI a test may be skipped only if __test__/expected-skips.txt has its title. */
 async function runSpecs(args: string[]): Promise<void> {
-  const ava = join(root, 'node_modules', 'ava', 'entrypoints', 'cli.mjs')
-  const child = spawn(process.execPath, [ava, ...args], { cwd: root, stdio: ['inherit', 'pipe', 'inherit'] })
+  const skipped: string[] = []
+  if (args.length > 0) {
+    skipped.push(...(await ava(args)))
+  } else {
+    const isAlone = (file: string) => ALONE.some((name) => file === `__test__/${name}.spec.ts`)
+    const files = readdirSync(join(root, '__test__'))
+      .filter((file) => file.endsWith('.spec.ts'))
+      .map((file) => `__test__/${file}`)
+    skipped.push(...(await ava(['--concurrency=2', ...files.filter((file) => !isAlone(file))])))
+    skipped.push(...(await ava(files.filter(isAlone))))
+  }
+  const expected = expectedSkips()
+  const surprising = skipped.filter((title) => !expected.some((part) => title.includes(part)))
+  if (process.env.CI && surprising.length > 0) {
+    fail(`CI does not expect these tests to be skipped (${surprising.length}):\n  ${surprising.join('\n  ')}`)
+  }
+}
+
+/** Runs ava. The titles of the tests that were skipped. */
+async function ava(args: string[]): Promise<string[]> {
+  const program = join(root, 'node_modules', 'ava', 'entrypoints', 'cli.mjs')
+  const stdio: StdioOptions = ['inherit', 'pipe', 'inherit']
+  const child = spawn(process.execPath, [program, ...args], { cwd: root, stdio })
   const exited = new Promise<number | null>((resolve, reject) => {
     child.once('error', reject)
     child.once('exit', resolve)
   })
   const skipped: string[] = []
-  for await (const line of createInterface({ input: child.stdout })) {
+  for await (const line of createInterface({ input: child.stdout! })) {
     console.log(line)
     const title = /^\s*- \[skip\] (.*)$/.exec(line)?.[1]
     if (title !== undefined) skipped.push(title)
   }
   const status = await exited
   if (status !== 0) fail(`ava failed with status ${status}`)
-  const expected = expectedSkips()
-  const surprising = skipped.filter((title) => !expected.some((part) => title.includes(part)))
-  if (process.env.CI && surprising.length > 0) {
-    fail(`CI does not expect these tests to be skipped (${surprising.length}):\n  ${surprising.join('\n  ')}`)
-  }
+  return skipped
 }
 
 /** The titles, or parts of them, that the list has: one a line, `#` begins a comment. */
