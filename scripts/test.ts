@@ -6,6 +6,24 @@ import { createInterface } from 'node:readline'
 import { findProgram } from '../__test__/support/program.ts'
 import { announce, fail, root, run } from './command.ts'
 
+/** They watch processes of the whole machine, wait for a certain time, or use it up: nothing else runs beside them. */
+const ALONE = [
+  'child-process',
+  'command',
+  'degraded',
+  'ending',
+  'exhaustion',
+  'host',
+  'identity',
+  'joined',
+  'lifetime',
+  'limits',
+  'process',
+  'stdio',
+  'without-pidfds',
+  'workers',
+]
+
 const parts = {
   system: () => {
     run(process.execPath, [...process.execArgv, join(import.meta.dirname, 'system-packages.ts')])
@@ -50,24 +68,6 @@ async function runLong(): Promise<void> {
   process.env.ROOTFS_TEST_FULL = '1'
   await runSpecs(['lifetime', 'workers', 'exhaustion', 'degraded'].map((name) => `__test__/${name}.spec.ts`))
 }
-
-/** They watch processes of the whole machine, wait for a certain time, or use it up: nothing else runs beside them. */
-const ALONE = [
-  'child-process',
-  'command',
-  'degraded',
-  'ending',
-  'exhaustion',
-  'host',
-  'identity',
-  'joined',
-  'lifetime',
-  'limits',
-  'process',
-  'stdio',
-  'without-pidfds',
-  'workers',
-]
 
 /** All specs, or name patterns or files. In CI a test may be skipped only if __test__/expected-skips.txt has its title. */
 async function runSpecs(args: string[]): Promise<void> {
