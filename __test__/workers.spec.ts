@@ -216,7 +216,9 @@ testHere('a worker that asks for much doesn’t keep another waiting for all of 
     const { workerData } = require('node:worker_threads')
     const { image, counter, count, library } = workerData
     import(library).then(({ Rootfs }) => {
-      const rootfs = new Rootfs(image)
+      // Each takes a while, so that all take much longer than one of another.
+      const rootfs = new Rootfs(image).tmpfs('/many')
+      for (let n = 0; n < 40; n++) rootfs.tmpfs('/many/' + n)
       for (let n = 0; n < count; n++) rootfs.run('/bin/true').then(() => Atomics.add(counter, 0, 1))
     })
   `

@@ -46,7 +46,7 @@ enum Event {
     Cleaned,
     Stub,
     Hooks(u64),
-    Holder(u64),
+    Left(u64),
     /// A child has ended, and there is no pidfd that says so.
     Child,
 }
@@ -61,7 +61,7 @@ impl Event {
             Self::Stub => 1 << 2 | 3,
             Self::Child => 2 << 2 | 3,
             // They count from three.
-            Self::Holder(number) => number << 2 | 3,
+            Self::Left(number) => number << 2 | 3,
             // No container has the number 0.
             Self::Hooks(id) => id << 2,
         }
@@ -74,7 +74,7 @@ impl Event {
             (0, 3) => Self::Cleaned,
             (1, 3) => Self::Stub,
             (2, 3) => Self::Child,
-            (number, 3) => Self::Holder(number),
+            (number, 3) => Self::Left(number),
             (0, _) => Self::Node,
             (id, _) => Self::Hooks(id),
         }
@@ -94,8 +94,8 @@ struct Container {
     /// Whether it was made before it was asked for.
     ahead: bool,
     opener: Option<OwnedFd>,
-    /// A child that runs newuidmap.
-    mapper: Option<OwnedFd>,
+    /// A child that runs newuidmap, among those that end soon.
+    mapper: Option<u64>,
     /// What holds the memory of a spare first process.
     holder: Option<OwnedFd>,
     /// Held as long as it lives, so that nobody removes its mountpoints.
@@ -223,9 +223,9 @@ struct Server {
     killed: Vec<cgroup::Identity>,
     /// Holders that nobody needs any more.
     unneeded: Vec<OwnedFd>,
-    /// Those that were killed.
-    holders: BTreeMap<u64, OwnedFd>,
-    holders_killed: u64,
+    /// Children that end soon: holders that were killed, and those that run newuidmap.
+    leaving: BTreeMap<u64, OwnedFd>,
+    leaving_before: u64,
     /// Whether everything is being ended.
     closing: bool,
     /// Where signals tell that a child has ended.
@@ -274,8 +274,8 @@ pub(crate) fn run(node: OwnedFd) -> i32 {
         stub: Stub::Unknown,
         killed: Vec::new(),
         unneeded: Vec::new(),
-        holders: BTreeMap::new(),
-        holders_killed: 0,
+        leaving: BTreeMap::new(),
+        leaving_before: 0,
         closing: false,
         child_signals: None,
     };
@@ -385,7 +385,7 @@ impl Server {
                     Event::Cleaned => self.cleaned(),
                     Event::Stub => self.stub_made(),
                     Event::Hooks(id) => self.hooks_ended(id),
-                    Event::Holder(number) => self.holder_ended(number),
+                    Event::Left(number) => self.left(number),
                     Event::Child => self.child_ended(),
                 }
             }
@@ -922,7 +922,10 @@ impl Server {
                     process::exit(0)
                 }
                 Ok(process::Fork::Parent { pidfd, .. }) => {
-                    container.mapper = Some(pidfd);
+                    let mapper = self.wait_later(pidfd);
+                    if let Some(container) = self.containers.get_mut(&id) {
+                        container.mapper = Some(mapper);
+                    }
                     return;
                 }
                 Err(call) => Err(Error::from_call(ErrorCode::Supervisor, "a helper can't be made", &call)),
@@ -960,6 +963,9 @@ impl Server {
         let Some(container) = self.containers.get_mut(&id) else { return };
         let _ = epoll::delete(&self.epoll, &container.pidfd);
         container.let_go();
+        if let Some(mapper) = container.mapper.take().and_then(|mapper| self.leaving.get(&mapper)) {
+            process::kill(mapper.as_fd());
+        }
         if let Some(killed) = container.killed
             && !self.killed.contains(&killed)
         {
@@ -1013,21 +1019,27 @@ impl Server {
     fn end_holders(&mut self) {
         for holder in std::mem::take(&mut self.unneeded) {
             process::kill(holder.as_fd());
-            // See `Event`.
-            let number = self.holders_killed + 3;
-            self.holders_killed += 1;
-            if self.watch(holder.as_fd(), Event::Holder(number)).is_ok() {
-                self.holders.insert(number, holder);
-            } else {
-                let _ = process::wait_for(holder.as_fd());
-            }
+            self.wait_later(holder);
         }
     }
 
-    fn holder_ended(&mut self, number: u64) {
-        let Some(holder) = self.holders.remove(&number) else { return };
-        let _ = epoll::delete(&self.epoll, &holder);
-        let _ = process::wait_for(holder.as_fd());
+    /// Waits for a child that ends soon when it has ended. Its number among those.
+    fn wait_later(&mut self, child: OwnedFd) -> u64 {
+        // See `Event`.
+        let number = self.leaving_before + 3;
+        self.leaving_before += 1;
+        if self.watch(child.as_fd(), Event::Left(number)).is_ok() {
+            self.leaving.insert(number, child);
+        } else {
+            let _ = process::wait_for(child.as_fd());
+        }
+        number
+    }
+
+    fn left(&mut self, number: u64) {
+        let Some(child) = self.leaving.remove(&number) else { return };
+        let _ = epoll::delete(&self.epoll, &child);
+        let _ = process::wait_for(child.as_fd());
     }
 
     /// Has a child remove the mountpoints that were made: the filesystem may be slow.
@@ -1230,8 +1242,8 @@ impl Server {
             journals.push((id, container.journal));
         }
         self.end_holders();
-        for holder in self.holders.values() {
-            let _ = process::wait_for(holder.as_fd());
+        for child in self.leaving.values() {
+            let _ = process::wait_for(child.as_fd());
         }
         if let Some(cleaner) = self.cleaner.take() {
             // The journals are all gone through again below.
@@ -1413,9 +1425,9 @@ impl Container {
     /// What was held for a first process that has ended goes too.
     fn let_go(&mut self) {
         self.release_locks();
-        for helper in [self.opener.take(), self.mapper.take()].into_iter().flatten() {
-            process::kill(helper.as_fd());
-            let _ = process::wait_for(helper.as_fd());
+        if let Some(opener) = self.opener.take() {
+            process::kill(opener.as_fd());
+            let _ = process::wait_for(opener.as_fd());
         }
     }
 }
