@@ -6,12 +6,13 @@ import { createInterface } from 'node:readline'
 import { findProgram } from '../__test__/support/program.ts'
 import { announce, fail, root, run } from './command.ts'
 
-/** They watch processes of the whole machine, wait for a certain time, or use it up: nothing else runs beside them. */
+/** They watch or count the processes of the whole machine, wait for a certain time, or use it up: nothing else runs beside them. */
 const ALONE = [
   'child-process',
   'command',
   'degraded',
   'ending',
+  'error-codes',
   'exhaustion',
   'host',
   'identity',
