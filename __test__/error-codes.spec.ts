@@ -320,9 +320,10 @@ testHere('hint: no more processes can be made', async (t) => {
   const image = join(host.scratch('image'), 'image')
   const uid = 61_234
   await busyboxImage(image, { owner: { uid } })
-  // The supervisor is there after the first, and waits until this test has lowered its limit below what the user has.
+  // The supervisor is there after the first, and waits until this test has lowered its limit below what the user has. The first
+  // process that it makes ahead is for a command with other rights.
   const before = `
-    await rootfs.run('/bin/true')
+    await rootfs.run('/bin/true', [], { capabilities: [] })
     console.error('ready')
     await new Promise((resolve) => process.stdin.once('data', resolve))`
   const args = [
