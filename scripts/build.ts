@@ -27,10 +27,12 @@ for (const name of names) {
     fail(`unknown build stage ${name}: ${Object.keys(stages).join(', ')} are known`)
   }
 }
-// At the same time: what links the supervisor has use for one processor only.
-for (const built of await Promise.allSettled(names.map(build))) {
-  if (built.status === 'rejected') fail((built.reason as Error).message)
-}
+// At the same time: what links the supervisor has use for one processor only. TypeScript reads the index.d.ts that the addon's build
+// writes.
+const compiled = await Promise.allSettled(names.filter((name) => name !== 'ts').map(build))
+const failures = compiled.flatMap((one) => (one.status === 'rejected' ? [(one.reason as Error).message] : []))
+if (failures.length > 0) fail(failures.join('\n'))
+if (names.includes('ts')) await build('ts')
 
 async function build(name: string): Promise<void> {
   const start = performance.now()
@@ -65,7 +67,7 @@ async function buildSupervisor(): Promise<void> {
 
   const targetDirectory = resolve(root, process.env.CARGO_TARGET_DIR ?? 'target')
   const built = join(targetDirectory, platform.triple, 'supervisor', 'rootfs-supervisor')
-  if (!isStaticExecutable(built)) fail(`${built} is not static`)
+  if (!isStaticExecutable(built)) throw new Error(`${built} is not static`)
   mkdirSync(outputDirectory, { recursive: true })
   install(built, join(outputDirectory, 'rootfs-supervisor'), 0o755)
   // The binaries are distributed in this package, so the licences go with them.

@@ -219,7 +219,10 @@ impl FirstProcess {
             process::exit(0);
         }
         // In the caller's mount namespace the root of another user namespace may mount nothing.
-        let level = self.known_level.or_else(|| probe().ok().filter(|_| self.start.user.is_none()));
+        let level = match self.known_level {
+            None if self.start.user.is_none() => probe().ok(),
+            known => known,
+        };
         if self.start.network {
             loopback_up()?;
         }
@@ -642,6 +645,8 @@ fn fill_elsewhere(filesystems: Vec<Filesystem>) -> Option<Stock> {
     let namespaces = u64::from(namespaces::MOUNT.cast_unsigned());
     match process::fork(process::CloneRequest { namespaces, cgroup: None }).ok()? {
         process::Fork::Child => {
+            let _ = process::die_with_parent();
+            process::close_all_but(3, &[there.as_raw_fd()]);
             let (made, contexts): (Vec<_>, Vec<_>) =
                 Stock::fill(&Linux::default(), filesystems).into_ready().into_iter().unzip();
             let contexts: Vec<_> = contexts.iter().map(AsFd::as_fd).collect();

@@ -12,7 +12,7 @@ use rootfs::journal::{self, Record};
 use rootfs::kernel::linux::{Linux, become_stub, has_mount_api};
 use rootfs::kernel::memfd;
 use rootfs::kernel::process::{self, namespaces};
-use rootfs::kernel::without_pidfds;
+use rootfs::kernel::{host, without_pidfds};
 use rootfs::namespace::NamespaceKind;
 use rootfs::plan::Plan;
 use rootfs::process::Rlimit;
@@ -150,6 +150,9 @@ const QUIET: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_n
 
 /// How long a first process has to end what it has started. It waits for nothing but the kernel, unless it was stopped.
 const ENDING: Duration = Duration::from_secs(2);
+
+/// The usual `kernel.overflowuid`.
+const NOBODY: u32 = 65534;
 
 /// As many holders may wait for such a moment.
 const HOLDERS: usize = 8;
@@ -625,6 +628,10 @@ impl Server {
             Error::from_call(ErrorCode::Supervisor, "a spare first process can't be watched", &call)
         };
         let Some(identity) = seen_in(like.user.as_ref(), self.identity) else { return Ok(()) };
+        // Whoever has rights over the host has an opener for a user namespace, who takes part in the beginning.
+        if like.user.is_some() && process::children_have_capability(process::CAP_SYS_ADMIN) {
+            return Ok(());
+        }
         let start = like.clone();
         let (control, first_control) = pair()?;
         let (node_end, first_node) = pair()?;
@@ -1454,12 +1461,16 @@ fn is_readable(socket: &OwnedFd) -> bool {
     rustix::event::poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&now)) == Ok(1)
 }
 
-/// How somebody's user and group are seen in a user namespace, if they are somebody's there.
+/// How somebody's user and group are seen in a user namespace, if nobody else is seen so.
 fn seen_in(map: Option<&IdMap>, (user, group): (u32, u32)) -> Option<(u32, u32)> {
-    match map {
-        Some(map) => Some((IdMap::from_host(&map.uids, user)?, IdMap::from_host(&map.gids, group)?)),
-        None => Some((user, group)),
-    }
+    let Some(map) = map else { return Some((user, group)) };
+    // Whoever isn't mapped is seen as this one; `user_namespaces(7)`.
+    let of_others = |name| host::sysctl(name).and_then(|id| id.parse().ok()).unwrap_or(NOBODY);
+    let seen = |list, id, others| IdMap::from_host(list, id).filter(|id| *id != others);
+    Some((
+        seen(&map.uids, user, of_others("kernel.overflowuid"))?,
+        seen(&map.gids, group, of_others("kernel.overflowgid"))?,
+    ))
 }
 
 pub(crate) fn own_pid() -> i32 {
