@@ -1518,3 +1518,29 @@ pub(crate) fn clone_error(start: &Start, call: &SysError) -> Box<Error> {
     error.hint = Hint::of_clone_into(call, start.user.is_some(), start.cgroup).map(String::from);
     error
 }
+
+#[cfg(test)]
+mod tests {
+    use rootfs::spec::IdMapping;
+
+    use super::*;
+
+    #[test]
+    fn nobody_else_is_seen_as_the_caller() {
+        let line = |container_id, host_id| IdMapping { container_id, host_id, size: 1 };
+        let caller = (1000, 1001);
+        let seen = |uid, gid| {
+            let map = IdMap {
+                uids: vec![line(0, 100_000), line(uid, 1000)],
+                gids: vec![line(0, 100_000), line(gid, 1001)],
+            };
+            seen_in(Some(&map), caller)
+        };
+        assert_eq!(seen_in(None, caller), Some(caller));
+        assert_eq!(seen(5, 6), Some((5, 6)));
+        let others = |name| host::sysctl(name).unwrap().parse().unwrap();
+        assert_eq!(seen(others("kernel.overflowuid"), 6), None);
+        assert_eq!(seen(5, others("kernel.overflowgid")), None);
+        assert_eq!(seen_in(Some(&IdMap { uids: vec![line(0, 7)], gids: vec![line(0, 1001)] }), caller), None);
+    }
+}
