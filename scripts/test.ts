@@ -1,5 +1,5 @@
 // Runs the tests, or the parts of them that are named: `npm test`, `npm run test:node -- __test__/cells.spec.ts`.
-import { type StdioOptions, spawn } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -72,42 +72,49 @@ async function runLong(): Promise<void> {
 
 /** All specs, or name patterns or files. In CI a test may be skipped only if __test__/expected-skips.txt has its title. */
 async function runSpecs(args: string[]): Promise<void> {
-  const skipped: string[] = []
-  if (args.length > 0) {
-    skipped.push(...(await ava(args)))
-  } else {
-    const isAlone = (file: string) => ALONE.some((name) => file === `__test__/${name}.spec.ts`)
-    const files = readdirSync(join(root, '__test__'))
-      .filter((file) => file.endsWith('.spec.ts'))
-      .map((file) => `__test__/${file}`)
-    skipped.push(...(await ava(['--concurrency=2', ...files.filter((file) => !isAlone(file))])))
-    skipped.push(...(await ava(files.filter(isAlone))))
-  }
+  const results: Ran[] = []
+  for (const run of args.length > 0 ? [args] : allSpecs()) results.push(await ava(run))
+  const failed = results.find(({ status }) => status !== 0)
+  if (failed !== undefined) fail(`ava failed with status ${failed.status}`)
   const expected = expectedSkips()
+  const skipped = results.flatMap((result) => result.skipped)
   const surprising = skipped.filter((title) => !expected.some((part) => title.includes(part)))
   if (process.env.CI && surprising.length > 0) {
     fail(`CI does not expect these tests to be skipped (${surprising.length}):\n  ${surprising.join('\n  ')}`)
   }
 }
 
-/** Runs ava. The titles of the tests that were skipped. */
-async function ava(args: string[]): Promise<string[]> {
+/** The arguments of ava for those that run two at a time, and for those that run alone. */
+function allSpecs(): string[][] {
+  const names = readdirSync(join(root, '__test__')).filter((name) => name.endsWith('.spec.ts'))
+  const isAlone = (name: string) => ALONE.includes(name.replace('.spec.ts', ''))
+  const files = (some: string[]) => some.map((name) => `__test__/${name}`)
+  return [['--concurrency=2', ...files(names.filter((name) => !isAlone(name)))], files(names.filter(isAlone))]
+}
+
+interface Ran {
+  status: number | null
+  /** The titles of the tests that were skipped. */
+  skipped: string[]
+}
+
+async function ava(args: string[]): Promise<Ran> {
   const program = join(root, 'node_modules', 'ava', 'entrypoints', 'cli.mjs')
-  const stdio: StdioOptions = ['inherit', 'pipe', 'inherit']
-  const child = spawn(process.execPath, [program, ...args], { cwd: root, stdio })
+  const child = spawn(process.execPath, [program, ...args], {
+    cwd: root,
+    stdio: ['inherit', 'pipe', 'inherit'],
+  })
   const exited = new Promise<number | null>((resolve, reject) => {
     child.once('error', reject)
     child.once('exit', resolve)
   })
   const skipped: string[] = []
-  for await (const line of createInterface({ input: child.stdout! })) {
+  for await (const line of createInterface({ input: child.stdout })) {
     console.log(line)
     const title = /^\s*- \[skip\] (.*)$/.exec(line)?.[1]
     if (title !== undefined) skipped.push(title)
   }
-  const status = await exited
-  if (status !== 0) fail(`ava failed with status ${status}`)
-  return skipped
+  return { status: await exited, skipped }
 }
 
 /** The titles, or parts of them, that the list has: one a line, `#` begins a comment. */
