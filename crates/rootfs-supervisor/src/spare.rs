@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rootfs::error::Result;
-use rootfs::kernel::process;
+use rootfs::kernel::process::{self, namespaces};
 use rootfs::kernel::{holder, host};
 use rootfs::protocol::{self, Frame, Kind, Start};
 use rustix::event::{PollFd, PollFlags};
@@ -22,7 +22,7 @@ pub(crate) struct Process {
 /// Makes a spare first process, with a holder for its memory where that can be had.
 pub(crate) fn begin_spare(start: &Start, first: FirstProcess) -> Result<Process> {
     // The copy of the caller's mounts would be old when it is needed.
-    let namespaces = clone_flags(&Start { mount: false, ..start.clone() });
+    let namespaces = clone_flags(start) & !u64::from(namespaces::MOUNT.cast_unsigned());
     let mut first = Some(first);
     if let Some(process) = begin_held(namespaces, &mut first) {
         return Ok(process);
