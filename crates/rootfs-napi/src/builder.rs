@@ -13,7 +13,7 @@ use rootfs::defaults;
 use rootfs::origin::Item;
 use rootfs::plan::Plan;
 use rootfs::protocol;
-use rootfs::spec::{BindSource, Mask, MissingMask, ReadonlyRoot, Root, RootfsSpec};
+use rootfs::spec::{BindSource, Content, Mask, MissingMask, ReadonlyRoot, Root, RootfsSpec};
 
 use crate::api::{Step, Warning, lossy, step, warning};
 use crate::argument::{JsArg, Options, Parsed, absolute_path, mode, path, size, text, unexpected};
@@ -144,8 +144,7 @@ impl Rootfs {
             .map_err(Failure::of_argument);
         match changed {
             Ok(()) => {
-                self.plan = OnceCell::new();
-                self.described = Described::Otherwise;
+                self.has_changed();
                 Ok(())
             }
             Err(failure) => {
@@ -153,6 +152,22 @@ impl Rootfs {
                 Err(failure.throw(env))
             }
         }
+    }
+
+    /// Adds to what is mounted and made, and checks that alone: there may be thousands of them.
+    fn add<C: Into<Content>>(&mut self, env: Env, content: impl FnOnce() -> Parsed<C>) -> Result<()> {
+        let added = content()
+            .and_then(|content| Rc::make_mut(&mut self.spec).add_valid(content).map_err(Failure::from))
+            .map_err(|failure| failure.of_argument().throw(env));
+        if added.is_ok() {
+            self.has_changed();
+        }
+        added
+    }
+
+    fn has_changed(&mut self) {
+        self.plan = OnceCell::new();
+        self.described = Described::Otherwise;
     }
 
     /// Becomes a description that is known: the same root, with `defaults()`.
@@ -266,7 +281,7 @@ impl Rootfs {
     ) -> Result<Object<'a>> {
         let known = self.sources.len();
         let mut added = None;
-        self.change(env, |spec| {
+        self.add(env, || {
             let source = match options::bind_source(&source)? {
                 options::Source::Path(path) => BindSource::Host(path),
                 options::Source::InRoot(path) => BindSource::InRoot(path),
@@ -279,9 +294,7 @@ impl Rootfs {
                     BindSource::Fd { index, path }
                 }
             };
-            let destination = path("destination", &destination)?;
-            spec.add(options::bind(source, destination, options)?);
-            Ok(())
+            options::bind(source, path("destination", &destination)?, options)
         })?;
         self.sources.extend(added);
         Ok(this.object)
@@ -296,11 +309,7 @@ impl Rootfs {
         destination: JsArg,
         options: JsArg,
     ) -> Result<Object<'a>> {
-        self.change(env, |spec| {
-            let destination = path("destination", &destination)?;
-            spec.add(options::tmpfs(destination, options)?);
-            Ok(())
-        })?;
+        self.add(env, || options::tmpfs(path("destination", &destination)?, options))?;
         Ok(this.object)
     }
 
@@ -314,11 +323,7 @@ impl Rootfs {
         destination: JsArg,
         options: JsArg,
     ) -> Result<Object<'a>> {
-        self.change(env, |spec| {
-            let destination = optional_path(&destination, "/proc")?;
-            spec.add(options::proc(destination, options)?);
-            Ok(())
-        })?;
+        self.add(env, || options::proc(optional_path(&destination, "/proc")?, options))?;
         Ok(this.object)
     }
 
@@ -333,11 +338,10 @@ impl Rootfs {
         destination: JsArg,
         options: JsArg,
     ) -> Result<Object<'a>> {
-        self.change(env, |spec| {
+        self.add(env, || {
             let mut mount = defaults::sysfs(options::readonly(options, true)?);
             mount.destination = optional_path(&destination, "/sys")?;
-            spec.add(mount);
-            Ok(())
+            Ok(mount)
         })?;
         Ok(this.object)
     }
@@ -353,11 +357,10 @@ impl Rootfs {
         destination: JsArg,
         options: JsArg,
     ) -> Result<Object<'a>> {
-        self.change(env, |spec| {
+        self.add(env, || {
             let mut mount = defaults::cgroup(options::readonly(options, true)?);
             mount.destination = optional_path(&destination, "/sys/fs/cgroup")?;
-            spec.add(mount);
-            Ok(())
+            Ok(mount)
         })?;
         Ok(this.object)
     }
@@ -389,11 +392,7 @@ impl Rootfs {
         destination: JsArg,
         options: JsArg,
     ) -> Result<Object<'a>> {
-        self.change(env, |spec| {
-            let destination = path("destination", &destination)?;
-            spec.add(options::overlay(destination, &options)?);
-            Ok(())
-        })?;
+        self.add(env, || options::overlay(path("destination", &destination)?, &options))?;
         Ok(this.object)
     }
 
@@ -426,11 +425,7 @@ impl Rootfs {
         content: JsArg,
         options: JsArg,
     ) -> Result<Object<'a>> {
-        self.change(env, |spec| {
-            let destination = path("destination", &destination)?;
-            spec.add(content::file(destination, content, options)?);
-            Ok(())
-        })?;
+        self.add(env, || content::file(path("destination", &destination)?, content, options))?;
         Ok(this.object)
     }
 
@@ -445,11 +440,7 @@ impl Rootfs {
         destination: JsArg,
         options: JsArg,
     ) -> Result<Object<'a>> {
-        self.change(env, |spec| {
-            let destination = path("destination", &destination)?;
-            spec.add(content::directory(destination, options)?);
-            Ok(())
-        })?;
+        self.add(env, || content::directory(path("destination", &destination)?, options))?;
         Ok(this.object)
     }
 
@@ -464,10 +455,7 @@ impl Rootfs {
         target: JsArg,
         path: JsArg,
     ) -> Result<Object<'a>> {
-        self.change(env, |spec| {
-            spec.add(content::symlink(&target, &path)?);
-            Ok(())
-        })?;
+        self.add(env, || content::symlink(&target, &path))?;
         Ok(this.object)
     }
 

@@ -613,6 +613,17 @@ impl RootfsSpec {
         ]
     }
 
+    /// Adds something if it is valid beside what was checked before; else nothing is changed.
+    pub fn add_valid(&mut self, content: impl Into<Content>) -> Result<()> {
+        let lengths = self.lengths();
+        self.add(content);
+        let valid = self.validate_after(lengths);
+        if valid.is_err() {
+            self.content.pop();
+        }
+        valid
+    }
+
     /// What is needed to take back a change that only adds to the lists.
     pub fn checkpoint(&mut self) -> Checkpoint {
         let lengths = self.lengths();
@@ -660,7 +671,11 @@ impl RootfsSpec {
 
     /// The same where everything was checked before but what was added since: a long list isn't walked for each addition.
     pub fn validate_since(&self, checkpoint: &Checkpoint) -> Result<()> {
-        self.validate_from(checkpoint.lengths)?;
+        self.validate_after(checkpoint.lengths)
+    }
+
+    fn validate_after(&self, lengths: [usize; 5]) -> Result<()> {
+        self.validate_from(lengths)?;
         self.validate_sysctl(false)
     }
 
