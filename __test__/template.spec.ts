@@ -10,6 +10,8 @@ import {
   readdirSync,
   renameSync,
   rmdirSync,
+  symlinkSync,
+  unlinkSync,
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
@@ -368,6 +370,27 @@ sharing('mounts that have moved since the template was made are an error', async
   await t.throwsAsync(template.run('/bin/true', [], { verify: false }), { code: 'ERR_ROOTFS_VERIFY' })
   rmdirSync(join(root, 'data'))
   renameSync(join(root, 'moved'), join(root, 'data'))
+})
+
+sharing('so are mounts of one directory that was moved, or of which one was moved', async (t) => {
+  const root = await image()
+  const source = directory('a')
+  const box = ['a', 'b', 'c'].reduce((box, name) => box.bind(source, `/srv/${name}`), new Rootfs(root))
+  await using template = await box.template()
+  t.is((await template.run('/bin/true')).exitCode, 0)
+  const refused = (destination: string) =>
+    t.throwsAsync(template.run('/bin/true'), { code: 'ERR_ROOTFS_VERIFY', message: RegExp(destination) })
+  renameSync(join(root, 'srv'), join(root, 'moved'))
+  symlinkSync('moved', join(root, 'srv'))
+  await refused('/srv/a')
+  unlinkSync(join(root, 'srv'))
+  renameSync(join(root, 'moved'), join(root, 'srv'))
+  renameSync(join(root, 'srv/c'), join(root, 'srv/d'))
+  symlinkSync('d', join(root, 'srv/c'))
+  await refused('/srv/c')
+  unlinkSync(join(root, 'srv/c'))
+  renameSync(join(root, 'srv/d'), join(root, 'srv/c'))
+  t.is((await template.run('/bin/true')).exitCode, 0)
 })
 
 asRoot('mountpoints are made once, stay as long as the template, and are removed with it', async (t) => {

@@ -88,6 +88,13 @@ impl PathBytes {
         }
     }
 
+    /// What its last name is in, and that name. `None` if it ends in no name: in a slash, or in `.` or `..`.
+    pub fn split_last(&self) -> Option<(&[u8], &[u8])> {
+        let slash = self.0.iter().rposition(|byte| *byte == b'/')?;
+        let (parent, name) = (&self.0[..=slash], &self.0[slash + 1..]);
+        (![&b""[..], b".", b".."].contains(&name)).then_some((parent, name))
+    }
+
     /// `self` followed by `name`, with one slash between them.
     pub fn join(&self, name: impl AsRef<[u8]>) -> Self {
         let name = name.as_ref();
@@ -207,6 +214,26 @@ mod tests {
         assert_eq!(PathBytes::from("/").join("a"), PathBytes::from("/a"));
         assert_eq!(PathBytes::from("/a").join("b"), PathBytes::from("/a/b"));
         assert_eq!(PathBytes::from("").join("b"), PathBytes::from("b"));
+    }
+
+    #[test]
+    fn the_last_name_is_split_off_where_there_is_one() {
+        for (path, parts) in [
+            ("/a/b", Some(("/a/", "b"))),
+            ("/a", Some(("/", "a"))),
+            ("/a/..b", Some(("/a/", "..b"))),
+            ("//a/.//b", Some(("//a/.//", "b"))),
+            ("/", None),
+            ("/a/", None),
+            ("/a/.", None),
+            ("/a/..", None),
+            ("a", None),
+            ("", None),
+        ] {
+            let path = PathBytes::from(path);
+            let expected = parts.map(|(parent, name)| (parent.as_bytes(), name.as_bytes()));
+            assert_eq!(path.split_last(), expected, "{path}");
+        }
     }
 
     #[test]

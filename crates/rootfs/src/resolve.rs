@@ -129,6 +129,41 @@ pub fn resolve_or_make(
     }
 }
 
+/// Looks at one path after the other. Where several in turn are in the same directory, that is opened once for all of them.
+#[derive(Debug)]
+pub struct Siblings {
+    /// How links are followed on the way to the directory. The last name is never followed.
+    follow: Follow,
+    /// The directory of the last one, and what it leads to if another was in it.
+    last: Option<(PathBytes, Option<OwnedFd>)>,
+}
+
+impl Siblings {
+    /// None was looked at yet.
+    pub fn new(follow: Follow) -> Self {
+        Self { follow, last: None }
+    }
+
+    /// What a path leads to, if the one before was in the same directory. `None` if it wasn't, or that can't be told.
+    pub fn status(
+        &mut self,
+        kernel: &dyn Kernel,
+        root: BorrowedFd<'_>,
+        path: &PathBytes,
+    ) -> Option<FileStatus> {
+        let (parent, name) = path.split_last()?;
+        let Some((parent, directory)) = self.last.as_mut().filter(|(last, _)| last.as_bytes() == parent)
+        else {
+            self.last = Some((PathBytes::new(parent), None));
+            return None;
+        };
+        if directory.is_none() {
+            *directory = resolve(kernel, root, parent, self.follow).ok();
+        }
+        kernel.status_in(directory.as_ref()?.as_fd(), &PathBytes::new(name)).ok()
+    }
+}
+
 /// The top of a mount that is held, which may be a file.
 pub fn top_of(kernel: &dyn Kernel, mount: BorrowedFd<'_>) -> SysResult<(OwnedFd, FileStatus)> {
     let fd = rustix::io::fcntl_dupfd_cloexec(mount, 0)
@@ -452,6 +487,39 @@ mod tests {
         fn made(&mut self, _: &Place, _: &PathBytes, _: Missing, _: &FileStatus) -> Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test makes its own files")]
+    fn names_in_one_directory_are_told_as_by_their_paths() {
+        let top = std::env::temp_dir().join(format!("rootfs-siblings-{}", std::process::id()));
+        std::fs::create_dir_all(top.join("a/b")).unwrap();
+        std::fs::write(top.join("a/file"), b"").unwrap();
+        std::os::unix::fs::symlink("/a", top.join("link")).unwrap();
+        std::os::unix::fs::symlink("b", top.join("a/away")).unwrap();
+        for kernel in &[Linux::default(), Linux::without_openat2()] {
+            let root = kernel.open_host(&top.clone().into(), true, false).unwrap();
+            let inode = |path: &str, follow| {
+                let file = resolve(kernel, root.as_fd(), &path.into(), follow).ok()?;
+                Some(kernel.status(file.as_fd()).unwrap().inode)
+            };
+            for follow in [Follow::None, Follow::All] {
+                let mut siblings = Siblings::new(follow);
+                let mut look =
+                    |path: &str| siblings.status(kernel, root.as_fd(), &path.into()).map(|found| found.inode);
+                assert_eq!(look("/a/b"), None, "the first in its directory");
+                assert_eq!(look("/a/file"), inode("/a/file", follow));
+                assert_eq!(look("/a/b"), inode("/a/b", follow));
+                // The last name is never followed.
+                assert_eq!(look("/a/away"), inode("/a/away", Follow::AllButLast));
+                assert_eq!(look("/a/missing"), None);
+                assert_eq!(look("/link/b"), None, "the first in its directory");
+                // Not with links, or inside the root.
+                assert_eq!(look("/link/file"), inode("/link/file", follow));
+                assert_eq!(look("/link/b/"), None, "it ends in no name");
+            }
+        }
+        std::fs::remove_dir_all(&top).unwrap();
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::journal::Identity;
 use crate::kernel::{FileStatus, Follow, Kernel, ListedMount};
 use crate::options::{Attributes, Propagation, PropagationState, attr};
 use crate::path::PathBytes;
-use crate::resolve;
+use crate::resolve::{self, Siblings};
 
 /// The flags that are compared.
 const COMPARED: u64 = attr::EXACT | attr::ATIME | attr::NODIRATIME | attr::IDMAP;
@@ -234,7 +234,7 @@ impl Expectations {
     fn find_shared(
         &mut self,
         root: u64,
-        at: impl Fn(&PathBytes) -> Option<FileStatus>,
+        mut at: impl FnMut(&PathBytes) -> Option<FileStatus>,
     ) -> Option<&Expectation> {
         let mut last = root;
         for place in 0..self.list.len() {
@@ -242,7 +242,7 @@ impl Expectations {
             if one.mount != Expectation::UNKNOWN {
                 continue;
             }
-            let found = one.path.as_ref().and_then(&at).filter(|found| {
+            let found = one.path.as_ref().and_then(&mut at).filter(|found| {
                 let shows = Identity { device: found.device, inode: found.inode };
                 found.mount > last && one.shows == Some(shows)
             });
@@ -404,7 +404,11 @@ impl Execution<'_> {
     /// Makes sure that each mount of a template's tree is where it belongs, before anything else is put into the tree.
     pub(super) fn check_shared(&mut self) -> Result<()> {
         let (kernel, root) = (self.kernel, self.root()?);
+        let mut siblings = Siblings::new(Follow::None);
         let at = |path: &PathBytes| {
+            if let Some(status) = siblings.status(kernel, root.as_fd(), path) {
+                return Some(status);
+            }
             let file = resolve::resolve(kernel, root.as_fd(), path, Follow::None).ok()?;
             kernel.status(file.as_fd()).ok()
         };
@@ -453,9 +457,14 @@ impl Execution<'_> {
         let keeps_place = |one: &Expectation| {
             !hooks && one.parent.and_then(|id| self.expectations.get(id)).is_some_and(|on| on.keeps_places)
         };
-        let is_in_place = |one: &Expectation| {
-            keeps_place(one)
-                || one.path.as_ref().is_none_or(|path| self.kernel.mount_at(path) == Ok(one.mount))
+        let root = self.root()?;
+        let mut siblings = Siblings::new(Follow::All);
+        let mut leads_to = |path: &PathBytes, mount| match siblings.status(self.kernel, root.as_fd(), path) {
+            Some(found) => found.mount == mount,
+            None => self.kernel.mount_at(path) == Ok(mount),
+        };
+        let mut is_in_place = |one: &Expectation| {
+            keeps_place(one) || one.path.as_ref().is_none_or(|path| leads_to(path, one.mount))
         };
         Ok(list.iter().all(|one| {
             find(&table, one.mount).is_some_and(|found| {

@@ -224,6 +224,7 @@ impl Kernel for Classic<'_> {
         fn lock_shared(&self, file: BorrowedFd<'_>) -> SysResult<()>;
         fn lock_exclusive(&self, file: BorrowedFd<'_>) -> SysResult<()>;
         fn status(&self, file: BorrowedFd<'_>) -> SysResult<FileStatus>;
+        fn status_in(&self, directory: BorrowedFd<'_>, name: &PathBytes) -> SysResult<FileStatus>;
         fn mount_id(&self, file: BorrowedFd<'_>) -> SysResult<u64>;
         fn filesystem_magic(&self, file: BorrowedFd<'_>) -> SysResult<u64>;
         fn read_link(&self, link: BorrowedFd<'_>) -> SysResult<PathBytes>;

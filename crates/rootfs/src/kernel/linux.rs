@@ -456,6 +456,15 @@ impl Kernel for Linux {
         self.status_at(file, &PathBytes::default(), AtFlags::EMPTY_PATH)
     }
 
+    fn status_in(&self, directory: BorrowedFd<'_>, name: &PathBytes) -> SysResult<FileStatus> {
+        if self.ids_are_unique() {
+            return self.status_at(directory, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT);
+        }
+        // Where statx(2) doesn't tell the mount, only a descriptor does.
+        let file = self.resolve(directory, name, Follow::AllButLast)?;
+        self.status(file.as_fd())
+    }
+
     fn mount_id(&self, file: BorrowedFd<'_>) -> SysResult<u64> {
         if self.unique_ids.get() != Some(false) {
             // An id is only of use with statmount, which may be missing or refused on its own.
