@@ -48,9 +48,9 @@ export async function runBeside(command: string, args: string[], options: RunOpt
     env: environment(options.env),
     stdio: 'inherit',
   })
-  const [status] = (await once(child, 'exit').catch((error) => failToStart(command, error))) as [
-    number | null,
-  ]
+  const [status] = (await once(child, 'exit').catch((error) => {
+    throw new Error(notStarted(command, error))
+  })) as [number | null]
   if (status !== 0) throw new Error(`failed with status ${status ?? 1}: ${command} ${args.join(' ')}`)
 }
 
@@ -61,7 +61,7 @@ export function tryRun(command: string, args: string[], options: RunOptions = {}
     env: environment(options.env),
     stdio: 'inherit',
   })
-  if (result.error) failToStart(command, result.error)
+  if (result.error) fail(notStarted(command, result.error))
   return result.status ?? 1
 }
 
@@ -74,12 +74,12 @@ export function capture(command: string, args: string[], options: RunOptions = {
     encoding: 'utf8',
     maxBuffer: 256 * 1024 * 1024,
   })
-  if (result.error) failToStart(command, result.error)
+  if (result.error) fail(notStarted(command, result.error))
   if (result.status !== 0) fail(`failed with status ${result.status}: ${command} ${args.join(' ')}`)
   return result.stdout
 }
 
-function failToStart(command: string, error: Error): never {
+function notStarted(command: string, error: Error): string {
   const hint = installHints[command]
-  fail(`could not start ${command}: ${error.message}${hint ? `; ${hint}` : ''}`)
+  return `could not start ${command}: ${error.message}${hint ? `; ${hint}` : ''}`
 }

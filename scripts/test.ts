@@ -53,7 +53,21 @@ for (const [name, part] of Object.entries(parts)) {
 function beginDebianRoot(): void {
   if (process.getuid?.() !== 0 || findProgram('debootstrap') === undefined) return
   const program = join(root, '__test__', 'support', 'images.ts')
-  spawn(process.execPath, [...process.execArgv, program], { cwd: root, stdio: 'inherit' })
+  const child = spawn(process.execPath, [...process.execArgv, program], {
+    cwd: root,
+    stdio: 'inherit',
+    detached: true,
+  })
+  // Where another part fails, all that it has begun ends too.
+  process.once('exit', () => {
+    if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return
+    try {
+      process.kill(-child.pid, 'SIGTERM')
+    } catch {
+      // It has just ended.
+    }
+  })
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1))
 }
 
 /** Every attack in every cell, and races and faults with their full numbers; docs/attacks.md has what came of the last run. */

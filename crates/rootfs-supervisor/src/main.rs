@@ -4,6 +4,8 @@
 //! caller's namespaces, has one thread, and its loop never waits for anything but events: what takes long is done in
 //! forked children.
 
+#[cfg(debug_assertions)]
+mod allocations;
 mod broker;
 mod cgroup;
 mod command;
@@ -69,6 +71,10 @@ fn main() {
     // no seccomp filter here: it would be theirs too.
     let _ = process::narrow_capabilities(NEEDED);
     process::refuse_executable_memory();
+    #[cfg(debug_assertions)]
+    if allocations::share().is_err() {
+        process::exit(1);
+    }
     // A container that becomes its command wakes this process, and shall not wait for it.
     process::do_not_interrupt();
     process::exit(server::run(socket));

@@ -1,8 +1,10 @@
 //! What one container costs, in numbers that are the same on each run: times are the benchmark's.
 #![allow(clippy::disallowed_methods, reason = "tests make and read their own files")]
+#![allow(unsafe_code, reason = "an allocator that counts can't be had without it")]
 
 mod support;
 
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -14,11 +16,25 @@ use nix::libc;
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use rootfs::protocol::Exit;
+use rootfs::plan::Plan;
+use rootfs::protocol::{self, Exit};
 use rootfs::spec::{Content, Mount, MountKind, RootfsSpec};
 use support::{
     Cell, Scratch, SpareProcess, Supervisor, bind, busybox_root, default_spec, is_alive, shell, soon,
 };
+
+/// Many.
+const BINDS: usize = 1000;
+
+/// Adds that many to a description, and their mountpoints to its root.
+fn add_binds(spec: &mut RootfsSpec, scratch: &Path, root: &Path) {
+    let source = scratch.join("source");
+    fs::create_dir(&source).unwrap();
+    for number in 0..BINDS {
+        fs::create_dir_all(root.join(format!("mnt/{number}"))).unwrap();
+        spec.add(bind(&source, &format!("/mnt/{number}")));
+    }
+}
 
 /// A system call.
 struct Call {
@@ -70,6 +86,85 @@ fn calls_until_exec(pid: i32, begin: impl FnOnce()) -> Vec<Call> {
     ptrace::detach(pid, None).unwrap();
     // Each call stops twice: when it begins, and when it ends.
     stops.into_iter().step_by(2).collect()
+}
+
+/// What was allocated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Allocated {
+    bytes: u64,
+    times: u64,
+}
+
+impl Allocated {
+    /// By a supervisor and all processes that it has made; a debug build counts that.
+    fn by(supervisor: &Supervisor) -> Self {
+        let pid = supervisor.child.id();
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+        let line = maps.lines().find(|line| line.contains("/memfd:rootfs-allocations")).unwrap();
+        let address = u64::from_str_radix(line.split('-').next().unwrap(), 16).unwrap();
+        let mut numbers = [0; 16];
+        fs::File::open(format!("/proc/{pid}/mem")).unwrap().read_exact_at(&mut numbers, address).unwrap();
+        let number = |at: usize| u64::from_ne_bytes(numbers[at..at + 8].try_into().unwrap());
+        Self { bytes: number(0), times: number(8) }
+    }
+
+    /// The same when all have come to rest.
+    fn at_rest(supervisor: &Supervisor) -> Self {
+        let mut last = Self::by(supervisor);
+        loop {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            match Self::by(supervisor) {
+                now if now == last => return now,
+                now => last = now,
+            }
+        }
+    }
+
+    /// By this thread.
+    fn here() -> Self {
+        let (bytes, times) = HERE.get();
+        Self { bytes, times }
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self { bytes: self.bytes - before.bytes, times: self.times - before.times }
+    }
+
+    /// Rounded up.
+    fn for_each_of(self, count: u64) -> Self {
+        Self { bytes: self.bytes.div_ceil(count), times: self.times.div_ceil(count) }
+    }
+
+    fn fits(self, most: Self) -> bool {
+        // Where much less is enough, the guard has to come closer, or counts nothing.
+        let near = |this: u64, most: u64| (most / 2..=most).contains(&this);
+        near(self.bytes, most.bytes) && near(self.times, most.times)
+    }
+}
+
+thread_local! {
+    static HERE: std::cell::Cell<(u64, u64)> = const { std::cell::Cell::new((0, 0)) };
+}
+
+/// Counts what the threads of this test allocate, each its own.
+struct Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+// SAFETY: everything is done by the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // At its end a thread has no such variable any more.
+        let _ = HERE.try_with(|here| here.set((here.get().0 + layout.size() as u64, here.get().1 + 1)));
+        // SAFETY: as the caller has promised.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: as the caller has promised.
+        unsafe { System.dealloc(memory, layout) }
+    }
 }
 
 /// The processes that one makes, and those make, while something is done.
@@ -155,6 +250,20 @@ const MOST_CALLS: usize = 340;
 /// looked at.
 const MOST_CALLS_OF_A_BIND: usize = 10;
 
+/// For many binds together: memory, ids that are listed in parts, and descriptors that are closed together.
+const MORE_CALLS: usize = 40;
+
+/// For the default set, in bytes and times: what the supervisor, the first process, and the pid 1 in front of the command
+/// allocate, and what is made ahead for the next container. 98304 bytes of it are the memory that a first process touches while it
+/// waits, for what it needs later. What grows in place counts whole each time.
+const MOST_ALLOCATED: Allocated = Allocated { bytes: 184_000, times: 850 };
+
+/// For each of a thousand binds.
+const MOST_ALLOCATED_OF_A_BIND: Allocated = Allocated { bytes: 1_900, times: 14 };
+
+/// For the plan of the default set, and its encoding, as the addon makes it once for each description.
+const MOST_ALLOCATED_OF_A_PLAN: Allocated = Allocated { bytes: 69_500, times: 500 };
+
 /// The first process, and the two of the next: that and its holder. And once, what makes the stub namespace.
 const MOST_PROCESSES: usize = 4;
 
@@ -207,21 +316,56 @@ fn a_container_takes_few_system_calls() {
     );
 
     // Much more than it was made for: that has to be seen.
-    let source = scratch.0.join("source");
-    fs::create_dir(&source).unwrap();
-    for number in 0..1000 {
-        fs::create_dir_all(root.join(format!("mnt/{number}"))).unwrap();
-        spec.add(bind(&source, &format!("/mnt/{number}")));
-    }
+    add_binds(&mut spec, &scratch.0, &root);
     let calls = calls_of(&supervisor, &spec);
     let memory = for_memory(&calls);
     println!("with 1000 binds {} system calls, {memory} of them for memory", calls.len());
     assert!((1..=12).contains(&memory), "{memory}");
-    let each = (calls.len() - count) / 1000;
+    let all = calls.len() - count;
     assert!(
-        (5..=MOST_CALLS_OF_A_BIND).contains(&each),
-        "{each}, and at most {MOST_CALLS_OF_A_BIND} were to be made"
+        (5 * BINDS..=MOST_CALLS_OF_A_BIND * BINDS + MORE_CALLS).contains(&all),
+        "{all}, and at most {MOST_CALLS_OF_A_BIND} for each of {BINDS} were to be made, and {MORE_CALLS} more"
     );
+}
+
+#[test]
+fn a_container_allocates_little() {
+    let mut supervisor = Supervisor::start(Cell::Root);
+    let scratch = Scratch::new();
+    let root = busybox_root(&scratch.0, Cell::Root, true);
+    let mut spec = usual_spec(&root);
+    assert_eq!(supervisor.run(Cell::Root, &spec, "true", None).exit, Exit::Code(0));
+    let mut spare = Some(waiting(&supervisor));
+    let mut allocated = |spec: &RootfsSpec| {
+        let before = Allocated::at_rest(&supervisor);
+        let running = spare.take().unwrap().ask(spec, shell("true"), 0);
+        assert_eq!(supervisor.finish(&running).exit, Exit::Code(0));
+        spare = Some(waiting(&supervisor));
+        Allocated::at_rest(&supervisor).since(before)
+    };
+    let usual = [(); 3].map(|()| allocated(&spec));
+    println!("{usual:?}");
+    assert!(usual.iter().all(|one| one.fits(MOST_ALLOCATED)), "{usual:?}, of {MOST_ALLOCATED:?}");
+    add_binds(&mut spec, &scratch.0, &root);
+    let with_binds = allocated(&spec).since(usual[0]);
+    let each = with_binds.for_each_of(BINDS as u64);
+    println!("for each bind {each:?}");
+    assert!(each.fits(MOST_ALLOCATED_OF_A_BIND), "{each:?}, of {MOST_ALLOCATED_OF_A_BIND:?}");
+}
+
+#[test]
+fn a_plan_allocates_little() {
+    let scratch = Scratch::new();
+    let spec = usual_spec(&scratch.0);
+    let allocated = [(); 3].map(|()| {
+        let before = Allocated::here();
+        let plan = Plan::new(&spec).unwrap();
+        protocol::encode_plan(&plan, None);
+        Allocated::here().since(before)
+    });
+    println!("{allocated:?}");
+    assert!(allocated.iter().all(|one| *one == allocated[0]), "{allocated:?}");
+    assert!(allocated[0].fits(MOST_ALLOCATED_OF_A_PLAN), "{allocated:?}, of {MOST_ALLOCATED_OF_A_PLAN:?}");
 }
 
 #[test]

@@ -390,12 +390,12 @@ impl Linux {
 /// Everything a descriptor has to say, from where it stands.
 pub fn read_to_end(fd: BorrowedFd<'_>) -> SysResult<Vec<u8>> {
     let mut text = Vec::new();
-    let mut chunk = vec![0; 32 << 10];
     loop {
-        match rustix::io::read(fd, &mut chunk[..]) {
+        // The files of /proc tell a page at a time.
+        text.reserve(4096);
+        match rustix::io::read(fd, rustix::buffer::spare_capacity(&mut text)) {
             Ok(0) => return Ok(text),
-            Ok(count) => text.extend_from_slice(&chunk[..count]),
-            Err(Errno::INTR) => {}
+            Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(failed("read", || number(fd))(errno)),
         }
     }
