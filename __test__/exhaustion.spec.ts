@@ -396,7 +396,8 @@ interface Caller {
 }
 
 const callers: Record<string, Caller> = {
-  root: { root: 'new Rootfs(image).defaults()', memory: true },
+  // What waits has the memory for a usual container.
+  root: { root: "new Rootfs(image).defaults().file('/big', 'x'.repeat(1 << 19))", memory: true },
   'root with a user namespace': {
     root: 'new Rootfs(image).defaults().namespaces({ user: true })',
     memory: true,
