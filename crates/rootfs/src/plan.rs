@@ -681,7 +681,8 @@ impl Builder {
         for mask in masks {
             let path = mask.path.clone();
             let index = self.push(Action::Mask(mask));
-            let same = |mask: &Mask| mask.path.normalized() == path.normalized();
+            let place = path.normalized();
+            let same = |mask: &Mask| mask.path.normalized() == place;
             let item = Item::Mask(spec.masks.iter().position(same).unwrap_or_default());
             let location = locate(&spec.origins, item, &Part::Whole);
             self.locations.insert(index, location.clone());
