@@ -115,7 +115,8 @@ pub(super) fn end(state: &mut State, id: u64, exit: Exit) {
         let news = if begun.is_some() { News::Exited(Exit::Signal(9)) } else { News::Failed(closed()) };
         deliver(state, id, child, &container, news);
     }
-    if let Some(error) = container.failure.take() {
+    // It stays, so that what is heard later, such as the end of its socket, doesn't tell of a beginning.
+    if let Some(error) = container.failure.clone() {
         deliver(state, id, 0, &container, News::Failed(error));
     } else if !container.told && container.report.is_none() {
         let how = match exit {
