@@ -129,38 +129,57 @@ pub fn resolve_or_make(
     }
 }
 
-/// Looks at one path after the other. Where several in turn are in the same directory, that is opened once for all of them.
-#[derive(Debug)]
-pub struct Siblings {
+/// Looks at one path after the other. Where several in turn are in the same directory, that is opened once for all of them, and
+/// afterwards must still be where its path leads: others may move it meanwhile.
+pub struct Siblings<'a> {
+    kernel: &'a dyn Kernel,
+    root: BorrowedFd<'a>,
     /// How links are followed on the way to the directory. The last name is never followed.
     follow: Follow,
     /// The directory of the last one, and what it leads to if another was in it.
     last: Option<(PathBytes, Option<OwnedFd>)>,
+    moved: Option<PathBytes>,
 }
 
-impl Siblings {
+impl<'a> Siblings<'a> {
     /// None was looked at yet.
-    pub fn new(follow: Follow) -> Self {
-        Self { follow, last: None }
+    pub fn new(kernel: &'a dyn Kernel, root: BorrowedFd<'a>, follow: Follow) -> Self {
+        Self { kernel, root, follow, last: None, moved: None }
     }
 
     /// What a path leads to, if the one before was in the same directory. `None` if it wasn't, or that can't be told.
-    pub fn status(
-        &mut self,
-        kernel: &dyn Kernel,
-        root: BorrowedFd<'_>,
-        path: &PathBytes,
-    ) -> Option<FileStatus> {
+    pub fn status(&mut self, path: &PathBytes) -> Option<FileStatus> {
         let (parent, name) = path.split_last()?;
-        let Some((parent, directory)) = self.last.as_mut().filter(|(last, _)| last.as_bytes() == parent)
-        else {
+        if self.last.as_ref().is_none_or(|(last, _)| last.as_bytes() != parent) {
+            self.leave();
             self.last = Some((PathBytes::new(parent), None));
             return None;
-        };
-        if directory.is_none() {
-            *directory = resolve(kernel, root, parent, self.follow).ok();
         }
-        kernel.status_in(directory.as_ref()?.as_fd(), &PathBytes::new(name)).ok()
+        let (parent, directory) = self.last.as_mut()?;
+        if directory.is_none() && !parent.is_top() {
+            *directory = Some(resolve(self.kernel, self.root, parent, self.follow).ok()?);
+        }
+        let directory = directory.as_ref().map_or(self.root, AsFd::as_fd);
+        self.kernel.status_in(directory, &PathBytes::new(name)).ok()
+    }
+
+    /// The first directory that is no longer where its path leads. Only without one is what was told true of the paths.
+    pub fn moved(mut self) -> Option<PathBytes> {
+        self.leave();
+        self.moved
+    }
+
+    fn leave(&mut self) {
+        let Some((path, Some(directory))) = self.last.take() else { return };
+        let identity = |file: BorrowedFd<'_>| {
+            let status = self.kernel.status(file).ok()?;
+            Some((status.mount, status.device, status.inode))
+        };
+        let again = resolve(self.kernel, self.root, &path, self.follow).ok();
+        let there = again.and_then(|again| identity(again.as_fd()));
+        if there.is_none() || there != identity(directory.as_fd()) {
+            self.moved.get_or_insert(path);
+        }
     }
 }
 
@@ -504,9 +523,8 @@ mod tests {
                 Some(kernel.status(file.as_fd()).unwrap().inode)
             };
             for follow in [Follow::None, Follow::All] {
-                let mut siblings = Siblings::new(follow);
-                let mut look =
-                    |path: &str| siblings.status(kernel, root.as_fd(), &path.into()).map(|found| found.inode);
+                let mut siblings = Siblings::new(kernel, root.as_fd(), follow);
+                let mut look = |path: &str| siblings.status(&path.into()).map(|found| found.inode);
                 assert_eq!(look("/a/b"), None, "the first in its directory");
                 assert_eq!(look("/a/file"), inode("/a/file", follow));
                 assert_eq!(look("/a/b"), inode("/a/b", follow));
@@ -517,6 +535,20 @@ mod tests {
                 // Not with links, or inside the root.
                 assert_eq!(look("/link/file"), inode("/link/file", follow));
                 assert_eq!(look("/link/b/"), None, "it ends in no name");
+                assert_eq!(look("/link"), None, "the first in its directory");
+                assert_eq!(look("/a"), inode("/a", follow));
+                assert_eq!(siblings.moved(), None);
+
+                let mut siblings = Siblings::new(kernel, root.as_fd(), follow);
+                let mut look = |path: &str| siblings.status(&path.into()).map(|found| found.inode);
+                assert_eq!([look("/a/b"), look("/a/file")], [None, inode("/a/file", follow)]);
+                std::fs::rename(top.join("a"), top.join("moved")).unwrap();
+                std::fs::create_dir(top.join("a")).unwrap();
+                assert_eq!(look("/a/file"), inode("/moved/file", follow), "the directory is held");
+                assert_eq!([look("/link"), look("/moved")], [None, inode("/moved", follow)]);
+                assert_eq!(siblings.moved(), Some("/a/".into()));
+                std::fs::remove_dir(top.join("a")).unwrap();
+                std::fs::rename(top.join("moved"), top.join("a")).unwrap();
             }
         }
         std::fs::remove_dir_all(&top).unwrap();

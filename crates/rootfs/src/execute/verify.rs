@@ -404,19 +404,22 @@ impl Execution<'_> {
     /// Makes sure that each mount of a template's tree is where it belongs, before anything else is put into the tree.
     pub(super) fn check_shared(&mut self) -> Result<()> {
         let (kernel, root) = (self.kernel, self.root()?);
-        let mut siblings = Siblings::new(Follow::None);
+        let mut siblings = Siblings::new(kernel, root.as_fd(), Follow::None);
         let at = |path: &PathBytes| {
-            if let Some(status) = siblings.status(kernel, root.as_fd(), path) {
-                return Some(status);
-            }
-            let file = resolve::resolve(kernel, root.as_fd(), path, Follow::None).ok()?;
-            kernel.status(file.as_fd()).ok()
+            siblings.status(path).or_else(|| {
+                let file = resolve::resolve(kernel, root.as_fd(), path, Follow::None).ok()?;
+                kernel.status(file.as_fd()).ok()
+            })
         };
-        let Some(missing) = self.expectations.find_shared(self.root_mount, at) else { return Ok(()) };
+        let missing = self.expectations.find_shared(self.root_mount, at);
+        let moved = siblings.moved();
+        if missing.is_none() && moved.is_none() {
+            return Ok(());
+        }
         let mut error = Error::new(ErrorCode::Verify, "the mount that the template has made is not there");
-        error.destination.clone_from(&missing.path);
+        error.destination = missing.map_or(moved, |missing| missing.path.clone());
         let error = error.with_hint(Hint::ChangedTemplate);
-        Err(match self.plan.steps.get(missing.step as usize) {
+        Err(match missing.and_then(|missing| self.plan.steps.get(missing.step as usize)) {
             Some(step) => Self::locate(error, step),
             None => error,
         })
@@ -458,21 +461,22 @@ impl Execution<'_> {
             !hooks && one.parent.and_then(|id| self.expectations.get(id)).is_some_and(|on| on.keeps_places)
         };
         let root = self.root()?;
-        let mut siblings = Siblings::new(Follow::All);
-        let mut leads_to = |path: &PathBytes, mount| match siblings.status(self.kernel, root.as_fd(), path) {
+        let mut siblings = Siblings::new(self.kernel, root.as_fd(), Follow::All);
+        let mut leads_to = |path: &PathBytes, mount| match siblings.status(path) {
             Some(found) => found.mount == mount,
             None => self.kernel.mount_at(path) == Ok(mount),
         };
         let mut is_in_place = |one: &Expectation| {
             keeps_place(one) || one.path.as_ref().is_none_or(|path| leads_to(path, one.mount))
         };
-        Ok(list.iter().all(|one| {
+        let all_are = list.iter().all(|one| {
             find(&table, one.mount).is_some_and(|found| {
                 one.parent.is_none_or(|parent| parent == found.parent)
                     && one.compare(found).is_empty()
                     && is_in_place(one)
             })
-        }))
+        });
+        Ok(all_are && siblings.moved().is_none())
     }
 
     pub(super) fn verify(&mut self) -> Result<()> {

@@ -49,6 +49,12 @@ fn a_mount_that_was_moved() {
     *kernel.tamper.borrow_mut() = Some(Box::new(|table| at(table, "/data").mountpoint = "/elsewhere".into()));
     let error = run(&kernel, &spec(), Level::Detached).unwrap_err();
     assert!(error.message.contains("/data: wanted it there, found it on /elsewhere"), "{error}");
+    // One that isn't the first in its directory too.
+    let kernel = tree();
+    kernel.leads_to_no_mounts.set(true);
+    *kernel.tamper.borrow_mut() = Some(Box::new(|table| at(table, "/tmp").mountpoint = "/elsewhere".into()));
+    let error = run(&kernel, &spec(), Level::Detached).unwrap_err();
+    assert!(error.message.contains("/tmp: wanted it there, found it on /elsewhere"), "{error}");
     let error = failing(|table| at(table, "/data").parent = 77);
     assert!(error.message.contains("found it on mount 77"), "{error}");
 }

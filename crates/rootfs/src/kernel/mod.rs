@@ -165,10 +165,7 @@ pub trait Kernel {
     /// What the descriptor refers to.
     fn status(&self, file: BorrowedFd<'_>) -> SysResult<FileStatus>;
     /// What a name in a directory is, or the top of what is mounted there. A link is not followed.
-    fn status_in(&self, directory: BorrowedFd<'_>, name: &PathBytes) -> SysResult<FileStatus> {
-        let file = self.resolve(directory, name, Follow::AllButLast)?;
-        self.status(std::os::fd::AsFd::as_fd(&file))
-    }
+    fn status_in(&self, directory: BorrowedFd<'_>, name: &PathBytes) -> SysResult<FileStatus>;
     /// The id of the mount that the descriptor is on; the unique one where the kernel has it.
     fn mount_id(&self, file: BorrowedFd<'_>) -> SysResult<u64>;
     /// The magic number of the filesystem; `fstatfs(2)`.

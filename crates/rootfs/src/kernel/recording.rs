@@ -233,6 +233,15 @@ impl Kernel for Recording {
         self.record("flock", "exclusive lock".into())
     }
 
+    fn status_in(&self, directory: BorrowedFd<'_>, name: &PathBytes) -> SysResult<FileStatus> {
+        let file = self.resolve(directory, name, Follow::AllButLast)?;
+        let mut status = self.status(file.as_fd())?;
+        if !self.places.borrow().is_empty() {
+            status.mount = self.mount_at(&self.place(directory).join(name).normalized())?;
+        }
+        Ok(status)
+    }
+
     fn status(&self, file: BorrowedFd<'_>) -> SysResult<FileStatus> {
         let (kind, rdev, inode) = match self.handle(file) {
             Handle::Place(path) => {
