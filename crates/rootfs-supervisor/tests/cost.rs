@@ -5,9 +5,10 @@
 mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::RefCell;
 use std::fs;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -108,16 +109,15 @@ impl Allocated {
         Self { bytes: number(0), times: number(8) }
     }
 
-    /// The same when all have come to rest.
+    /// The same when all have come to rest: it stays the same for a while.
     fn at_rest(supervisor: &Supervisor) -> Self {
-        let mut last = Self::by(supervisor);
-        loop {
-            std::thread::sleep(std::time::Duration::from_millis(50));
-            match Self::by(supervisor) {
-                now if now == last => return now,
-                now => last = now,
-            }
-        }
+        let last = RefCell::new((Self::by(supervisor), 0));
+        soon("all have come to rest", || {
+            let (now, mut last) = (Self::by(supervisor), last.borrow_mut());
+            *last = (now, if last.0 == now { last.1 + 1 } else { 0 });
+            last.1 == 20
+        });
+        last.into_inner().0
     }
 
     /// By this thread.
@@ -292,14 +292,19 @@ fn for_memory(calls: &[Call]) -> usize {
     calls.iter().filter(|call| memory.contains(&call.number)).count()
 }
 
-#[test]
-fn a_container_takes_few_system_calls() {
+/// What is made ahead is known from the container before: a supervisor that has had one, its root and its description.
+fn after_one() -> (Supervisor, Scratch, PathBuf, RootfsSpec) {
     let mut supervisor = Supervisor::start(Cell::Root);
     let scratch = Scratch::new();
     let root = busybox_root(&scratch.0, Cell::Root, true);
-    let mut spec = usual_spec(&root);
-    // What is made ahead is known from the container before.
+    let spec = usual_spec(&root);
     assert_eq!(supervisor.run(Cell::Root, &spec, "true", None).exit, Exit::Code(0));
+    (supervisor, scratch, root, spec)
+}
+
+#[test]
+fn a_container_takes_few_system_calls() {
+    let (supervisor, scratch, root, mut spec) = after_one();
     let calls = calls_of(&supervisor, &spec);
     let (count, memory) = (calls.len(), for_memory(&calls));
     println!("{count} system calls, {memory} of them for memory");
@@ -330,11 +335,7 @@ fn a_container_takes_few_system_calls() {
 
 #[test]
 fn a_container_allocates_little() {
-    let mut supervisor = Supervisor::start(Cell::Root);
-    let scratch = Scratch::new();
-    let root = busybox_root(&scratch.0, Cell::Root, true);
-    let mut spec = usual_spec(&root);
-    assert_eq!(supervisor.run(Cell::Root, &spec, "true", None).exit, Exit::Code(0));
+    let (supervisor, scratch, root, mut spec) = after_one();
     let mut spare = Some(waiting(&supervisor));
     let mut allocated = |spec: &RootfsSpec| {
         let before = Allocated::at_rest(&supervisor);
