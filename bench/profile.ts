@@ -62,15 +62,13 @@ function place(stack: readonly string[]): string {
   if (has('do_exit', 'task_work_run')) return 'its end, and what was put off'
   if (has('sysvec_', 'asm_sysvec_', 'common_interrupt', 'el0_irq', 'el1h_64_irq')) return 'interrupts'
   if (has('do_syscall_64', 'entry_SYSCALL_64', 'el0_svc', 'invoke_syscall')) return 'to the kernel and back'
-  return stack.some((frame) => frame.startsWith('[unknown]') || !frame.includes('kernel'))
-    ? 'the program itself'
-    : 'the kernel besides'
+  return /\((?:\[kernel|\[guest)/.test(stack[0] ?? '') ? 'the kernel besides' : 'the program itself'
 }
 
 /** Nanoseconds by process and place. */
 async function read(data: string, [begin, end]: Span): Promise<Map<string, Map<string, number>>> {
-  const perf = spawn('perf', ['script', '-i', data, '-F', 'comm,time,period,ip,sym,symoff', '--ns'], {
-    stdio: ['ignore', 'pipe', 'ignore'],
+  const perf = spawn('perf', ['script', '-i', data, '-F', 'comm,time,period,ip,sym,symoff,dso', '--ns'], {
+    stdio: ['ignore', 'pipe', 'inherit'],
   })
   const found = new Map<string, Map<string, number>>()
   const [from, to] = [Number(begin) / 1e9, Number(end) / 1e9]
@@ -94,6 +92,7 @@ async function read(data: string, [begin, end]: Span): Promise<Map<string, Map<s
     else stack.push(line.trim().replace(/^[0-9a-f]+ /, ''))
   }
   add()
+  if (found.size === 0) throw new Error('perf has told of no sample')
   return found
 }
 
@@ -150,6 +149,8 @@ async function main(): Promise<void> {
     const record = [
       'perf',
       'record',
+      '-e',
+      'cpu-clock',
       '--quiet',
       '-a',
       '-g',

@@ -30,8 +30,9 @@ const parts = {
     run(process.execPath, [...process.execArgv, join(import.meta.dirname, 'system-packages.ts')])
     beginDebianRoot()
   },
-  rust: (args: string[]) => run('cargo', ['test', '--workspace', ...args]),
+  // First of what can fail: whatever else does, they are checked.
   types: () => run('tsc', ['--noEmit']),
+  rust: (args: string[]) => run('cargo', ['test', '--workspace', ...args]),
   node: runSpecs,
   full: runLong,
 }
